@@ -287,8 +287,16 @@ class TraceBuilder:
         """The step being recorded."""
         return len(self._steps)
 
-    def add(self, kind: Kind, request: int, slot: int = NO_SLOT, tokens: int = 0, blocks: int = 0) -> None:
-        """Record one event of the current step. For DECODE, `tokens` is 1: the run grows by itself."""
+    def add(
+        self,
+        kind: Kind,
+        request: int,
+        slot: int = NO_SLOT,
+        tokens: int = 0,
+        blocks: int = 0,
+        step: int | None = None,
+    ) -> None:
+        """Record one event, of the current step unless told. For DECODE, `tokens` is 1: the run grows by itself."""
         if kind is Kind.DECODE:
             row = self._rows[self._open_run[request]] if request in self._open_run else None
             if row is not None and row[0] + row[4] == self.step and row[2] == slot:
@@ -296,7 +304,7 @@ class TraceBuilder:
                 row[5] = blocks
                 return
             self._open_run[request] = len(self._rows)
-        self._rows.append([self.step, request, slot, int(kind), tokens, blocks])
+        self._rows.append([self.step if step is None else step, request, slot, int(kind), tokens, blocks])
 
     def end_step(
         self,

@@ -1,0 +1,1 @@
+"""The control plane: who boards, who waits, who leaves. Integers and lists, never a tensor."""
