@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(commands)
     _add_simulate(commands)
     _add_generate(commands)
-    pass  # check
+    _add_check(commands)
     return parser
 
 
@@ -241,6 +241,28 @@ def _conversation(result: dict[str, Any]) -> str:
         f"{answers}\n\n{result['tokens']:,} tokens in {result['steps']:,} steps, {result['seconds']:.1f} s "
         f"({rate:.0f} tok/s), utilization {result['utilization']:.1%}"
     )
+
+
+# ----- check -----
+
+
+def _add_check(commands: Any) -> None:
+    check = commands.add_parser("check", help="look at your answers")
+    check.add_argument("exercises", nargs="*", help="ex01, ex02.1, … (default: all)")
+    check.add_argument(
+        "--from", dest="folder", default="exercises", help="folder of your files (default: exercises)"
+    )
+    check.add_argument("--seed", type=int, help="draw the same inputs again")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from lessonlib.checks import check
+
+    report = check(*options.exercises, folder=options.folder, seed=options.seed)
+    print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    return report.exit_code
 
 
 if __name__ == "__main__":
