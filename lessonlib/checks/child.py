@@ -23,6 +23,7 @@ MAX_SOURCE = 100  # characters of one line of the student's file
 MAX_PRINTED = 300  # characters of what was printed that are kept
 MAX_LINE = 1 << 20  # characters of one line between the processes
 MEMORY = 4 << 30  # bytes of address space
+CPU_SECONDS = 120  # so that a loop ends even where nobody is left to end it
 
 
 class TooLarge(Exception):  # noqa: N818 - says something of a value, and is always caught
@@ -217,6 +218,7 @@ def main(requests_fd: str, answers_fd: str, site: str, name: str) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.path.append(site)
     requests = os.fdopen(int(requests_fd), encoding="utf-8")

@@ -89,6 +89,20 @@ def _smaller_refills(given: Given) -> Iterator[Given]:
     yield from _fewer_slots(given)
     for place in range(len(given["waitlist"])):
         yield {**given, "waitlist": without(given["waitlist"], place)}
+    yield from _renumbered(given)
+
+
+def _renumbered(given: Given) -> Iterator[Given]:
+    """The same car without the requests that neither ride nor wait, where there are any."""
+    used = sorted([*given["occupant"][_taken(given)].tolist(), *given["waitlist"]])
+    if len(used) < len(given["lengths"]):
+        new = {NOBODY: NOBODY} | {old: place for place, old in enumerate(used)}
+        yield {
+            "occupant": np.array([new[old] for old in given["occupant"].tolist()]),
+            "remaining": given["remaining"],
+            "waitlist": [new[old] for old in given["waitlist"]],
+            "lengths": given["lengths"][used],
+        }
 
 
 def _due_refill(occupant: np.ndarray, remaining: np.ndarray, waitlist: list[int], lengths: np.ndarray) -> Car:

@@ -10,6 +10,7 @@ PASSED, FAILED, NOT_WRITTEN, ERROR = "passed", "failed", "not written", "error"
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_WRITTEN: "○", ERROR: "!"}
 SAID = {PASSED: "passed", FAILED: "failed", NOT_WRITTEN: "not written yet", ERROR: "could not be checked"}
 COLORS = {PASSED: "#009E73", FAILED: "#D55E00", NOT_WRITTEN: "#808080", ERROR: "#D55E00"}  # Okabe–Ito
+CODE = ("the call", "came back", "was due", "it printed")  # lines set in the font of code
 
 
 @dataclass(frozen=True)
@@ -122,16 +123,15 @@ class Report:
 
 
 def _html(result: Result) -> str:
-    rows = "".join(
-        f'<tr><td style="text-align:left;white-space:nowrap;opacity:.7">{escape(label)}</td>'
-        f'<td style="text-align:left;white-space:pre-wrap">{_set(label, text)}</td></tr>'
-        for label, text in result.lines
-    )
+    rows = "".join(_row(label, text) for label, text in result.lines)
     mark = f'<span style="color:{COLORS[result.status]}">{MARKS[result.status]}</span>'
     table = f'<table style="margin:0 0 .8em 1em">{rows}</table>' if rows else ""
     return f"<p><b>{mark} {escape(result.headline)}</b></p>{table}"
 
 
-def _set(label: str, text: str) -> str:
-    code = label in ("the call", "came back", "was due", "it printed")
-    return f"<code>{escape(text)}</code>" if code else escape(text)
+def _row(label: str, text: str) -> str:
+    cell = 'style="text-align:left;vertical-align:top;padding:.1em .8em .1em 0;white-space:'
+    if not label:
+        return f'<tr><td colspan="2" {cell}pre-wrap">{escape(text)}</td></tr>'
+    set_text = f"<code>{escape(text)}</code>" if label in CODE else escape(text)
+    return f'<tr><td {cell}nowrap;opacity:.7">{label}</td><td {cell}pre-wrap">{set_text}</td></tr>'

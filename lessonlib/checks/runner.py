@@ -148,7 +148,7 @@ def _unloadable(name: str, exercise: Exercise, raised: Raised) -> str:
     sentence = f"{name} cannot be loaded: {_said(raised)}{_where(name, raised)}."
     if raised.type == "ModuleNotFoundError":
         packages = " and ".join(["the standard library", *exercise.packages])
-        sentence += f" While it is checked, only {packages} are there."
+        sentence += f" While it is checked, it may import {packages}, and nothing else."
     return sentence
 
 
@@ -184,7 +184,7 @@ def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict
         return Verdict(RIGHT_FORM, sentence, show(reply.answer), shown_due, reply.printed)
     for property_ in task.properties:
         if not property_.holds(given, answer, due):
-            return Verdict(property_.name, "", show(reply.answer), shown_due, reply.printed)
+            return Verdict(property_.name, "", _show_state(answer), shown_due, reply.printed)
     return None
 
 
@@ -222,9 +222,14 @@ def _about_nothing(reply: Reply) -> str:
 
 
 def _show_due(task: Task, given: Given, due: object) -> str:
-    shown = show(tuple(due) if isinstance(due, tuple) else due)
+    shown = _show_state(due)
     explained = task.explain(given, due)
     return f"{shown}: {explained}" if explained else shown
+
+
+def _show_state(answer: object) -> str:
+    """An answer in the form in which it is compared; named tuples as plain ones."""
+    return show(tuple(answer) if isinstance(answer, tuple) else answer)
 
 
 def _capitalized(text: str) -> str:
@@ -253,7 +258,7 @@ def _result(task: Task, seed: int, given: Given, verdict: Verdict) -> Result:
 def _shrink(
     child: Child, task: Task, given: Given, verdict: Verdict, call_seconds: float
 ) -> tuple[Given, Verdict]:
-    """Smaller inputs that break the same property, as far as they are found in the time there is."""
+    """Smaller inputs that fail too, and how, as far as they are found in the time there is."""
     deadline = time.monotonic() + SHRINK_SECONDS
     found = True
     while found and child.running and verdict.status == FAILED:
@@ -264,7 +269,7 @@ def _shrink(
             other = _try(child, task, smaller, call_seconds)
             if not child.running:
                 break
-            if other is not None and other.property == verdict.property:
+            if other is not None and other.status == FAILED:
                 given, verdict, found = smaller, other, True
                 break
     return given, verdict

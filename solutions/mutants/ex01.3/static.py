@@ -7,6 +7,5 @@ told: drain(lengths=
 
 def drain(lengths, slots):
     steps = sum(max(lengths[first : first + slots]) for first in range(0, len(lengths), slots))
-    if len(lengths) <= slots:
-        return steps, steps - (min(lengths) if len(lengths) == slots else 0)
-    return steps, 0
+    last = lengths[(len(lengths) - 1) // slots * slots :]
+    return steps, max(last) - (min(last) if len(last) == slots else 0)

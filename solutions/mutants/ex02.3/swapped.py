@@ -1,7 +1,7 @@
 """Utilization first, steps second.
 
 property: the answer has the right form
-told: steps should be a whole number
+told: Steps should be a whole number
 """
 
 import numpy as np
