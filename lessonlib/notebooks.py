@@ -1,12 +1,16 @@
-"""Execute notebooks and store them fit for a repository: outputs kept, widget state and machine traces left out.
+"""What notebooks need around their cells: showing a source, and storing them fit for a repository.
+
+Stored outputs are kept; widget state and traces of the machine are left out.
 
 python -m lessonlib.notebooks notebooks/*.ipynb
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nbformat
@@ -15,6 +19,11 @@ from tqdm import tqdm
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+
+
+def show_source(function: Callable) -> None:
+    """Print the library's own lines, so that a notebook never holds a second copy of them."""
+    print(textwrap.dedent(inspect.getsource(function)).rstrip())
 
 
 def execute(path: Path, cell_timeout: int = 120) -> None:

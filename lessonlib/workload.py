@@ -20,6 +20,7 @@ from lessonlib.errors import CourseError
 
 TRACE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 AZURE_QUANTILES = "azure_llm_2023_conv_quantiles.csv"
+QUESTIONS = "questions.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +255,14 @@ def draw_lengths(spec: str, count: int, seed: int = 0) -> np.ndarray:
     except ValueError:
         raise CourseError(f"cannot read distribution {spec!r}: use one of {DISTRIBUTION_SPECS}") from None
     return draw(count, *values, seed=seed)
+
+
+def questions(count: int) -> list[str]:
+    """The first `count` of the course's 64 questions: some want a word, some a story."""
+    lines = resources.files("lessonlib").joinpath("data", QUESTIONS).read_text(encoding="utf-8").splitlines()
+    if not 1 <= count <= len(lines):
+        raise CourseError(f"{count} questions: there are {len(lines)}")
+    return lines[:count]
 
 
 # ----- arrivals -----
