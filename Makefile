@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is older than 3.11: make setup PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS) --editable '.[test]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(PINS) --editable '.[test]'
 	@touch $@
 
 lab: setup

@@ -175,7 +175,9 @@ def _save(trace: Any, path: str) -> None:
 def _table(summary: dict[str, Any]) -> str:
     def shown(value: Any) -> str:
         if isinstance(value, dict):
-            return "  ".join(f"{name} {number:,.4g}" for name, number in value.items())
+            return "  ".join(f"{name} {number:,.1f}" for name, number in value.items())
+        if isinstance(value, float):
+            return f"{value:.1%}"  # the summary's only floats are shares
         return f"{value:,}" if isinstance(value, int) else str(value)
 
     return "\n".join(f"{name:<16}{shown(value)}" for name, value in summary.items())
