@@ -5,13 +5,13 @@ import os
 
 import pytest
 
-if os.environ.get("TRITON_INTERPRET") is None:
-    torch_found = importlib.util.find_spec("torch") is not None
-    if torch_found:
-        import torch
+import lessonlib  # noqa: F401  (before torch: it sets how torch's threads wait)
 
-        if not torch.cuda.is_available():
-            os.environ["TRITON_INTERPRET"] = "1"  # must be set before triton is imported
+if "TRITON_INTERPRET" not in os.environ and importlib.util.find_spec("torch"):
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ["TRITON_INTERPRET"] = "1"  # must be set before triton is imported
 
 
 def pytest_report_header():

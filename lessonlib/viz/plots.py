@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lessonlib.errors import CourseError
 from lessonlib.trace import Kind, Trace
@@ -331,6 +331,67 @@ def _draw_percentiles(axes: Axes, y: float, marks: np.ndarray, color: str) -> No
         )
 
 
+def curves(
+    x: Sequence[float] | np.ndarray,
+    lines: Mapping[str, Sequence[float]],
+    title: str,
+    *,
+    xlabel: str,
+    ylabel: str,
+    log_x: bool = False,
+    log_y: bool = False,
+    percent: bool = False,
+    source: str = "",
+    alt: str = "",
+) -> style.Picture:
+    """One labelled line a series over a shared x; shares (0 … 1) as percentages with `percent`."""
+    with style.applied():
+        figure = style.picture(2.9, alt or f"{ylabel} against {xlabel}: {', '.join(lines)}")
+        axes = figure.add_subplot()
+        looks = line_styles(list(lines))
+        scale = 100 if percent else 1
+        for name, values in lines.items():
+            axes.plot(x, scale * np.asarray(values), marker="o", markersize=3.5, **looks[name])
+        _label_beside_ends(axes, {name: scale * values[-1] for name, values in lines.items()}, x[-1], looks)
+        axes.set(xlabel=xlabel, ylabel=f"{ylabel}, %" if percent else ylabel)
+        if log_x:
+            axes.set_xscale("log")
+            axes.set_xticks(list(x), [_thousands(value) for value in x])
+            axes.xaxis.set_minor_locator(NullLocator())
+        if log_y:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0, 104 if percent else None)
+        axes.yaxis.set_major_formatter(_thousands)
+        style.quiet_grid(axes)
+        return style.finish(figure, title, source)
+
+
+def measured_bars(
+    values: Mapping[str, float], title: str, *, unit: str, source: str, alt: str = ""
+) -> style.Picture:
+    """One bar a name, its measured value written on it."""
+    with style.applied():
+        figure = style.picture(0.7 + 0.42 * len(values), alt or f"Bars: {unit} of {', '.join(values)}")
+        axes = figure.add_subplot()
+        looks = line_styles(list(values))
+        for place, (name, value) in enumerate(values.items()):
+            axes.barh(-place, value, 0.7, color=looks[name]["color"])
+            words: dict[str, Any] = {
+                "textcoords": "offset points",
+                "va": "center",
+                "ha": "right",
+                "color": "white",
+            }
+            axes.annotate(f"{value:,.0f} {unit}", (value, -place), (-5, 0), fontweight="bold", **words)
+        axes.set_yticks([-place for place in range(len(values))], list(values))
+        axes.set_xlabel(unit)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_formatter(_thousands)
+        return style.finish(figure, title, source)
+
+
 # ----- shared -----
 
 
@@ -352,4 +413,20 @@ def _label_ends(axes: Axes, words: Mapping[str, str], looks: Mapping[str, dict])
             color=looks[name]["color"],
             fontsize=8.5,
             fontweight="bold",
+        )
+
+
+def _label_beside_ends(axes: Axes, ends: Mapping[str, float], x: float, looks: Mapping[str, dict]) -> None:
+    """Each line's name right of its last point."""
+    for name, y in ends.items():
+        axes.annotate(
+            name,
+            (x, y),
+            (7, 0),
+            textcoords="offset points",
+            va="center",
+            color=looks[name]["color"],
+            fontsize=8.5,
+            fontweight="bold",
+            annotation_clip=False,
         )
