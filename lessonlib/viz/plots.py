@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from lessonlib.errors import CourseError
 from lessonlib.trace import Kind, Trace
 from lessonlib.viz import style
-from lessonlib.viz.gantt import draw_gantt, tidy_gantt_axis
+from lessonlib.viz.gantt import draw_gantt, gantt_height, tidy_gantt_axis
 from lessonlib.viz.ride import Traces, named_traces, pack
 
 PERCENTILES = (50, 90, 99)
