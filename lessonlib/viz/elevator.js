@@ -1278,7 +1278,11 @@ class Player {
   /** The caption follows at rest, a moment after the last change, so that a screen reader is not flooded. */
   #say() {
     clearTimeout(this.saying);
-    if (this.playing) return;
+    if (this.playing) {
+      const words = `Playing ${this.speed.selectedOptions[0].textContent}.`;
+      if (this.caption.textContent !== words) this.caption.textContent = words;
+      return;
+    }
     this.saying = setTimeout(() => { this.caption.textContent = caption(this.rides, this.clock, this.tick); }, 150);
   }
 

@@ -44,7 +44,7 @@ def gantt(traces: Traces, title: str, *, source: str = "", alt: str = "") -> sty
     names = " over ".join(ride.name for ride in rides)
     with style.applied():
         figure = style.picture(
-            0.75 + 1.25 * len(rides), alt or f"Timelines of {rides[0].slots:,} slots: {names}"
+            0.5 + gantt_height(rides), alt or f"Timelines of {rides[0].slots:,} slots: {names}"
         )
         axes = figure.add_subplot()
         draw_gantt(axes, rides)
