@@ -62,6 +62,7 @@ class Ride {
     this.byEnd = Int32Array.from(this.stays.end.keys()).sort((a, b) => this.stays.end[a] - this.stays.end[b]);
     this.endsInOrder = this.byEnd.map((stay) => this.stays.end[stay]);
     this.boardings = Int32Array.from(this.stays.first).sort();
+    this.stalls = this.#stalls();
   }
 
   /** Output tokens given up to the end of each step. */
@@ -81,6 +82,19 @@ class Ride {
     const total = new Int32Array(this.stays.rows);
     for (let i = 0; i < rows; i++) if (kind[i] === KIND.PREFILL) total[stay[i]] += tokens[i];
     return total;
+  }
+
+  /** Whether anyone is ever on board without work. */
+  #stalls() {
+    const { stays, spans } = this;
+    for (let stay = 0; stay < stays.rows; stay++) {
+      let worked = stays.first[stay];
+      for (let i = this.spanStart[stay]; i < this.spanStart[stay + 1] && spans.first[i] <= worked; i++) {
+        worked = Math.max(worked, spans.end[i]);
+      }
+      if (worked < stays.end[stay]) return true;
+    }
+    return false;
   }
 
   /** The stay on board in `slot` during `step`, or -1. */
@@ -241,8 +255,9 @@ function hatch(ctx, ground, line, slope = 1) {
   return pattern;
 }
 
-const font = (size, weight = 400) => `${weight} ${size}px var(--elevator-font, system-ui), system-ui, sans-serif`.replace(/var\([^)]*\), /, "");
+const font = (size, weight = 400) => `${weight} ${size}px system-ui, sans-serif`;
 const whole = (number) => Math.round(number).toLocaleString("en-US");
+const countOf = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 
 // ---------- figures: the riders ----------
@@ -393,7 +408,10 @@ class Scene {
     ctx.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     ctx.clearRect(0, 0, width, this.height);
     this.#skyline(ctx);
-    this.shafts.forEach((shaft, i) => this.#building(ctx, shaft, rides[i]));
+    this.shafts.forEach((shaft, i) => {
+      shaft.windows = this.#windows(shaft);
+      this.#building(ctx, shaft, rides[i]);
+    });
   }
 
   #skyline(ctx) {
@@ -428,10 +446,9 @@ class Scene {
     ctx.fillRect(x + facade, roof + 8, shaftWidth, low + 2 - roof - 8);
     ctx.fillStyle = colors.lobby;
     ctx.fillRect(x + 5, low + 7, building - 10, ground - low - 7);
-    this.#windows(shaft).forEach(({ panes }) => {
-      ctx.fillStyle = colors.window;
-      panes.forEach(([px, py]) => ctx.fillRect(px, py, 7, 9));
-    });
+    ctx.fillStyle = colors.window;
+    for (const [px, py] of shaft.windows.flat()) ctx.fillRect(px, py, 7, 9);
+    this.#floors(ctx, shaft, ride);
     ctx.fillStyle = colors.ink;
     ctx.textAlign = "left";
     ctx.font = font(11.5, 600);
@@ -439,10 +456,29 @@ class Scene {
     ctx.textAlign = "right";
     ctx.font = font(10.5);
     ctx.fillStyle = colors["ink-soft"];
-    ctx.fillText(`${whole(ride.numSteps)} step${ride.numSteps === 1 ? "" : "s"}`, x + building, roof - 9);
+    ctx.fillText(countOf(ride.numSteps, "step"), x + building, roof - 9);
   }
 
-  /** Rows of windows from the ground up; a row lights as riders get home while the car passes it. */
+  /** Faint floors across the shaft, numbered in steps: the higher, the longer the ride. */
+  #floors(ctx, shaft, ride) {
+    const { colors } = this;
+    const left = shaft.x + shaft.facade;
+    const most = Math.max(...this.rides.map((other) => other.numSteps));
+    const stride = Math.max(1, niceStride(most, TRAVEL / 26));
+    ctx.font = font(8.5);
+    ctx.textAlign = "left";
+    for (let floor = stride; floor <= ride.numSteps && shaft.travel > 20; floor += stride) {
+      const y = shaft.low - (shaft.travel * ride.times[floor]) / ride.duration;
+      ctx.fillStyle = colors["facade-edge"];
+      ctx.globalAlpha = 0.55;
+      ctx.fillRect(left, y, shaft.shaftWidth, 1);
+      ctx.globalAlpha = 1;
+      ctx.fillStyle = colors["ink-soft"];
+      ctx.fillText(whole(floor), left + 4, y - 3);
+    }
+  }
+
+  /** Rows of panes [x, y] from the ground up; a row lights as riders get home while the car is there. */
   #windows(shaft) {
     const { x, building, facade, roof, low } = shaft;
     const perSide = Math.max(1, Math.floor((facade - 4) / 13));
@@ -453,7 +489,7 @@ class Scene {
       for (let i = 0; i < perSide; i++) {
         panes.push([x + margin + i * 13, y - 4], [x + building - margin - i * 13 - 7, y - 4]);
       }
-      rows.push({ y, panes });
+      rows.push(panes);
     }
     return rows;
   }
@@ -466,7 +502,6 @@ class Scene {
     ctx.drawImage(this.still, 0, 0);
     ctx.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     this.rides.forEach((ride, i) => this.#ride(ride, i, position, motion));
-    if (!this.rides.length) return;
   }
 
   #ride(ride, index, position, motion) {
@@ -479,22 +514,41 @@ class Scene {
     const shaft = this.shafts[index];
     const done = ride.duration > 0 ? Math.min(1, now / times[ride.numSteps]) : 0;
     const y = shaft.low - shaft.carHeight - shaft.travel * done;
-    this.#lights(ride, shaft, y, step);
+    this.#lights(ride, shaft, step);
     this.#lobby(ride, shaft, step);
     this.#car(ride, shaft, y, step, part, this.#openDoor(ride, index, step, motion));
+    if (motion && shaft.level === "figures") this.#walkers(ride, shaft, y + CAR_HEAD, step, part);
   }
 
-  #lights(ride, shaft, carY, step) {
+  /** Those who have just left: home through the nearer wall, or down to the lobby again. */
+  #walkers(ride, shaft, top, step, part) {
+    for (const stay of ride.leavers(step)) {
+      const how = ride.stays.how[stay];
+      const phase = { [KIND.FINISH]: "finished", [KIND.PREEMPT]: "preempted" }[how];
+      if (!phase) continue;
+      const slot = ride.stays.slot[stay];
+      const x = shaft.carX + 4 + ((slot % shaft.columns) + 0.5) * shaft.cellWidth;
+      const y = top + (Math.floor(slot / shaft.columns) + 1) * shaft.cellHeight - 13;
+      const middle = shaft.x + shaft.building / 2;
+      const wall = x < middle ? shaft.x + shaft.facade / 2 : shaft.x + shaft.building - shaft.facade / 2;
+      const home = how === KIND.FINISH;
+      this.ctx.globalAlpha = 1 - part * part;
+      const toX = home ? wall : x;
+      const toY = home ? y : shaft.ground - 13;
+      drawFigure(this.ctx, this.colors, x + (toX - x) * part, y + (toY - y) * part, 31, phase, 1);
+    }
+    this.ctx.globalAlpha = 1;
+  }
+
+  #lights(ride, shaft, step) {
     const { ctx, colors } = this;
     if (!ride.finishes.length) return;
-    const rows = this.#windows(shaft);
-    const stepAt = (y) => (1 - (y - (shaft.low - shaft.carHeight - shaft.travel)) / (shaft.travel || 1)) * ride.numSteps;
+    const rows = shaft.windows;
+    const homeBy = (floor) => after(ride.finishes, Math.min(step, (floor / rows.length) * ride.numSteps - 1));
     ctx.fillStyle = colors.finished;
-    const share = Math.max(1, ride.finishes.length / Math.max(1, rows.length));
-    rows.forEach(({ y, panes }, i) => {
-      const floorLow = i === 0 ? -1 : stepAt(y + 8.5 - shaft.carHeight);
-      const floorHigh = i === rows.length - 1 ? ride.numSteps + 1 : stepAt(y - 8.5 - shaft.carHeight);
-      const home = after(ride.finishes, Math.min(step, floorHigh)) - after(ride.finishes, Math.min(step, floorLow));
+    const share = Math.max(1, ride.finishes.length / rows.length);
+    rows.forEach((panes, floor) => {
+      const home = homeBy(floor + 1) - homeBy(floor);
       const lit = home ? Math.max(1, Math.min(panes.length, Math.round((home / share) * panes.length))) : 0;
       for (let pane = 0; pane < lit; pane++) ctx.fillRect(panes[pane][0], panes[pane][1], 7, 9);
     });
@@ -563,7 +617,8 @@ class Scene {
     ctx.fillStyle = "#fff";
     ctx.font = font(10, 600);
     ctx.textAlign = "center";
-    const text = step >= ride.numSteps ? "all home" : `▲ ${whole(step)}`;
+    const over = ride.numSteps ? "all home" : "no steps";
+    const text = step >= ride.numSteps ? over : `▲ ${whole(step)}`;
     ctx.fillText(text, shaft.carX + shaft.carWidth / 2, y + 12.5);
   }
 
@@ -572,7 +627,7 @@ class Scene {
     const height = shaft.carHeight - CAR_HEAD - CAR_FOOT;
     const inner = shaft.carWidth - 8;
     const panel = (inner / 2) * (1 - open);
-    if (panel < 1) return;
+    if (panel < 1 || shaft.level !== "figures") return;
     ctx.globalAlpha = 0.16;
     ctx.fillStyle = colors.car;
     ctx.fillRect(shaft.carX + 4, top, panel, height);
@@ -584,6 +639,10 @@ class Scene {
   }
 
   #slots(ride, shaft, top, step, part) {
+    if (shaft.level === "cells") {
+      this.ctx.fillStyle = this.colors.car; // what the last row has too much
+      this.ctx.fillRect(shaft.carX + 4, top + (shaft.rows - 1) * shaft.cellHeight, shaft.carWidth - 8, shaft.cellHeight);
+    }
     const draw = { figures: this.#slotFigure, bars: this.#slotBar, cells: this.#slotCell }[shaft.level];
     if (!draw) { this.#gauge(ride, shaft, top, step); return; }
     for (let slot = 0; slot < ride.slots; slot++) {
@@ -755,7 +814,7 @@ class Gantt {
       ctx.fillStyle = color;
       ctx.fillRect(left, top + slot * row + gap / 2, Math.max(0.6, wide > 4 ? wide - 0.6 : wide), row - gap);
     };
-    for (let i = 0; i < stays.rows; i++) bar(stays.slot[i], stays.first[i], stays.end[i], colors["ink-soft"]);
+    for (let i = 0; i < stays.rows; i++) bar(stays.slot[i], stays.first[i], stays.end[i], colors.idle);
     for (const wanted of [KIND.DECODE, KIND.PREFILL]) {
       for (let i = 0; i < spans.rows; i++) {
         if (spans.kind[i] !== wanted) continue;
@@ -790,10 +849,11 @@ class Gantt {
     const { top, height } = this.lanes[index];
     const left = GANTT_LEFT;
     const columns = Math.ceil(this.x(this.clock.rideTimes[index][ride.numSteps]) - left);
-    const rows = Math.min(ride.slots, Math.floor(height));
+    const together = Math.ceil(ride.slots / Math.floor(height)); // slots that share a row of pixels
+    const rows = Math.ceil(ride.slots / together);
     if (columns < 1) return;
     const share = { [KIND.DECODE]: new Float32Array(rows * columns), [KIND.PREFILL]: new Float32Array(rows * columns) };
-    this.#cover(ride, index, rows, columns, share);
+    this.#cover(ride, index, together, columns, share);
     const tile = document.createElement("canvas");
     tile.width = columns;
     tile.height = rows;
@@ -813,17 +873,19 @@ class Gantt {
     ctx.drawImage(tile, left, top, columns, height);
   }
 
-  #cover(ride, index, rows, columns, share) {
+  #cover(ride, index, together, columns, share) {
     const times = this.clock.rideTimes[index];
     const { spans, stays } = ride;
-    const perRow = rows / ride.slots;
     for (let i = 0; i < spans.rows; i++) {
       const into = share[spans.kind[i]];
-      const row = Math.floor(stays.slot[spans.stay[i]] * perRow) * columns;
+      const slot = stays.slot[spans.stay[i]];
+      const first = slot - (slot % together);
+      const weight = 1 / Math.min(together, ride.slots - first);
+      const row = (first / together) * columns;
       const from = this.x(times[spans.first[i]]) - GANTT_LEFT;
       const to = Math.min(columns, this.x(times[spans.end[i]]) - GANTT_LEFT);
       for (let column = Math.floor(from); column < to; column++) {
-        into[row + column] += (Math.min(to, column + 1) - Math.max(from, column)) * perRow;
+        into[row + column] += (Math.min(to, column + 1) - Math.max(from, column)) * weight;
       }
     }
   }
@@ -834,7 +896,8 @@ class Gantt {
     ctx.strokeStyle = ctx.fillStyle = colors["ink-soft"];
     ctx.lineWidth = 1;
     ctx.font = font(10);
-    const stride = niceStride(clock.end, Math.max(2, this.width / 90));
+    const finest = clock.unit === "steps" ? 1 : 0;
+    const stride = Math.max(finest, niceStride(clock.end, Math.max(2, this.width / 90)));
     for (let at = 0; at <= clock.end && stride > 0; at += stride) {
       const x = this.x(at);
       ctx.fillRect(x - 0.5, y, 1, 4);
@@ -851,17 +914,17 @@ class Gantt {
     if (!this.rides.length || !this.clock.end) return;
     ctx.setTransform(this.ratio, 0, 0, this.ratio, 0, 0);
     const x = this.x(this.clock.at(position));
-    const bottom = this.height - GANTT_AXIS + 2;
+    const bottom = this.height - GANTT_AXIS;
     ctx.globalAlpha = 0.62;
     ctx.fillStyle = colors.surface;
     for (const { top, height } of this.lanes) ctx.fillRect(x, top, this.width - x, height);
     ctx.globalAlpha = 1;
     ctx.fillStyle = colors.ink;
-    ctx.fillRect(x - 0.75, GANTT_LABEL - 4, 1.5, bottom - GANTT_LABEL + 4);
+    for (const { top, height } of this.lanes) ctx.fillRect(x - 0.75, top - 3, 1.5, height + 6);
     ctx.beginPath();
-    ctx.moveTo(x - 5, GANTT_LABEL - 10);
-    ctx.lineTo(x + 5, GANTT_LABEL - 10);
-    ctx.lineTo(x, GANTT_LABEL - 3);
+    ctx.moveTo(x - 5, bottom + 4);
+    ctx.lineTo(x + 5, bottom + 4);
+    ctx.lineTo(x, bottom - 4);
     ctx.fill();
   }
 }
@@ -894,14 +957,14 @@ function listing(names) {
 function sentence(ride, step) {
   if (!ride.numSteps) return "this Trace has no steps: nobody rides";
   const counts = ride.counts(step);
-  if (counts.over) return `all home after ${whole(ride.numSteps)} steps, ${percent(counts.utilization)} of the slots used`;
+  if (counts.over) return `all home after ${countOf(ride.numSteps, "step")}, ${percent(counts.utilization)} of the slots used`;
   const parts = [`${whole(counts.running)} of ${whole(ride.slots)} on board, ${whole(counts.waiting)} waiting`];
   const left = [...ride.leavers(step + 1)];
   const home = left.filter((stay) => ride.stays.how[stay] === KIND.FINISH).map((stay) => ride.nameOf(ride.stays.request[stay]));
   const off = [...ride.leavers(step)].filter((stay) => ride.stays.how[stay] === KIND.PREEMPT);
   const boarded = ride.boardedAt(step);
-  if (boarded) parts.push(`${boarded === 1 ? "one boards" : `${whole(boarded)} board`}`);
-  if (home.length) parts.push(`${listing(home)} gets home`.replace(/(and .*|riders) gets/, "$1 get"));
+  if (boarded) parts.push(boarded === 1 ? "one boards" : `${whole(boarded)} board`);
+  if (home.length) parts.push(`${listing(home)} ${home.length === 1 ? "gets" : "get"} home`);
   if (off.length) parts.push(`${listing(off.map((stay) => ride.nameOf(ride.stays.request[stay])))} put off, to board again`);
   return parts.join("; ");
 }
@@ -954,6 +1017,7 @@ const SYNC_AFTER = 200; // ms of rest before Python hears of a new step
 function legendFor(rides) {
   const entries = [["decode", "decode"], ["finished", "finished"], ["idle", "idle slot"]];
   if (rides.some((ride) => ride.spans.kind.includes(KIND.PREFILL))) entries.unshift(["prefill", "prefill"]);
+  if (rides.some((ride) => ride.stalls)) entries.push(["stalled", "on board, not its turn"]);
   if (rides.some((ride) => ride.stays.how.includes(KIND.PREEMPT))) entries.push(["preempted", "preempted"]);
   return entries;
 }
@@ -979,7 +1043,7 @@ class Player {
     this.sceneCanvas = element("canvas", { role: "img" });
     this.ganttCanvas = element("canvas", { role: "img", class: "elevator-gantt" });
     this.stats = element("div", { class: "elevator-stats" });
-    this.slider = element("input", { type: "range", min: "0", step: "1", value: "0", "aria-label": "Step" });
+    this.slider = element("input", { type: "range", min: "0", step: "any", value: "0", "aria-label": "Step" });
     this.caption = element("div", { class: "elevator-caption", "aria-live": "polite" });
     this.legend = element("div", { class: "elevator-legend" });
     this.tip = element("div", { class: "elevator-tip", hidden: "" });
@@ -1017,7 +1081,7 @@ class Player {
 
   #listen() {
     this.root.addEventListener("keydown", (event) => this.#key(event));
-    this.slider.addEventListener("input", () => this.go(Number(this.slider.value)));
+    this.slider.addEventListener("input", () => this.go(this.clock.tickAt(Number(this.slider.value))));
     this.#scrub();
     this.sceneCanvas.addEventListener("pointermove", (event) => this.#point(event));
     this.sceneCanvas.addEventListener("pointerleave", () => { this.tip.hidden = true; });
@@ -1086,7 +1150,7 @@ class Player {
   load() {
     this.rides = (this.model.get("_rides") || []).map((wire) => new Ride(wire));
     this.clock = new Clock(this.rides);
-    this.slider.max = String(this.clock.last);
+    this.slider.max = String(this.clock.end);
     this.position = Math.min(this.model.get("step"), this.clock.last);
     this.#label();
     this.#showLoop();
@@ -1195,7 +1259,7 @@ class Player {
 
   #write() {
     const { tick } = this;
-    this.slider.value = String(tick);
+    this.slider.value = String(this.clock.times[tick]);
     const place = this.clock.unit === "steps"
       ? `step ${whole(tick)} of ${whole(this.clock.last)}`
       : `${this.clock.times[tick].toFixed(2)} of ${this.clock.end.toFixed(2)} s`;
@@ -1214,7 +1278,11 @@ class Player {
   /** The caption follows at rest, a moment after the last change, so that a screen reader is not flooded. */
   #say() {
     clearTimeout(this.saying);
-    if (this.playing) return;
+    if (this.playing) {
+      const words = `Playing ${this.speed.selectedOptions[0].textContent}.`;
+      if (this.caption.textContent !== words) this.caption.textContent = words;
+      return;
+    }
     this.saying = setTimeout(() => { this.caption.textContent = caption(this.rides, this.clock, this.tick); }, 150);
   }
 

@@ -22,6 +22,11 @@ RASTER_COLUMNS = 1000
 RASTER_ROWS = 128
 
 
+def gantt_height(rides: Sequence[Ride]) -> float:
+    """Inches for a Gantt of these rides with its axis."""
+    return 0.5 + sum(0.3 + min(0.9, 0.12 * ride.slots + 0.1) for ride in rides)
+
+
 def draw_gantt(axes: Axes, rides: Sequence[Ride]) -> None:
     """Draw every ride into `axes`, the first on top, all on one clock."""
     for place, ride in enumerate(rides):
@@ -97,9 +102,8 @@ def _draw_raster(axes: Axes, ride: Ride, bottom: float) -> None:
     """Many rows or riders: each pixel by the share of it that decodes and prefills."""
     if not ride.num_steps:
         return
-    rows = min(ride.slots, RASTER_ROWS)
     columns = min(RASTER_COLUMNS, ride.num_steps)
-    decode, prefill = (_cover(ride, kind, rows, columns) for kind in (Kind.DECODE, Kind.PREFILL))
+    decode, prefill = (_cover(ride, kind, columns) for kind in (Kind.DECODE, Kind.PREFILL))
     busy = np.clip(decode + prefill, 0, 1)
     blend = np.divide(prefill, busy, out=np.zeros_like(busy), where=busy > 0)[..., None].clip(0, 1)
     color = np.array(to_rgb(style.DECODE)) * (1 - blend) + np.array(to_rgb(style.PREFILL)) * blend
@@ -109,13 +113,16 @@ def _draw_raster(axes: Axes, ride: Ride, bottom: float) -> None:
         extent=(0, float(ride.times[-1]), bottom, bottom + LANE),
         aspect="auto",
         interpolation="nearest",
+        zorder=2,
     )
 
 
-def _cover(ride: Ride, kind: Kind, rows: int, columns: int) -> np.ndarray:
+def _cover(ride: Ride, kind: Kind, columns: int) -> np.ndarray:
     """Float64 `[rows, columns]`: share of each cell's slot-time that work of one kind covers."""
+    together = -(-ride.slots // RASTER_ROWS)  # slots that share a row
+    rows = -(-ride.slots // together)
     chosen = ride.spans[:, ride.spans[1] == kind]
-    row = ride.stays[0][chosen[0]].astype(np.int64) * rows // ride.slots
+    row = ride.stays[0][chosen[0]] // together
     per_unit = columns / ride.times[-1]
     # The running sum of a cell's coverage is linear between a span's ends, so two ramps give all of it.
     sums = np.zeros((rows, columns + 1))
@@ -124,4 +131,5 @@ def _cover(ride: Ride, kind: Kind, rows: int, columns: int) -> np.ndarray:
         cell = np.minimum(x.astype(np.int64), columns - 1)
         np.add.at(sums, (row, cell), sign * (cell + 1 - x))
         np.add.at(sums, (row, cell + 1), sign * (x - cell))
-    return np.cumsum(sums, 1)[:, :columns] * rows / ride.slots
+    sharing = np.minimum(together, ride.slots - together * np.arange(rows))
+    return np.cumsum(sums, 1)[:, :columns] / sharing[:, None]

@@ -1,21 +1,25 @@
-"""The elevator for where nothing moves: a strip of still pictures over a Gantt, as PNG bytes."""
+"""The elevator for where nothing moves: a strip of still pictures over a Gantt."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import ceil
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
 from matplotlib.patches import Circle, FancyBboxPatch, Polygon, Rectangle
 
 from lessonlib.viz import style
-from lessonlib.viz.gantt import draw_gantt, tidy_gantt_axis
+from lessonlib.viz.gantt import draw_gantt, gantt_height, tidy_gantt_axis
 from lessonlib.viz.ride import Phase, Ride, Rider
 
-MOMENTS = 4
+MOMENTS = (0.0, 1 / 3, 2 / 3, 1.0)
 FIGURES_TO = 16
 BARS_TO = 64
 MOST_CELLS = 4096
+NARROWEST = 4  # slots' width that even a smaller car is given, so that riders look alike
+TALL = 1.3  # a figure's cell is this much taller than wide
 
 CAR = "#4A5261"
 COLORS = {
@@ -27,15 +31,16 @@ COLORS = {
 
 
 def strip(rides: Sequence[Ride], title: str) -> style.Picture:
-    """For each ride its car at four moments; below, every slot over time."""
-    tallest = [_car_height(ride) for ride in rides]
-    gantt_height = 0.35 + 0.95 * len(rides)
+    """For each ride its car at four moments of the common clock; below, every slot over time."""
+    heights = [_car_height(ride.slots) for ride in rides]
     with style.applied():
-        figure = style.picture(0.4 + sum(tallest) + gantt_height, alt=summary(rides))
-        grid = figure.add_gridspec(len(rides) + 1, MOMENTS, height_ratios=[*tallest, gantt_height])
+        below = gantt_height(rides)
+        figure = style.picture((0.35 if title else 0.1) + sum(heights) + below, alt=summary(rides))
+        times = key_times(rides)
+        grid = figure.add_gridspec(len(rides) + 1, len(times), height_ratios=[*heights, below])
         for row, ride in enumerate(rides):
-            for column, step in enumerate(key_steps(ride)):
-                _draw_car(figure.add_subplot(grid[row, column]), ride, step, named=column == 0)
+            for column, time in enumerate(times):
+                _draw_car(figure.add_subplot(grid[row, column]), ride, time, named=column == 0)
         axes = figure.add_subplot(grid[len(rides), :])
         draw_gantt(axes, rides)
         tidy_gantt_axis(axes, rides)
@@ -61,80 +66,119 @@ def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
-def key_steps(ride: Ride) -> list[int]:
-    """The first step, two in between, the last: fewer where the ride is shorter."""
-    last = max(0, ride.num_steps - 1)
-    return sorted({round(last * moment / (MOMENTS - 1)) for moment in range(MOMENTS)})
+def key_times(rides: Sequence[Ride]) -> list[float]:
+    """The longest ride's first step, two in between and the last: their starts, fewer for a short ride."""
+    longest = max(rides, key=lambda ride: ride.times[-1])
+    last = max(0, longest.num_steps - 1)
+    return [float(longest.times[step]) for step in sorted({round(last * moment) for moment in MOMENTS})]
+
+
+# ----- a car -----
 
 
 def _layout(slots: int) -> tuple[int, int]:
     """Columns and rows of slots in a car."""
     if slots <= FIGURES_TO:
-        rows = ceil(slots / 8)
+        rows = ceil(slots / 4) if slots <= 8 else ceil(slots / 8)
     elif slots <= BARS_TO:
         rows = ceil(slots / 32)
     else:
-        rows = max(1, round((slots / 4) ** 0.5))
+        rows = max(1, round((slots / 3) ** 0.5))
     return ceil(slots / rows), rows
 
 
-def _car_height(ride: Ride) -> float:
-    _, rows = _layout(ride.slots)
-    return 0.45 + (0.36 * rows if ride.slots <= BARS_TO else 0.5)
-
-
-def _draw_car(axes: Axes, ride: Ride, step: int, named: bool) -> None:
-    columns, rows = _layout(ride.slots)
-    axes.set(xlim=(-0.3, columns + 0.3), ylim=(-0.25, rows + 0.25), xticks=[], yticks=[])
-    axes.spines[:].set_visible(False)
-    words = f"step {step:,}" if ride.num_steps else "no steps"
-    axes.set_title(f"{ride.name}, {words}" if named else words, fontsize=8, loc="left", pad=3)
-    axes.add_patch(
-        Rectangle((-0.2, -0.18), columns + 0.4, rows + 0.36, fill=False, edgecolor=CAR, linewidth=2)
+def _car_height(slots: int) -> float:
+    """Inches, with the words above it."""
+    columns, rows = _layout(slots)
+    return 0.3 + (
+        1.32 / (max(columns, NARROWEST) + 0.6) * (rows * TALL + 0.4) if slots <= FIGURES_TO else 0.6
     )
+
+
+def _draw_car(axes: Axes, ride: Ride, time: float, named: bool) -> None:
+    columns, rows = _layout(ride.slots)
+    tall = TALL if ride.slots <= FIGURES_TO else 1.0
+    step = int(np.searchsorted(ride.times, time + 1e-9, side="right")) - 1
+    axes.set(
+        xlim=(-0.25, max(columns, NARROWEST) + 0.25), ylim=(-0.2, rows * tall + 0.2), xticks=[], yticks=[]
+    )
+    axes.spines[:].set_visible(False)
+    if ride.slots <= FIGURES_TO:
+        axes.set_aspect("equal", anchor="W")
+    words = _moment(ride, step)
+    axes.set_title(f"{ride.name}, {words}" if named else words, fontsize=7.5, loc="left", pad=3)
+    frame = (-0.14, -0.12), columns + 0.28, rows * tall + 0.24
+    axes.add_patch(Rectangle(*frame, fill=False, edgecolor=CAR, linewidth=2.2))
     if ride.slots > MOST_CELLS:
         axes.text(columns / 2, rows / 2, f"{ride.slots:,} slots", ha="center", va="center")
         return
-    draw = _draw_figure if ride.slots <= FIGURES_TO else _draw_bar
-    for slot, rider in enumerate(ride.frame(step).riders):
-        x, y = slot % columns, rows - 1 - slot // columns
-        if rider is None:
-            _draw_idle(axes, x, y, ride.slots)
-        else:
-            draw(axes, x, y, rider)
-
-
-def _draw_idle(axes: Axes, x: float, y: float, slots: int) -> None:
-    hatch = style.IDLE_HATCH if slots <= FIGURES_TO else None
-    axes.add_patch(
-        Rectangle(
-            (x + 0.06, y + 0.04), 0.88, 0.92, facecolor=CAR, edgecolor=style.IDLE, linewidth=0, hatch=hatch
+    riders = ride.frame(step).riders
+    if ride.slots > BARS_TO:
+        axes.imshow(
+            _cells(riders, rows, columns),
+            extent=(0, columns, 0, rows),
+            aspect="auto",
+            interpolation="nearest",
         )
-    )
+        return
+    for slot, rider in enumerate(riders):
+        x, y = slot % columns, (rows - 1 - slot // columns) * tall
+        if rider is None:
+            _draw_idle(axes, x, y, tall, ride.slots)
+        elif ride.slots <= FIGURES_TO:
+            _draw_figure(axes, x + 0.5, y + 0.06, rider)
+        else:
+            _draw_bar(axes, x, y, rider)
 
 
-def _draw_figure(axes: Axes, x: float, y: float, rider: Rider) -> None:
+def _moment(ride: Ride, step: int) -> str:
+    if not ride.num_steps:
+        return "no steps"
+    return "all home" if step >= ride.num_steps else f"step {step:,}"
+
+
+def _draw_idle(axes: Axes, x: float, y: float, tall: float, slots: int) -> None:
+    gap = 0.05 if slots <= FIGURES_TO else 0.03
+    seat = Rectangle((x + gap, y + gap), 1 - 2 * gap, tall - 2 * gap, facecolor=CAR, linewidth=0)
+    if slots <= FIGURES_TO:
+        seat.set(edgecolor=style.IDLE, hatch=style.IDLE_HATCH)
+    axes.add_patch(seat)
+
+
+def _share(rider: Rider) -> float:
+    return 1.0 if rider.phase is Phase.FINISHED else rider.done / max(1, rider.goal)
+
+
+def _draw_figure(axes: Axes, center: float, foot: float, rider: Rider) -> None:
+    """A rider: square while it reads its prompt, round while it decodes, checked when it is home."""
     color = COLORS[rider.phase]
-    center = x + 0.5
-    axes.add_patch(Circle((center, y + 0.82), 0.13, color=color, linewidth=0))
-    shape = "square,pad=0" if rider.phase is Phase.PREFILL else "round,pad=0,rounding_size=0.2"
-    body = FancyBboxPatch((center - 0.26, y + 0.08), 0.52, 0.56, boxstyle=shape, linewidth=1.1)
+    axes.add_patch(Circle((center, foot + 0.97), 0.18, color=color, linewidth=0))
+    shape = "square,pad=0" if rider.phase is Phase.PREFILL else "round,pad=0,rounding_size=0.24"
+    body = FancyBboxPatch((center - 0.3, foot), 0.6, 0.72, boxstyle=shape, linewidth=1.1)
     body.set(facecolor="none", edgecolor=color)
     axes.add_patch(body)
-    share = 1.0 if rider.phase is Phase.FINISHED else rider.done / max(1, rider.goal)
-    filled = Rectangle((center - 0.26, y + 0.08), 0.52, 0.56 * share, color=color, linewidth=0)
+    filled = Rectangle((center - 0.3, foot), 0.6, 0.72 * _share(rider), color=color, linewidth=0)
     axes.add_patch(filled)
     filled.set_clip_path(body)
-    if rider.phase is Phase.FINISHED:
-        check = [(center - 0.13, y + 0.36), (center - 0.03, y + 0.24), (center + 0.15, y + 0.48)]
-        axes.add_patch(Polygon(check, closed=False, fill=False, edgecolor="white", linewidth=1.4))
+    if rider.phase is Phase.PREFILL:
+        for line in (0.18, 0.36, 0.54):
+            axes.plot([center - 0.3, center + 0.3], [foot + line] * 2, color=color, linewidth=0.9)
+    elif rider.phase is Phase.FINISHED:
+        check = [(center - 0.15, foot + 0.36), (center - 0.04, foot + 0.22), (center + 0.17, foot + 0.5)]
+        axes.add_patch(Polygon(check, closed=False, fill=False, edgecolor="white", linewidth=1.5))
 
 
 def _draw_bar(axes: Axes, x: float, y: float, rider: Rider) -> None:
-    axes.add_patch(
-        Rectangle((x + 0.06, y + 0.04), 0.88, 0.92, color=COLORS[rider.phase], alpha=0.25, linewidth=0)
-    )
-    share = 1.0 if rider.phase is Phase.FINISHED else rider.done / max(1, rider.goal)
-    axes.add_patch(
-        Rectangle((x + 0.06, y + 0.04), 0.88, 0.92 * share, color=COLORS[rider.phase], linewidth=0)
-    )
+    color = COLORS[rider.phase]
+    axes.add_patch(Rectangle((x + 0.06, y + 0.04), 0.88, 0.92, color=color, alpha=0.25, linewidth=0))
+    axes.add_patch(Rectangle((x + 0.06, y + 0.04), 0.88, 0.92 * _share(rider), color=color, linewidth=0))
+
+
+def _cells(riders: Sequence[Rider | None], rows: int, columns: int) -> np.ndarray:
+    """RGBA, float64 `[rows, columns, 4]`: a cell a slot, stronger the further its rider has come."""
+    image = np.zeros((rows * columns, 4))
+    for slot, rider in enumerate(riders):
+        image[slot] = (
+            to_rgba(CAR) if rider is None else to_rgba(COLORS[rider.phase], 0.35 + 0.65 * _share(rider))
+        )
+    return image.reshape(rows, columns, 4)

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 from lessonlib.errors import CourseError
 from lessonlib.trace import Kind, Trace
 from lessonlib.viz import style
-from lessonlib.viz.gantt import draw_gantt, tidy_gantt_axis
+from lessonlib.viz.gantt import draw_gantt, gantt_height, tidy_gantt_axis
 from lessonlib.viz.ride import Traces, named_traces, pack
 
 PERCENTILES = (50, 90, 99)
@@ -31,11 +31,11 @@ _OTHERS: tuple[dict[str, Any], ...] = (
 )
 
 
-def line_styles(names: Sequence[str]) -> dict[str, dict]:
-    """How each policy's line looks: "continuous" (else the last) solid blue, others gray and broken."""
-    fast = next((name for name in names if name.startswith("continuous")), names[-1])
+def line_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How each line looks: what is called continuous (else the last) solid blue, others gray and broken."""
+    fast = [name for name in names if "continuous" in name] or names[-1:]
     others = cycle(_OTHERS)
-    return {name: dict(_FAST) if name == fast else {"linewidth": 1.6, **next(others)} for name in names}
+    return {name: dict(_FAST) if name in fast else {"linewidth": 1.6, **next(others)} for name in names}
 
 
 def gantt(traces: Traces, title: str, *, source: str = "", alt: str = "") -> style.Picture:
@@ -44,7 +44,7 @@ def gantt(traces: Traces, title: str, *, source: str = "", alt: str = "") -> sty
     names = " over ".join(ride.name for ride in rides)
     with style.applied():
         figure = style.picture(
-            0.75 + 1.25 * len(rides), alt or f"Timelines of {rides[0].slots:,} slots: {names}"
+            0.5 + gantt_height(rides), alt or f"Timelines of {rides[0].slots:,} slots: {names}"
         )
         axes = figure.add_subplot()
         draw_gantt(axes, rides)
@@ -85,9 +85,12 @@ def utilization_over_time(
         looks = line_styles(list(named))
         for name, trace in named.items():
             share = _smooth(tokens_per_step(trace) / trace.header.slots, window)
-            axes.plot(100 * share, **looks[name])
+            axes.plot(
+                100 * share,
+                **{**looks[name], "linestyle": "-", "linewidth": 2.2 if looks[name] == _FAST else 0.9},
+            )
             axes.axhline(100 * trace.utilization, color=looks[name]["color"], alpha=0.35, linewidth=1)
-        _label_ends(
+        _label_lines(
             axes,
             {name: f"{name}: {trace.utilization:.1%} over the ride" for name, trace in named.items()},
             looks,
@@ -216,7 +219,8 @@ def length_histogram(
             axes.hist(values, edges, color=style.DECODE, weights=np.full(len(values), 100 / len(values)))
             axes.set(ylabel="requests, %", xlim=(0, longest))
             axes.annotate(name, (1, 1), xycoords="axes fraction", ha="right", va="top", fontweight="bold")
-            axes.yaxis.set_major_locator(_few_ticks())
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.yaxis.set_major_formatter(_thousands)
             for place, (word, at) in enumerate((marks or {}).items()):
                 axes.axvline(at, color=style.INK, linewidth=1.2, linestyle=(0, (4, 2)))
                 axes.annotate(
@@ -248,7 +252,7 @@ def latency_cdf(traces: Traces, title: str, *, source: str = "", alt: str = "") 
             median, tail = np.percentile(latency, (50, 99))
             axes.plot([median, tail], [50, 99], "o", color=looks[name]["color"], markersize=4)
             axes.annotate(
-                f"{name}: half within {median:,.4g}, 99% within {tail:,.4g}",
+                f"{name}: half within {_number(median)}, 99% within {_number(tail)}",
                 (0.99, 0.05 + 0.1 * (len(named) - 1 - place)),
                 xycoords="axes fraction",
                 ha="right",
@@ -277,17 +281,22 @@ def cost_curve(
         axes.plot(100 * np.asarray(utilization), dollars, color=style.INK, linewidth=1.6)
         for word, (share, price) in points.items():
             axes.plot(100 * share, price, "o", color=style.DECODE, markersize=7)
+            # The curve falls: above right of a point is free, and below left.
+            above = share < 0.7
             axes.annotate(
                 f"{word}\n{share:.1%}, ${price:,.2f}",
                 (100 * share, price),
-                (6, 6),
+                (6, 6) if above else (5, -8),
                 textcoords="offset points",
                 fontsize=8.5,
-                ha="left" if share < 0.75 else "right",
                 color=style.DECODE,
+                ha="left" if above else "right",
+                va="bottom" if above else "top",
             )
         axes.set(xlabel="utilization, %", ylabel="$ per million tokens", xlim=(0, 103), ylim=(0, None))
-        axes.yaxis.set_major_formatter(lambda value, _: f"${value:,.0f}" if value >= 10 else f"${value:,.2f}")
+        axes.yaxis.set_major_formatter(
+            lambda value, _: f"${value:,.0f}" if value == int(value) else f"${value:,.2f}"
+        )
         style.quiet_grid(axes)
         return style.finish(figure, title, source)
 
@@ -308,7 +317,7 @@ def tail_latency(
             _draw_percentiles(axes, -place, np.percentile(values, PERCENTILES), looks[name]["color"])
         axes.set_yticks([-place for place in range(len(samples))], list(samples))
         axes.set(xscale="log", xlabel=f"latency, {unit}", ylim=(-len(samples) + 0.4, 0.75))
-        axes.margins(x=0.08)
+        axes.margins(x=0.22)
         axes.xaxis.set_major_formatter(_thousands)
         axes.xaxis.set_minor_formatter("")
         axes.spines["left"].set_visible(False)
@@ -318,16 +327,21 @@ def tail_latency(
 
 
 def _draw_percentiles(axes: Axes, y: float, marks: np.ndarray, color: str) -> None:
+    """Three marks on a line; the words of the outer two stand outside, clear of the middle one."""
     axes.plot([marks[0], marks[-1]], [y, y], color=color, linewidth=1.4)
-    for value, shape, percentile in zip(marks, ("o", "s", "D"), PERCENTILES, strict=True):
+    places = (("o", (-7, 0), "right"), ("s", (0, 9), "center"), ("D", (8, 0), "left"))
+    for value, percentile, (shape, offset, side) in zip(marks, PERCENTILES, places, strict=True):
         axes.plot(value, y, shape, color=color, markersize=6)
+        words = f"p{percentile} {_number(value)}"
         axes.annotate(
-            f"p{percentile} {value:,.4g}",
+            words,
             (value, y),
-            (0, 6),
+            offset,
             textcoords="offset points",
-            ha="center",
+            ha=side,
+            va="center",
             fontsize=8,
+            color=color,
         )
 
 
@@ -399,20 +413,21 @@ def _thousands(value: float, _: float = 0) -> str:
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:g}"
 
 
-def _few_ticks() -> MaxNLocator:
-    return MaxNLocator(4)
+def _number(value: float) -> str:
+    """Three or four digits, however large: 0.123, 12.3, 1,234."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _label_ends(axes: Axes, words: Mapping[str, str], looks: Mapping[str, dict]) -> None:
-    """Each line's words in its own color, stacked where the lines leave room: the lower left."""
+def _label_lines(axes: Axes, words: Mapping[str, str], looks: Mapping[str, dict[str, Any]]) -> None:
+    """Each line's words above the plot, side by side, in its own color and as heavy as the line."""
     for place, (name, text) in enumerate(words.items()):
         axes.annotate(
             text,
-            (0.012, 0.04 + 0.1 * (len(words) - 1 - place)),
+            (place / len(words), 1.03),
             xycoords="axes fraction",
             color=looks[name]["color"],
             fontsize=8.5,
-            fontweight="bold",
+            fontweight="bold" if looks[name] == _FAST else "normal",
         )
 
 

@@ -10,6 +10,7 @@ import base64
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -32,6 +33,7 @@ PREFILL_HATCH = "----"
 WIDTH = 6.0  # inches; at DPI 100 a column of 600 px
 DPI = 100  # of the page; the PNG has twice as many pixels, for sharp screens
 SHARPNESS = 2
+TITLE_COLUMNS = 68  # characters of a title that fit a line
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure is the same on every machine
@@ -101,7 +103,7 @@ def applied() -> Iterator[None]:
 
 def finish(figure: Picture, title: str, source: str = "") -> Picture:
     """Write the finding above the figure and, small, its source below."""
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    figure.suptitle(fill(title, TITLE_COLUMNS), x=0.01, ha="left", fontsize=11, fontweight="bold")
     if source:
         figure.supxlabel(source, x=0.01, ha="left", fontsize=7.5)
     return figure
