@@ -1206,17 +1206,18 @@ class Player {
   // ----- looks -----
 
   #dress() {
-    this.root.dataset.theme = isDark() ? "dark" : "light";
-    this.colors = readColors(this.root);
     this.width = 0;
-    this.#drawLegend();
     this.#fit();
   }
 
+  /** Lay out for the width we have. Only a page's element has a width and colors, so the first call may be early. */
   #fit() {
-    const width = Math.floor(this.root.clientWidth) - 2;
+    const width = Math.floor(this.root.clientWidth) - 6;
     if (width < 40 || width === this.width) return;
     this.width = width;
+    this.root.dataset.theme = isDark() ? "dark" : "light";
+    this.colors = readColors(this.root);
+    this.#drawLegend();
     this.scene.layout(this.rides, this.clock, width, this.colors);
     this.gantt.layout(this.rides, this.clock, width, this.colors);
     this.show();

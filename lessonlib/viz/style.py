@@ -33,7 +33,7 @@ PREFILL_HATCH = "----"
 WIDTH = 6.0  # inches; at DPI 100 a column of 600 px
 DPI = 100  # of the page; the PNG has twice as many pixels, for sharp screens
 SHARPNESS = 2
-TITLE_COLUMNS = 68  # characters of a title that fit a line
+TITLE_COLUMNS = 62  # characters of a title that fit a line
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure is the same on every machine
