@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from test_viz import RIDES, empty, fifo, preempted
 
 from lessonlib.trace import Header, Kind, Trace
