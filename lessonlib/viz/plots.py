@@ -67,7 +67,7 @@ def _explain_gantt(axes: Axes, with_prefill: bool) -> None:
             textcoords="offset points",
             ha="right",
             va="top",
-            color=color,
+            color=style.word_color(color),
             fontsize=8.5,
         )
 
@@ -256,7 +256,7 @@ def latency_cdf(traces: Traces, title: str, *, source: str = "", alt: str = "") 
                 (0.99, 0.05 + 0.1 * (len(named) - 1 - place)),
                 xycoords="axes fraction",
                 ha="right",
-                color=looks[name]["color"],
+                color=style.word_color(looks[name]["color"]),
                 fontsize=8.5,
             )
         axes.set(xlabel=f"latency, {unit}", ylabel="riders home, %", ylim=(0, 103), xlim=(0, None))
@@ -289,7 +289,7 @@ def cost_curve(
                 (6, 6) if above else (5, -8),
                 textcoords="offset points",
                 fontsize=8.5,
-                color=style.DECODE,
+                color=style.word_color(style.DECODE),
                 ha="left" if above else "right",
                 va="bottom" if above else "top",
             )
@@ -341,7 +341,7 @@ def _draw_percentiles(axes: Axes, y: float, marks: np.ndarray, color: str) -> No
             ha=side,
             va="center",
             fontsize=8,
-            color=color,
+            color=style.word_color(color),
         )
 
 
@@ -425,7 +425,7 @@ def _label_lines(axes: Axes, words: Mapping[str, str], looks: Mapping[str, dict[
             text,
             (place / len(words), 1.03),
             xycoords="axes fraction",
-            color=looks[name]["color"],
+            color=style.word_color(looks[name]["color"]),
             fontsize=8.5,
             fontweight="bold" if looks[name] == _FAST else "normal",
         )

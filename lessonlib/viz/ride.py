@@ -184,10 +184,8 @@ def named_traces(traces: Traces) -> dict[str, Trace]:
     """One Trace, several, or several with names, as name -> Trace. Raises `CourseError` for anything else."""
     if isinstance(traces, Trace):
         traces = [traces]
-    if not isinstance(traces, Mapping):
-        traces = list(traces)
-        if all(isinstance(trace, Trace) for trace in traces):
-            traces = _name_by_policy(traces)
+    if isinstance(traces, Sequence) and all(isinstance(trace, Trace) for trace in traces):
+        traces = _name_by_policy(traces)
     if isinstance(traces, Mapping) and traces and all(isinstance(trace, Trace) for trace in traces.values()):
         return {str(name): trace for name, trace in traces.items()}
     raise CourseError("nothing to show: give a Trace, a list of Traces or a dict of name -> Trace")

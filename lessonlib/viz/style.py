@@ -27,6 +27,9 @@ SHARED = "#CC79A7"
 IDLE = "#8A8F98"
 INK = "#777B82"
 
+# The same hues for words: each reads as well on white as on near-black (4.3 to 1).
+WORDS = {PREFILL: "#A06F00", DECODE: "#1A7FBF", PREEMPTED: "#C75700", FINISHED: "#008A64"}
+
 IDLE_HATCH = "////"
 PREFILL_HATCH = "----"
 
@@ -73,6 +76,7 @@ class Picture(Figure):
         buffer = io.BytesIO()
         with applied():
             self.savefig(buffer, format="png", dpi=DPI * SHARPNESS, metadata={"Software": None})
+        self.set_layout_engine("none")  # a second pass of the layout would move things by a hair
         return buffer.getvalue()
 
     def __repr__(self) -> str:
@@ -107,6 +111,11 @@ def finish(figure: Picture, title: str, source: str = "") -> Picture:
     if source:
         figure.supxlabel(source, x=0.01, ha="left", fontsize=7.5)
     return figure
+
+
+def word_color(color: str) -> str:
+    """The color for words about what is drawn in `color`."""
+    return WORDS.get(color, INK)
 
 
 def quiet_grid(axes: Axes, axis: str = "y") -> None:
