@@ -196,7 +196,10 @@ class Explorer(ipywidgets.VBox):
             self.message.value = ""
 
     def __repr__(self) -> str:
-        chosen = ", ".join(f"{name}={value}" for name, value in self.values.items())
+        shown = {
+            name: f"{value:g}" if isinstance(value, float) else value for name, value in self.values.items()
+        }
+        chosen = ", ".join(f"{name}={value}" for name, value in shown.items())
         return f"{self.elevator!r}\n  with {chosen}"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
