@@ -141,7 +141,9 @@ def _boarding_from_a_full_queue(lengths: np.ndarray, slots: int) -> tuple[np.nda
     return keys // slots, keys % slots
 
 
-def _boarding_as_they_come(arrival: np.ndarray, lengths: np.ndarray, slots: int) -> tuple[np.ndarray, np.ndarray]:
+def _boarding_as_they_come(
+    arrival: np.ndarray, lengths: np.ndarray, slots: int
+) -> tuple[np.ndarray, np.ndarray]:
     """The same with arrivals: several slots may stand free when a request comes; it takes the lowest."""
     free, busy = list(range(slots)), []
     boarded, places = [], []
@@ -188,7 +190,9 @@ def _trace_of_boarding(
     place[:, 0], place[:, 1:] = NO_SLOT, slot[:, None]
     tokens[:, 2] = lengths
     num_steps = int(last.max()) + 1
-    arrived, on, off = (np.bincount(at, minlength=num_steps + 1)[:num_steps] for at in (arrival, boarded, last + 1))
+    arrived, on, off = (
+        np.bincount(at, minlength=num_steps + 1)[:num_steps] for at in (arrival, boarded, last + 1)
+    )
     return Trace(
         header=header,
         events={
