@@ -115,8 +115,8 @@ class BlockPool:
     def free(self, blocks: Sequence[int]) -> None:
         """Let go of each block once, the last one first.
 
-        A block without a hash is of no use to anyone and is handed out next. One with a hash goes to the end of the
-        queue; since the tail of a prefix goes before its head, the head survives longest.
+        A block without a hash is of no use to anyone and is handed out next. One with a hash goes to the end
+        of the queue; since the tail of a prefix goes before its head, the head survives longest.
 
         Raises `CourseError` for a block that nobody holds; nothing is freed then.
         """

@@ -117,10 +117,11 @@ Reserve = Callable[[int, int], int]
 
 
 def reservations(max_model_len: int) -> dict[str, Reserve]:
-    """How many tokens each contiguous scheme sets aside for (prompt, output), with the names of Kwon et al., 2023.
+    """How many tokens each contiguous scheme sets aside for (prompt, output), with the names of Kwon et al.,
+    2023.
 
-    "max": the model's longest sequence. "pow2": the output's length rounded up to a power of two. "oracle": the very
-    length, which nobody knows beforehand.
+    "max": the model's longest sequence. "pow2": the output's length rounded up to a power of two. "oracle":
+    the very length, which nobody knows beforehand.
     """
     return {
         "contiguous max": lambda prompt, output: max_model_len,
@@ -136,7 +137,8 @@ def memory_shares(
 ) -> list[MemoryShares]:
     """What share of the memory holds tokens under each scheme, on one workload.
 
-    All requests wait from the start, in order; a step gives each one on board a token, and prompts are there at once.
+    All requests wait from the start, in order; a step gives each one on board a token, and prompts are there
+    at once.
     Steps after the last request has boarded are left out: memory that nobody wants is not wasted.
 
     Args:

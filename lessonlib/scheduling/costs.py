@@ -2,9 +2,9 @@
 
     seconds = launch + weights + per_prefill_token × prompt tokens + per_kv_token × K/V tokens read
 
-Left out: the compute of decoding (on an H100 it hides behind reading the weights up to about 295 rows, the ratio of its
-FLOP/s to its bytes a second), attention's compute, which grows with the square of a prompt, and all that runs
-beside the model.
+Left out: the compute of decoding (on an H100 it hides behind reading the weights up to about 295 rows, the
+ratio of its FLOP/s to its bytes a second), attention's compute, which grows with the square of a prompt, and
+all that runs beside the model.
 """
 
 from __future__ import annotations
@@ -89,11 +89,12 @@ class Hardware:
 
     Attributes:
         gpu, model: see `Gpu` and `ModelShape`.
-        bandwidth_share: share of the datasheet's bandwidth that is reached. 0.9 is a device-to-device copy on an H100
-            (3.03 of 3.35 TB/s, measured).
-        compute_share: share of the datasheet's FLOP/s that a prompt's matrix products reach. 0.6 is an assumption.
-        launch: seconds a step takes beside the matrix products and K/V reads. 1 ms is an assumption, near what
-            vLLM 0.25.1 needed on an H100 with Llama-2-7B shapes and one sequence.
+        bandwidth_share: share of the datasheet's bandwidth that is reached. 0.9 is a device-to-device copy on
+            an H100 (3.03 of 3.35 TB/s, measured).
+        compute_share: share of the datasheet's FLOP/s that a prompt's matrix products reach. 0.6 is an
+            assumption.
+        launch: seconds a step takes beside the matrix products and K/V reads. 1 ms is an assumption, near
+            what vLLM 0.25.1 needed on an H100 with Llama-2-7B shapes and one sequence.
         name: what was asked for.
     """
 
@@ -118,7 +119,8 @@ class Hardware:
     def num_blocks(self, block_size: int = 16, memory_share: float = 0.9) -> int:
         """K/V blocks that fit beside the weights in `memory_share` of the card, the null block included.
 
-        0.9 is vLLM's default `gpu_memory_utilization`. Raises `CourseError` where the weights alone do not fit.
+        0.9 is vLLM's default `gpu_memory_utilization`. Raises `CourseError` where the weights alone do not
+        fit.
         """
         room = self.gpu.memory * memory_share - self.model.parameters * BYTES_PER_VALUE
         blocks = int(room // (block_size * self.model.kv_bytes_per_token))
@@ -162,8 +164,9 @@ class CostModel:
     def fit(cls, trace: Trace) -> CostModel:
         """Least squares over the steps of a measured Trace, no coefficient below 0.
 
-        A step's fixed cost cannot be told apart: all of it is `launch`, and `weights` is 0. Raises `CourseError` for a
-        Trace whose clock is not seconds or that has fewer than 4 steps with anyone on board.
+        A step's fixed cost cannot be told apart: all of it is `launch`, and `weights` is 0. Raises
+        `CourseError` for a Trace whose clock is not seconds or that has fewer than 4 steps with anyone on
+        board.
         """
         if trace.header.clock != "seconds":
             raise CourseError(f"cannot fit a Trace in {trace.header.clock}: measure one in seconds")
@@ -214,8 +217,8 @@ def prefill_tokens(trace: Trace) -> np.ndarray:
 def kv_tokens(trace: Trace) -> np.ndarray:
     """K/V tokens that attention reads in each step, int64 `[num_steps]`.
 
-    A request reads what it has stored, the tokens of the step included. A run of decode reads one more each step, so
-    its share is a ramp, kept as a jump and a slope at either end.
+    A request reads what it has stored, the tokens of the step included. A run of decode reads one more each
+    step, so its share is a ramp, kept as a jump and a slope at either end.
     """
     level, slope = np.zeros(trace.num_steps + 1, np.int64), np.zeros(trace.num_steps + 1, np.int64)
     stored, prefilled_in = 0, -1

@@ -89,8 +89,9 @@ class KVCache:
     def append(self, request: RequestState, num_tokens: int) -> list[Copy]:
         """Grow the table to hold `num_tokens` tokens in all.
 
-        Returns the (source, destination) blocks to copy before anything is written: where the block that is written
-        next is shared, the request gets one of its own. Raises `CourseError` where the pool is too small.
+        Returns the (source, destination) blocks to copy before anything is written: where the block that is
+        written next is shared, the request gets one of its own. Raises `CourseError` where the pool is too
+        small.
         """
         copies = [self._copy_on_write(request)] if self._must_copy(request) else []
         wanted = -(-num_tokens // self.block_size) - len(request.block_table)
@@ -99,7 +100,8 @@ class KVCache:
         return copies
 
     def _must_copy(self, request: RequestState) -> bool:
-        """Whether the next write goes into a half-full block that somebody else holds, or that the prefix cache may
+        """Whether the next write goes into a half-full block that somebody else holds, or that the prefix
+        cache may
         hand to somebody else."""
         computed, size = request.num_computed_tokens, self.block_size
         if not computed % size or computed // size >= len(request.block_table):

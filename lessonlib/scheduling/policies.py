@@ -27,10 +27,10 @@ def whole_prompt(scheduler: Scheduler, request: RequestState, num_new: int, budg
 class StaticBatching(Policy):
     """The elevator that waits: a batch boards when the car is empty, and nobody boards before all are home.
 
-    So did servers that batch whole requests, such as NVIDIA FasterTransformer behind Triton, and so does Hugging Face
-    `generate` (described as the baseline in Yu et al., "Orca", OSDI 2022, section 2). Memory for everyone's whole
-    answer is set aside, so that a batch can always finish. A prompt longer than the step's budget is read over
-    several steps here; padding, and the compute it wastes, are not modelled.
+    So did servers that batch whole requests, such as NVIDIA FasterTransformer behind Triton, and so does
+    Hugging Face `generate` (described as the baseline in Yu et al., "Orca", OSDI 2022, section 2). Memory for
+    everyone's whole answer is set aside, so that a batch can always finish. A prompt longer than the step's
+    budget is read over several steps here; padding, and the compute it wastes, are not modelled.
 
     Args:
         fill: wait for a full car while more requests are still to come.
@@ -56,10 +56,12 @@ class StaticBatching(Policy):
 class Orca(Policy):
     """Iteration-level scheduling with K/V memory reserved for the longest answer there could be.
 
-    Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022: batches are
-    formed anew each iteration, prompts are read whole beside requests that are decoding ("selective batching"), and
-    a request enters only if its memory is set aside for good. The amount is that of "Orca (Max)" in Kwon et al.,
-    SOSP 2023: the model's longest sequence. `scheduling.contiguous` measures what becomes of such reservations.
+    Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022:
+    batches are formed anew each iteration, prompts are read whole beside requests that are decoding
+    ("selective batching"), and a request enters only if its memory is set aside for good. The amount is that
+    of "Orca (Max)" in Kwon et al.,
+    SOSP 2023: the model's longest sequence. `scheduling.contiguous` measures what becomes of such
+    reservations.
     """
 
     name = "orca"
@@ -74,10 +76,10 @@ class Orca(Policy):
 class VLLM(Policy):
     """Paged memory, taken as it is needed; whoever came last is thrown out and recomputed when it runs short.
 
-    Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP 2023, in the
-    form of vLLM V1's scheduler: chunked prefill, running requests first, no admission in a step that preempted. What
-    the paper's version adds is a watermark of 1% of the blocks. Prefixes are shared if the scheduler was made with
-    `prefix_caching`.
+    Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP
+    2023, in the form of vLLM V1's scheduler: chunked prefill, running requests first, no admission in a step
+    that preempted. What the paper's version adds is a watermark of 1% of the blocks. Prefixes are shared if
+    the scheduler was made with `prefix_caching`.
     """
 
     name = "vllm"
@@ -90,9 +92,10 @@ class VLLM(Policy):
 class TGI(Policy):
     """Prompts wait until there are enough of them, then everyone on board pauses while they are read.
 
-    Hugging Face Text Generation Inference, its router's batching task and launcher options: a new batch is prefilled
-    when the queue holds `waiting_served_ratio` requests for each one on board, or after `max_waiting_tokens` steps of
-    decoding; memory for prompt and whole answer is set aside. A prompt over the budget is read in pieces here.
+    Hugging Face Text Generation Inference, its router's batching task and launcher options: a new batch is
+    prefilled when the queue holds `waiting_served_ratio` requests for each one on board, or after
+    `max_waiting_tokens` steps of decoding; memory for prompt and whole answer is set aside. A prompt over the
+    budget is read in pieces here.
 
     Raises:
         CourseError: for a negative ratio or number of steps.
@@ -122,9 +125,9 @@ class TGI(Policy):
 class GuaranteedNoEvict(Policy):
     """Whoever boards will finish: a request enters only if its longest answer fits beside everyone else's.
 
-    NVIDIA TensorRT-LLM, capacity scheduler policy `GUARANTEED_NO_EVICT`, its default; prompts are read whole, as
-    without chunked context. TensorRT-LLM counts the blocks that requests may still need; here they are held from the
-    start, which admits the same requests.
+    NVIDIA TensorRT-LLM, capacity scheduler policy `GUARANTEED_NO_EVICT`, its default; prompts are read whole,
+    as without chunked context. TensorRT-LLM counts the blocks that requests may still need; here they are
+    held from the start, which admits the same requests.
     """
 
     name = "guaranteed-no-evict"
@@ -139,8 +142,8 @@ class GuaranteedNoEvict(Policy):
 class MaxUtilization(Policy):
     """Board whoever fits now, and pause the last ones when memory runs short.
 
-    NVIDIA TensorRT-LLM, capacity scheduler policy `MAX_UTILIZATION`; prompts are read whole, as without chunked
-    context, and no blocks are kept back. Paused requests are computed again.
+    NVIDIA TensorRT-LLM, capacity scheduler policy `MAX_UTILIZATION`; prompts are read whole, as without
+    chunked context, and no blocks are kept back. Paused requests are computed again.
     """
 
     name = "max-utilization"
@@ -153,8 +156,8 @@ class DynamicSplitFuse(Policy):
     """Every step computes the same number of tokens: long prompts are split, short ones fused to fill it.
 
     DeepSpeed-FastGen: Holmes et al., "DeepSpeed-FastGen: High-throughput Text Generation for LLMs via MII and
-    DeepSpeed-Inference", 2024. A prompt boards as soon as its first piece fits, and takes memory piece by piece.
-    The number of tokens is the scheduler's budget.
+    DeepSpeed-Inference", 2024. A prompt boards as soon as its first piece fits, and takes memory piece by
+    piece. The number of tokens is the scheduler's budget.
     """
 
     name = "splitfuse"
@@ -164,11 +167,13 @@ class DynamicSplitFuse(Policy):
 
 
 class SarathiServe(Policy):
-    """Stall-free batching: prompts are read in chunks small enough that no decode waits long for its next token.
+    """Stall-free batching: prompts are read in chunks small enough that no decode waits long for its next
+    token.
 
-    Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", OSDI 2024: decodes
-    first, then one prompt's chunk at a time, within a budget derived from the latency target. Here that budget is
-    `chunk_tokens` a step for prompts, whatever larger budget the scheduler has for the whole step.
+    Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", OSDI 2024:
+    decodes first, then one prompt's chunk at a time, within a budget derived from the latency target. Here
+    that budget is `chunk_tokens` a step for prompts, whatever larger budget the scheduler has for the whole
+    step.
 
     Raises:
         CourseError: for a chunk of less than one token.
@@ -189,10 +194,11 @@ class SarathiServe(Policy):
 class ShortestJobFirst(Policy):
     """Short answers board before long ones, and a long one still boards some day.
 
-    Shortest job first gives the least mean waiting time (Smith, "Various optimizers for single-stage production",
-    1956) and starves long jobs; for language models with predicted lengths see Fu et al., "Efficient LLM Scheduling by
-    Learning to Rank", 2024. The length known here is `max_tokens`. The bound on starvation: a request that asks
-    for one token more may be overtaken by those that come up to `patience` steps later, and by no others.
+    Shortest job first gives the least mean waiting time (Smith, "Various optimizers for single-stage
+    production", 1956) and starves long jobs; for language models with predicted lengths see Fu et al.,
+    "Efficient LLM Scheduling by Learning to Rank", 2024. The length known here is `max_tokens`. The bound on
+    starvation: a request that asks for one token more may be overtaken by those that come up to `patience`
+    steps later, and by no others.
 
     Raises:
         CourseError: for negative patience.
@@ -210,9 +216,10 @@ class ShortestJobFirst(Policy):
 class SLATiers(Policy):
     """Tiers of service: who paid for speed boards first, and throws others out if the car is full.
 
-    Each request's place is its deadline: its arrival plus `patience` steps for each tier below the best (priority 0).
-    Serving the earliest deadline first is Liu and Layland, "Scheduling Algorithms for Multiprogramming in a
-    Hard-Real-Time Environment", 1973; tiers by number, smaller first, are vLLM's `priority` scheduling. The bound on
+    Each request's place is its deadline: its arrival plus `patience` steps for each tier below the best
+    (priority 0). Serving the earliest deadline first is Liu and Layland, "Scheduling Algorithms for
+    Multiprogramming in a Hard-Real-Time Environment", 1973; tiers by number, smaller first, are vLLM's
+    `priority` scheduling. The bound on
     starvation: a request is overtaken only by those that come within `patience` steps a tier.
 
     Raises:
@@ -233,7 +240,7 @@ class SLATiers(Policy):
         last = candidates[-1]
         return (
             last
-            if request.is_running or last.priority > request.priority and last.key > request.key
+            if request.is_running or (last.priority > request.priority and last.key > request.key)
             else None
         )
 

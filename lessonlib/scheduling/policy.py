@@ -47,8 +47,8 @@ class Policy:
     ) -> RequestState | None:
         """Whom to throw out so that `request` can go on (or board, if it waits); None: nobody.
 
-        `candidates` are on board and not yet served in this step, in order of rank; where `request` is on board,
-        it is one of them. The last has the lowest claim, or came last.
+        `candidates` are on board and not yet served in this step, in order of rank; where `request` is on
+        board, it is one of them. The last has the lowest claim, or came last.
         """
         return candidates[-1] if request.is_running else None
 

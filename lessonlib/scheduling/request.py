@@ -10,7 +10,7 @@ from lessonlib.errors import CourseError
 from lessonlib.trace import NO_SLOT
 
 
-class RequestRejected(CourseError):
+class RequestRejectedError(CourseError):
     """A request that could never run here, refused by name when it is added."""
 
 
@@ -34,8 +34,8 @@ class RequestState:
         priority: smaller is served first by policies that look at it.
         arrival_step: first step that could board it.
         order: its row in the Trace; earlier requests have smaller ones.
-        token_ids: prompt and known output tokens, or None where only counts are known. Looked at for nothing but
-            prefix hashes.
+        token_ids: prompt and known output tokens, or None where only counts are known. Looked at for nothing
+            but prefix hashes.
         salt: requests share cached prefixes only with requests of the same salt.
         rank: its place in the queue, from `Policy.rank`; ties go to the one that came first.
         slot: the slot it rides in, -1 while it waits.

@@ -23,7 +23,7 @@ from lessonlib.errors import CourseError
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import Copy, KVCache, UnlimitedKVCache
 from lessonlib.scheduling.policy import Policy
-from lessonlib.scheduling.request import RequestQueue, RequestRejected, RequestState, RequestStatus
+from lessonlib.scheduling.request import RequestQueue, RequestRejectedError, RequestState, RequestStatus
 from lessonlib.trace import NO_SLOT, Header, Kind, Trace, TraceBuilder
 from lessonlib.utilization import check_slots
 
@@ -35,12 +35,13 @@ class ScheduledRequest:
     """One request's share of a step.
 
     Attributes:
-        request: its state; `request.token_ids[num_computed_tokens:][:num_scheduled_tokens]` are the inputs, where
-            token ids are known.
+        request: its state; `request.token_ids[num_computed_tokens:][:num_scheduled_tokens]` are the inputs,
+            where token ids are known.
         slot: the slot it rides in.
         num_computed_tokens: tokens already stored before this step: the position of the first input.
         num_scheduled_tokens: tokens to compute in this step.
-        block_table: its blocks, in order of position. It grows at its end as the request does; read, do not change.
+        block_table: its blocks, in order of position. It grows at its end as the request does; read, do not
+            change.
         is_prefill: whether it is reading tokens that it boarded with.
         yields_token: whether the last of its tokens is to be sampled from.
     """
@@ -73,7 +74,8 @@ class StepPlan:
         decodes, prefills: the requests that compute something. Decodes have one token each.
         boarded, resumed: requests that boarded in this step for the first time, or again after a preemption.
             `request.num_cached_tokens` says how much of each was found in the prefix cache.
-        preempted, vacated: requests thrown out in this step, and the slots they had. They hold no blocks any more.
+        preempted, vacated: requests thrown out in this step, and the slots they had. They hold no blocks any
+            more.
         copies: (source, destination) blocks to copy before the step runs.
         waiting, running, free_blocks: counts after boarding.
     """
@@ -218,7 +220,7 @@ class Scheduler:
 
         Raises:
             CourseError: for an id in use, an empty prompt or no tokens to give; nothing is recorded.
-            RequestRejected: for a request that could never run; the Trace records the rejection.
+            RequestRejectedError: for a request that could never run; the Trace records the rejection.
         """
         token_ids = None if isinstance(prompt, int) else list(prompt)
         prompt_tokens = prompt if isinstance(prompt, int) else len(prompt)
@@ -239,7 +241,7 @@ class Scheduler:
         self._announce(request, self.next_step if arrival_time is None else arrival_time)
         if reason := self._why_never(request):
             self.trace.add(Kind.REJECT, request.order, step=request.arrival_step)
-            raise RequestRejected(f"request {request_id!r} rejected: {reason}")
+            raise RequestRejectedError(f"request {request_id!r} rejected: {reason}")
         self.requests[request_id] = request
         self.waiting.push(request)
         return request
@@ -274,8 +276,10 @@ class Scheduler:
     def fork(self, request_id: str, new_id: str, max_tokens: int | None = None) -> RequestState:
         """A second request with the same prompt, for another sample of its answer.
 
-        Where a slot and memory allow, it boards for the next step and shares the blocks of the prompt as far as they
-        are computed, all but its last token: computing that one gives the new request a first token of its own.
+        Where a slot and memory allow, it boards for the next step and shares the blocks of the prompt as far
+        as they
+        are computed, all but its last token: computing that one gives the new request a first token of its
+            own.
         Otherwise it waits in the queue like any other.
 
         Raises `CourseError` for an unknown parent, and as `add_request` does.
@@ -341,8 +345,8 @@ class Scheduler:
     def _serve(self, plan: StepPlan, order: list[RequestState]) -> None:
         """Those on board get their tokens, in order of rank.
 
-        Each decode's token is set aside before any prompt takes its share: no prompt, however long, holds up those
-        who are already writing.
+        Each decode's token is set aside before any prompt takes its share: no prompt, however long, holds up
+        those who are already writing.
         """
         set_aside = sum(not request.is_prefilling for request in order)
         for place, request in enumerate(order):
@@ -457,7 +461,8 @@ class Scheduler:
         plan.preempted.append(request)  # and into the queue when the step is planned, not before
 
     def _release(self, request: RequestState) -> None:
-        """Slot and blocks are free at once. A step in flight may still read them: whoever writes them next does so in
+        """Slot and blocks are free at once. A step in flight may still read them: whoever writes them next
+        does so in
         a later step, and steps run in order."""
         self.kv_cache.free(request)
         if request.slot != NO_SLOT:
@@ -480,7 +485,8 @@ class Scheduler:
         Args:
             plan: the oldest plan that has not been reported.
             sampled_tokens: a token for each of `plan.sampled_ids`.
-            stopped: those of them whose token is their last, whatever `max_tokens` says (a stop token or string).
+            stopped: those of them whose token is their last, whatever `max_tokens` says (a stop token or
+                string).
             start, duration: when the step began and how long it took, in the Trace's clock.
 
         Returns:

@@ -12,7 +12,7 @@ from lessonlib.errors import CourseError
 from lessonlib.scheduling.costs import CostModel, prefill_tokens
 from lessonlib.scheduling.policies import POLICIES, make_policy
 from lessonlib.scheduling.policy import Policy
-from lessonlib.scheduling.request import RequestRejected
+from lessonlib.scheduling.request import RequestRejectedError
 from lessonlib.scheduling.scheduler import Scheduler, StepPlan
 from lessonlib.trace import PERCENTILES, Kind, Trace
 from lessonlib.workload import Workload
@@ -78,7 +78,7 @@ class Simulator:
                     salt=self.salts[row] if self.salts else "",
                     arrival_time=self.arrivals[row],
                 )
-            except RequestRejected:
+            except RequestRejectedError:
                 continue  # the Trace has it
 
     def step(self) -> None:
@@ -129,8 +129,8 @@ def simulate(
     """One workload under one policy.
 
     Args:
-        workload: requests with arrivals in steps, or in seconds where there is a cost model. A prompt of 0 tokens
-            counts as 1, the token that starts a text.
+        workload: requests with arrivals in steps, or in seconds where there is a cost model. A prompt of 0
+            tokens counts as 1, the token that starts a text.
         policy: a `Policy` or the name of one.
         slots, num_blocks, block_size, token_budget, prefix_caching, hash_seed, free_prefill: see `Scheduler`.
         cost_model: seconds of each step; without one the clock ticks steps.
@@ -192,9 +192,9 @@ def metrics(trace: Trace) -> dict[str, Any]:
     """The numbers of a ride, ready for JSON: those of `Trace.summary`, memory, and times between tokens.
 
     Added keys: seconds (or `span_steps`, by the clock), tokens_per_second, preemptions, recomputed_tokens,
-    prefill_tokens (those computed again included), cached_tokens, kv_utilization (blocks held ÷ blocks there are, mean
-    over time), peak_blocks, rejected, finished, and `itl_seconds` or `itl_steps`: percentiles of the time from one
-    token of a request to its next. Memory's numbers are None where it is not modelled.
+    prefill_tokens (those computed again included), cached_tokens, kv_utilization (blocks held ÷ blocks there
+    are, mean over time), peak_blocks, rejected, finished, and `itl_seconds` or `itl_steps`: percentiles of
+    the time from one token of a request to its next. Memory's numbers are None where it is not modelled.
     """
     unit = trace.header.clock
     span = trace.span
