@@ -117,18 +117,18 @@ Reserve = Callable[[int, int], int]
 
 
 def reservations(max_model_len: int) -> dict[str, Reserve]:
-    """How many tokens each contiguous scheme sets aside for (prompt, output), with the names of Kwon et al.,
-    2023.
+    """How many tokens each contiguous scheme sets aside for (prompt, output).
 
-    "max": the model's longest sequence. "pow2": the output's length rounded up to a power of two. "oracle":
-    the very length, which nobody knows beforehand.
+    The names are those of Kwon et al., SOSP 2023. "max": the model's longest sequence. "pow2": the output's
+    length rounded up to a power of two. "oracle": what will be stored, which nobody knows beforehand; the last
+    word given is never stored.
     """
     return {
         "contiguous max": lambda prompt, output: max_model_len,
         "contiguous pow2": lambda prompt, output: min(
             max_model_len, prompt + (1 << (output - 1).bit_length())
         ),
-        "contiguous oracle": lambda prompt, output: prompt + output,
+        "contiguous oracle": lambda prompt, output: prompt + output - 1,
     }
 
 
@@ -138,8 +138,7 @@ def memory_shares(
     """What share of the memory holds tokens under each scheme, on one workload.
 
     All requests wait from the start, in order; a step gives each one on board a token, and prompts are there
-    at once.
-    Steps after the last request has boarded are left out: memory that nobody wants is not wasted.
+    at once. Steps after the last request has boarded are left out: memory that nobody wants is not wasted.
 
     Args:
         memory_tokens: K/V memory, in tokens.
@@ -163,25 +162,31 @@ def memory_shares(
 
 @dataclass
 class _Ledger:
-    """Sums over steps, brought forward from one departure to the next: in between, everyone grows by one a step."""
+    """Sums over steps, brought forward from one departure to the next: in between, everyone just grows."""
 
-    stored: int = 0  # tokens that those on board have
-    final: int = 0  # tokens that they will have
+    stored: int = 0  # tokens of K/V that those on board have
+    final: int = 0  # and that they will have in their last step
     reserved: int = 0
     on_board: int = 0
     steps: int = 0
     sums: tuple[int, ...] = (0, 0, 0, 0)
 
-    def board(self, prompt: int, output: int, reserved: int, sign: int = 1) -> None:
-        """Someone boards (sign 1, with the prompt stored) or leaves (sign -1, with the answer stored too)."""
-        self.stored += prompt if sign > 0 else -(prompt + output)
-        self.final += sign * (prompt + output)
+    def board(self, prompt: int, output: int, reserved: int) -> None:
+        self.stored += prompt
+        self._count(prompt + output - 1, reserved, 1)
+
+    def leave(self, prompt: int, output: int, reserved: int) -> None:
+        self.stored -= prompt + output
+        self._count(prompt + output - 1, reserved, -1)
+
+    def _count(self, final: int, reserved: int, sign: int) -> None:
+        self.final += sign * final
         self.reserved += sign * reserved
         self.on_board += sign
 
     def advance(self, steps: int) -> None:
-        """Let `steps` steps pass, each giving everyone a token before it is counted."""
-        stored = steps * self.stored + self.on_board * steps * (steps + 1) // 2
+        """Let `steps` steps pass: one more token each is stored by the next."""
+        stored = steps * self.stored + self.on_board * steps * (steps - 1) // 2
         counts = (stored, steps * self.final, steps * self.reserved, steps * self.on_board)
         self.sums = tuple(old + new for old, new in zip(self.sums, counts, strict=True))
         self.stored += self.on_board * steps
@@ -190,19 +195,19 @@ class _Ledger:
 
 def _contiguous_shares(scheme: str, workload: Workload, size: int, reserve: Reserve) -> MemoryShares:
     memory, ledger, now = ContiguousAllocator(size), _Ledger(), 0
-    leaving: list[tuple[int, int, int, int, str]] = []
+    leaving: list[tuple[int, int, int, int]] = []
     prompts, outputs = workload.prompt_tokens.tolist(), workload.output_tokens.tolist()
     for row, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         wanted = reserve(prompt, output)
         while not memory.can_allocate(wanted):
-            leaves, *lengths, name = heapq.heappop(leaving)
+            leaves, gone, *lengths = heapq.heappop(leaving)
             ledger.advance(leaves - now)
             now = leaves
-            ledger.board(lengths[0], lengths[1], memory.regions[name][1], sign=-1)
-            memory.free(name)
+            ledger.leave(*lengths, memory.regions[str(gone)][1])
+            memory.free(str(gone))
         memory.allocate(str(row), wanted)
         ledger.board(prompt, output, wanted)
-        heapq.heappush(leaving, (now + output, prompt, output, row, str(row)))
+        heapq.heappush(leaving, (now + output, row, prompt, output))
     return _shares_of(scheme, ledger, size)
 
 
@@ -223,7 +228,7 @@ def _shares_of(scheme: str, ledger: _Ledger, size: int) -> MemoryShares:
 
 
 def _paged_shares(workload: Workload, size: int, block_size: int) -> MemoryShares:
-    """The same ride by the Scheduler itself: blocks as they are needed, the last one thrown out when they run short."""
+    """The same by the Scheduler itself: blocks as they are needed, the last one thrown out when they run short."""
     blocks = size // block_size
     trace = simulate(
         workload.with_arrivals(np.zeros(len(workload))),
@@ -241,4 +246,4 @@ def _paged_shares(workload: Workload, size: int, block_size: int) -> MemoryShare
     held = (blocks - trace.steps["free_blocks"][contended]).mean() * block_size / size
     tokens = kv_tokens(trace)[contended].mean() / size
     on_board = float(trace.steps["running"][contended].mean())
-    return MemoryShares(f"paged {block_size}", tokens, 0.0, held - tokens, 1 - held, on_board)
+    return MemoryShares(f"paged {block_size}", float(tokens), 0.0, float(held - tokens), float(1 - held), on_board)
