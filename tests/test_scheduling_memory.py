@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -227,12 +229,14 @@ def test_contiguous_memory_is_conserved(moves):
             memory.allocate(str(name), size)
         pieces = sorted([*memory.holes, *memory.regions.values()])
         assert pieces[0][0] == 0
-        assert all(a + n == b for (a, n), (b, _) in zip(pieces, pieces[1:], strict=False))
+        assert all(a + n == b for (a, n), (b, _) in itertools.pairwise(pieces))
         assert sum(pieces[-1]) == 30
         assert all(a + n < b for (a, n), (b, _) in zip(memory.holes, memory.holes[1:], strict=False))
 
 
-@pytest.mark.parametrize("misuse", [lambda m: m.free("nobody"), lambda m: m.allocate("a", 1), lambda m: m.allocate("b", 0)])
+@pytest.mark.parametrize(
+    "misuse", [lambda m: m.free("nobody"), lambda m: m.allocate("a", 1), lambda m: m.allocate("b", 0)]
+)
 def test_contiguous_misuse_is_named(misuse):
     memory = ContiguousAllocator(4)
     memory.allocate("a", 2)
@@ -258,12 +262,17 @@ def test_paging_wastes_little_and_reservation_most_on_the_azure_lengths():
     for share in shares.values():
         assert share.tokens + share.reservation + share.internal + share.external == pytest.approx(1)
     assert 0.20 <= shares["contiguous max"].tokens <= 0.38
-    assert shares["contiguous max"].tokens < shares["contiguous pow2"].tokens < shares["contiguous oracle"].tokens
+    assert (
+        shares["contiguous max"].tokens
+        < shares["contiguous pow2"].tokens
+        < shares["contiguous oracle"].tokens
+    )
     assert shares["paged 16"].tokens > 0.96
 
 
 @pytest.mark.parametrize(
-    ("memory", "longest", "message"), [(2, None, "cannot hold"), (100, 2, "leave it out"), (100, None, "at once")]
+    ("memory", "longest", "message"),
+    [(2, None, "cannot hold"), (100, 2, "leave it out"), (100, None, "at once")],
 )
 def test_shares_of_what_cannot_be_compared(memory, longest, message):
     with pytest.raises(CourseError, match=message):

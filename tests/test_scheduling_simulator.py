@@ -65,7 +65,9 @@ def test_the_reference_figures_of_the_course():
 @pytest.mark.parametrize("cost", [None, COST])
 def test_everyone_gets_home_with_every_token(name, cost):
     workload = Workload.from_lengths(
-        uniform_lengths(60, 1, 40, seed=3), uniform_lengths(60, 1, 90, seed=4), np.sort(uniform_lengths(60, 1, 60) / 1.0)
+        uniform_lengths(60, 1, 40, seed=3),
+        uniform_lengths(60, 1, 90, seed=4),
+        np.sort(uniform_lengths(60, 1, 60) / 1.0),
     )
     if cost:
         workload = workload.with_arrivals(workload.arrival_time * 0.005, "seconds")
@@ -77,7 +79,9 @@ def test_everyone_gets_home_with_every_token(name, cost):
         {(int(r), int(s)) for r, s in zip(rows["request"], rows["step"], strict=True)}
         for rows in (trace.rows(Kind.PREFILL), trace.rows(Kind.DECODE))
     )
-    done = numbers["prefill_tokens"] + numbers["tokens"] - len(prefills & decodes)  # those come with a prompt's last
+    done = (
+        numbers["prefill_tokens"] + numbers["tokens"] - len(prefills & decodes)
+    )  # those come with a prompt's last
     assert done == due + numbers["recomputed_tokens"]
     assert 0 < numbers["kv_utilization"] <= 1
     assert 0 < numbers["peak_blocks"] <= 39
@@ -92,7 +96,9 @@ def test_prefix_hits_save_work_and_change_no_ride():
     assert cold["cached_tokens"] == 0
     assert warm["cached_tokens"] == 40 * 11 - 40  # the second boards in the very step that computes the first
     assert warm["prefill_tokens"] == cold["prefill_tokens"] - warm["cached_tokens"]
-    salted = metrics(simulate(workload, **options, prefix_caching=True, salts=[str(row) for row in range(12)]))
+    salted = metrics(
+        simulate(workload, **options, prefix_caching=True, salts=[str(row) for row in range(12)])
+    )
     assert salted["cached_tokens"] == 0
 
 
@@ -112,7 +118,9 @@ def test_the_refused_are_counted_and_the_rest_ride_on():
 
 @pytest.mark.parametrize("prompt_first", ["tgi", "static"])
 def test_chunked_prefill_shortens_the_longest_pause(prompt_first):
-    workload = Workload.from_lengths(azure_lengths(120), uniform_lengths(120, 800, 1600), poisson_arrivals(120, 6.0), "seconds")
+    workload = Workload.from_lengths(
+        azure_lengths(120), uniform_lengths(120, 800, 1600), poisson_arrivals(120, 6.0), "seconds"
+    )
     options = {"slots": 32, "num_blocks": 6000, "token_budget": 4096, "cost_model": COST}
     chunked = metrics(simulate(workload, "sarathi", **options))
     other = metrics(simulate(workload, prompt_first, **options))
@@ -135,7 +143,9 @@ def test_inter_token_latency_counts_the_pause_of_a_preemption():
     for request in range(2):
         rows = trace.rows(Kind.DECODE)
         mine = rows["request"] == request
-        times = [s + i for s, n in zip(rows["step"][mine], rows["tokens"][mine], strict=True) for i in range(n)]
+        times = [
+            s + i for s, n in zip(rows["step"][mine], rows["tokens"][mine], strict=True) for i in range(n)
+        ]
         steps += np.diff(times).tolist()
     assert max(steps) > 1
     assert metrics(trace)["itl_steps"] == pytest.approx(percentiles(np.array(steps)))
@@ -176,7 +186,9 @@ def test_the_trace_tells_what_each_step_read(name, free_prefill):
 
 
 def test_a_fit_recovers_the_costs_it_was_given():
-    workload = Workload.from_lengths(azure_lengths(100), uniform_lengths(100, 20, 600), poisson_arrivals(100, 5.0), "seconds")
+    workload = Workload.from_lengths(
+        azure_lengths(100), uniform_lengths(100, 20, 600), poisson_arrivals(100, 5.0), "seconds"
+    )
     trace = simulate(workload, "vllm", 16, 2000, 16, 256, COST)
     fitted = CostModel.fit(trace)
     assert fitted.launch == pytest.approx(COST.launch + COST.weights)

@@ -53,6 +53,8 @@ class BlockPool:
 
     Attributes:
         ref_counts: per block, how many requests hold it.
+        hashes: per block, what it can be found by; None where its contents are nobody else's business. The
+            contents of a block with a hash must stay as they are.
     """
 
     def __init__(self, num_blocks: int, block_size: int = 16, seed: bytes | int | None = None) -> None:
@@ -61,7 +63,7 @@ class BlockPool:
         self.num_blocks, self.block_size = num_blocks, check_block_size(block_size)
         self.seed = seed_bytes(seed)
         self.ref_counts = [0] * num_blocks
-        self._hashes: list[bytes | None] = [None] * num_blocks
+        self.hashes: list[bytes | None] = [None] * num_blocks
         self._cached: dict[bytes, int] = {}
         # An OrderedDict is a linked list with an index: both ends and the middle are constant time.
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks))
@@ -80,10 +82,6 @@ class BlockPool:
         """Whether nobody holds the block."""
         return block in self._free
 
-    def is_hashed(self, block: int) -> bool:
-        """Whether the block can be found by its hash, so that its contents must stay as they are."""
-        return self._hashes[block] is not None
-
     def free_blocks(self) -> list[int]:
         """The free blocks, next to be handed out first. For pictures and tests: it takes time."""
         return list(self._free)
@@ -99,9 +97,9 @@ class BlockPool:
 
     def _take_oldest(self) -> int:
         block, _ = self._free.popitem(last=False)
-        if (digest := self._hashes[block]) is not None:
+        if (digest := self.hashes[block]) is not None:
             del self._cached[digest]
-            self._hashes[block] = None
+            self.hashes[block] = None
         self.ref_counts[block] = 1
         return block
 
@@ -127,7 +125,7 @@ class BlockPool:
             self.ref_counts[block] -= 1
             if self.ref_counts[block] == 0:
                 self._free[block] = None
-                if self._hashes[block] is None:
+                if self.hashes[block] is None:
                     self._free.move_to_end(block, last=False)
 
     def register(self, block: int, digest: bytes) -> None:
@@ -135,8 +133,8 @@ class BlockPool:
 
         Two blocks with the same contents are not merged: a block table only ever grows at its end.
         """
-        if self._hashes[block] is None and digest not in self._cached:
-            self._hashes[block] = digest
+        if self.hashes[block] is None and digest not in self._cached:
+            self.hashes[block] = digest
             self._cached[digest] = block
 
     def lookup(self, digest: bytes) -> int | None:

@@ -120,8 +120,8 @@ def reservations(max_model_len: int) -> dict[str, Reserve]:
     """How many tokens each contiguous scheme sets aside for (prompt, output).
 
     The names are those of Kwon et al., SOSP 2023. "max": the model's longest sequence. "pow2": the output's
-    length rounded up to a power of two. "oracle": what will be stored, which nobody knows beforehand; the last
-    word given is never stored.
+    length rounded up to a power of two. "oracle": what will be stored, which nobody knows beforehand;
+    the last word given is never stored.
     """
     return {
         "contiguous max": lambda prompt, output: max_model_len,
@@ -200,10 +200,10 @@ def _contiguous_shares(scheme: str, workload: Workload, size: int, reserve: Rese
     for row, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         wanted = reserve(prompt, output)
         while not memory.can_allocate(wanted):
-            leaves, gone, *lengths = heapq.heappop(leaving)
+            leaves, gone, its_prompt, its_output = heapq.heappop(leaving)
             ledger.advance(leaves - now)
             now = leaves
-            ledger.leave(*lengths, memory.regions[str(gone)][1])
+            ledger.leave(its_prompt, its_output, memory.regions[str(gone)][1])
             memory.free(str(gone))
         memory.allocate(str(row), wanted)
         ledger.board(prompt, output, wanted)
@@ -228,7 +228,7 @@ def _shares_of(scheme: str, ledger: _Ledger, size: int) -> MemoryShares:
 
 
 def _paged_shares(workload: Workload, size: int, block_size: int) -> MemoryShares:
-    """The same by the Scheduler itself: blocks as they are needed, the last one thrown out when they run short."""
+    """The same by the Scheduler itself: blocks when needed, the last one thrown out when they are short."""
     blocks = size // block_size
     trace = simulate(
         workload.with_arrivals(np.zeros(len(workload))),
@@ -246,4 +246,6 @@ def _paged_shares(workload: Workload, size: int, block_size: int) -> MemoryShare
     held = (blocks - trace.steps["free_blocks"][contended]).mean() * block_size / size
     tokens = kv_tokens(trace)[contended].mean() / size
     on_board = float(trace.steps["running"][contended].mean())
-    return MemoryShares(f"paged {block_size}", float(tokens), 0.0, float(held - tokens), float(1 - held), on_board)
+    return MemoryShares(
+        f"paged {block_size}", float(tokens), 0.0, float(held - tokens), float(1 - held), on_board
+    )

@@ -149,7 +149,7 @@ class CostModel:
 
     @classmethod
     def from_hardware(cls, hardware: Hardware | str) -> CostModel:
-        """The roofline of a model on a card: bytes over bandwidth, and two FLOP a weight for each prompt token."""
+        """A model on a card: bytes over bandwidth, and two FLOP a weight for each prompt token."""
         machine = Hardware.parse(hardware) if isinstance(hardware, str) else hardware
         bandwidth = machine.gpu.bandwidth * machine.bandwidth_share
         flops = machine.gpu.flops * machine.compute_share

@@ -61,13 +61,19 @@ class KVCache:
         return prefix
 
     def can_allocate(self, num_tokens: int, prefix: Sequence[int] = (), watermark: int = 0) -> bool:
-        """Whether `num_tokens` tokens, the first in the blocks of `prefix`, fit and leave `watermark` blocks free."""
+        """Whether `num_tokens` tokens fit and leave `watermark` blocks free.
+
+        The first of them are in the blocks of `prefix`; those of its blocks that nobody holds are taken too.
+        """
         revived = sum(self.pool.is_free(block) for block in prefix)
         wanted = self.blocks_for(num_tokens) - len(prefix) + revived
         return wanted <= self.pool.num_free - watermark
 
     def allocate(self, request: RequestState, num_tokens: int, prefix: Sequence[int] = ()) -> None:
-        """Give the request a block table for `num_tokens` tokens. Raises `CourseError` where they do not fit."""
+        """Give the request a block table for `num_tokens` tokens, the first in the blocks of `prefix`.
+
+        Raises `CourseError` where they do not fit; nothing is taken then.
+        """
         self.pool.touch(prefix)  # first, so that the new blocks cannot be these
         try:
             fresh = self.pool.allocate(self.blocks_for(num_tokens) - len(prefix))
@@ -79,11 +85,13 @@ class KVCache:
 
     # ----- growing -----
 
+    def has_room(self, request: RequestState, num_tokens: int) -> bool:
+        """Whether the table holds `num_tokens` tokens as it is, so that there is nothing to append."""
+        return num_tokens <= len(request.block_table) * self.block_size and not self._must_copy(request)
+
     def can_append(self, request: RequestState, num_tokens: int) -> bool:
         """Whether the request's table can grow to hold `num_tokens` tokens in all."""
-        wanted = -(-num_tokens // self.block_size) - len(request.block_table)
-        if self._must_copy(request):
-            wanted = max(wanted, 0) + 1
+        wanted = max(0, self.blocks_for(num_tokens) - len(request.block_table)) + self._must_copy(request)
         return wanted <= self.pool.num_free
 
     def append(self, request: RequestState, num_tokens: int) -> list[Copy]:
@@ -94,20 +102,18 @@ class KVCache:
         small.
         """
         copies = [self._copy_on_write(request)] if self._must_copy(request) else []
-        wanted = -(-num_tokens // self.block_size) - len(request.block_table)
+        wanted = self.blocks_for(num_tokens) - len(request.block_table)
         if wanted > 0:
             request.block_table += self.pool.allocate(wanted)
         return copies
 
     def _must_copy(self, request: RequestState) -> bool:
-        """Whether the next write goes into a half-full block that somebody else holds, or that the prefix
-        cache may
-        hand to somebody else."""
-        computed, size = request.num_computed_tokens, self.block_size
-        if not computed % size or computed // size >= len(request.block_table):
+        """Whether the next write goes into a half-full block that somebody else holds or may be handed."""
+        index, offset = divmod(request.num_computed_tokens, self.block_size)
+        if not offset or index >= len(request.block_table):
             return False
-        block = request.block_table[computed // size]
-        return self.pool.ref_counts[block] > 1 or self.pool.is_hashed(block)
+        block = request.block_table[index]
+        return self.pool.ref_counts[block] > 1 or self.pool.hashes[block] is not None
 
     def _copy_on_write(self, request: RequestState) -> Copy:
         index = request.num_computed_tokens // self.block_size
@@ -118,7 +124,7 @@ class KVCache:
         return source, destination
 
     def fork(self, parent: RequestState, child: RequestState, num_tokens: int) -> None:
-        """Let the child share the parent's first `num_tokens` tokens. Nothing is copied until one of them writes."""
+        """Let the child share the parent's first `num_tokens` tokens, and copy when one of them writes."""
         child.block_table = parent.block_table[: self.blocks_for(num_tokens)]
         child.block_hashes = parent.block_hashes[: num_tokens // self.block_size]
         child.num_registered_blocks = num_tokens // self.block_size
@@ -128,7 +134,7 @@ class KVCache:
     # ----- remembering and leaving -----
 
     def commit(self, request: RequestState, num_computed: int) -> None:
-        """Let others find the request's full blocks among its first `num_computed` tokens, which are now stored."""
+        """Let others find the full blocks of the request's first `num_computed` tokens, now stored."""
         if not self.prefix_caching or request.token_ids is None:
             return
         for index in range(request.num_registered_blocks, num_computed // self.block_size):
@@ -174,6 +180,9 @@ class UnlimitedKVCache:
 
     def allocate(self, request: RequestState, num_tokens: int, prefix: Sequence[int] = ()) -> None:
         """Nothing to give."""
+
+    def has_room(self, request: RequestState, num_tokens: int) -> bool:
+        return True
 
     def can_append(self, request: RequestState, num_tokens: int) -> bool:
         return True

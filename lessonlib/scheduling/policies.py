@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def whole_prompt(scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
-    """A prompt in one step or not yet. One that no step could hold whole is cut, for it must ride at some time."""
+    """A prompt in one step or not yet. One that fits no step whole is cut, or it would never ride."""
     if num_new <= budget or request.is_running or num_new > scheduler.token_budget:
         return min(num_new, budget)
     return 0

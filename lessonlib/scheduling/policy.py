@@ -35,11 +35,11 @@ class Policy:
         return True
 
     def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
-        """Tokens of K/V memory set aside when the request boards. Less than this step writes means just that."""
+        """Tokens of K/V memory set aside when the request boards; what this step writes is the least."""
         return request.num_tokens
 
     def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
-        """How many of the `num_new` tokens of a prompt to compute in this step, at most `budget`; 0: none yet."""
+        """How many of a prompt's `num_new` tokens to compute in this step, at most `budget`; 0: none yet."""
         return min(num_new, budget)
 
     def victim(

@@ -113,7 +113,7 @@ class RequestState:
 
 
 class RequestQueue:
-    """Waiting requests by `RequestState.key`. Pushing and popping cost the logarithm of the queue's length."""
+    """Waiting requests by `RequestState.key`. Pushing and popping cost the logarithm of its length."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, RequestState]] = []

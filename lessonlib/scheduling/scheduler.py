@@ -254,7 +254,7 @@ class Scheduler:
         """Why no step could ever finish the request; empty where one could."""
         total = request.prompt_tokens + request.max_tokens
         if self.max_model_len is not None and total > self.max_model_len:
-            return f"{total} tokens of prompt and output, but the model's limit is {self.max_model_len}: shorten it"
+            return f"{total} tokens of prompt and output, the limit is {self.max_model_len}: shorten it"
         blocks = self.kv_cache.blocks_for(max(request.most_stored_tokens, self.policy.reserve(self, request)))
         if blocks > self.kv_cache.capacity:
             return (
@@ -348,7 +348,7 @@ class Scheduler:
         Each decode's token is set aside before any prompt takes its share: no prompt, however long, holds up
         those who are already writing.
         """
-        set_aside = sum(not request.is_prefilling for request in order)
+        set_aside = sum([not request.is_prefilling for request in order])
         for place, request in enumerate(order):
             if not request.is_running:
                 continue  # thrown out a moment ago
@@ -424,8 +424,10 @@ class Scheduler:
     def _make_room(
         self, plan: StepPlan, request: RequestState, tokens: int, order: Sequence[RequestState], place: int
     ) -> bool:
-        """Grow the request's memory by `tokens`, throwing others out if need be; False where it is thrown out itself."""
+        """Grow the request's memory by `tokens`, throwing others out if need be; False: it went itself."""
         end = request.num_computed_tokens + tokens
+        if self.kv_cache.has_room(request, end):
+            return True
         while not self.kv_cache.can_append(request, end):
             candidates = [other for other in order[place:] if other.is_running]
             victim = self.policy.victim(self, candidates, request)
@@ -506,7 +508,7 @@ class Scheduler:
             if request.is_done:
                 continue  # it left while the step was in flight
             self._record(row)
-            if request.is_running:
+            if self.kv_cache.prefix_caching and request.is_running:
                 self.kv_cache.commit(request, row.seq_len)
             if row.yields_token and self._give_word(
                 request, sampled_tokens[request.id], request.id in stopped
@@ -565,7 +567,7 @@ class Scheduler:
 
 
 def check_budget(token_budget: int | None, slots: int) -> int:
-    """The budget itself (a huge one for None), or a `CourseError` where a request on board could get no token."""
+    """The budget (a huge one for None), or a `CourseError` where a request on board could get no token."""
     if token_budget is None:
         return NO_LIMIT
     if token_budget < slots:
@@ -586,7 +588,7 @@ def check_model_len(max_model_len: int | None) -> int | None:
 
 
 def check_in_flight(max_in_flight: int) -> int:
-    """`max_in_flight` itself, or a `CourseError`: further ahead, a resumed request's words would not be known yet."""
+    """`max_in_flight` itself, or a `CourseError`: further ahead, a resumed request's words are not known."""
     if max_in_flight not in (1, 2):
         raise CourseError(f"{max_in_flight} steps in flight: allow 1 or 2")
     return max_in_flight

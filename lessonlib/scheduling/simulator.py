@@ -229,7 +229,7 @@ def _memory_metrics(trace: Trace) -> dict[str, Any]:
 
 
 def recomputed_tokens(trace: Trace) -> int:
-    """Tokens that were computed again because a preemption had thrown them away; cached ones are not computed."""
+    """Tokens that were computed again after a preemption. Those found in the prefix cache were not."""
     again = np.unique(trace.rows(Kind.PREEMPT)["request"])
     chosen = np.isin(trace.events["request"], again)
     rows = (trace.events[name][chosen].tolist() for name in ("request", "step", "kind", "tokens"))
@@ -305,7 +305,7 @@ TABLE_COLUMNS = (
 
 
 def format_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of `compare_policies` as text, with the p50 and p99 of time to first token and between tokens."""
+    """The rows of `compare_policies` as text, with p50 and p99 of time to first token and between tokens."""
     unit = "seconds" if "seconds" in rows[0] else "steps"
     columns = [column for column in TABLE_COLUMNS if rows[0].get(column[0]) is not None]
     lines = [
