@@ -1,7 +1,7 @@
 """What scheduling costs the host, and how fast each policy is simulated. Prints JSON.
 
-    python benchmarks/scheduler_host_time.py                      # both parts, 100,000 requests a policy: long
-    python benchmarks/scheduler_host_time.py --requests 2000      # a quick look
+    python benchmarks/scheduler_host_time.py                   # 100,000 requests a policy: half an hour
+    python benchmarks/scheduler_host_time.py --requests 2000   # a quick look
 
 Part 1 times `schedule` + `update` of a decode step, at 8 to 1,024 running requests, in a small and a large
 pool, early and late in long answers: it should grow with the requests of the step and with nothing else.
@@ -67,7 +67,7 @@ def step_time(
 
 
 def azure_workload(count: int, rate: float) -> Workload:
-    """Lengths of the Azure conversation trace, those that Llama 2's 4,096 tokens can hold, in a Poisson stream."""
+    """Lengths of the Azure conversation trace that Llama 2 can hold, in a Poisson stream."""
     prompts, outputs = azure_prompts(2 * count), azure_lengths(2 * count)
     fits = np.flatnonzero(prompts + outputs <= 4096)[:count]
     return Workload.from_lengths(outputs[fits], prompts[fits], poisson_arrivals(len(fits), rate), "seconds")

@@ -20,6 +20,7 @@ from lessonlib.scheduling.simulator import (
     format_table,
     metrics,
     simulate,
+    simulate_on,
     weighted_percentiles,
 )
 from lessonlib.scheduling.slots import ride
@@ -261,3 +262,15 @@ def test_a_policy_that_serves_nobody_is_named():
 
     with pytest.raises(CourseError, match="'asleep' leaves 2 requests waiting"):
         simulate(Workload.from_lengths([1, 1]), Asleep())
+
+
+def test_from_the_words_of_a_command_line():
+    workload = Workload.from_lengths([5, 9, 3, 7], [4, 8, 2, 6])
+    ticks, (seconds,) = (
+        simulate_on(workload, ["vllm", "tgi"], 2, 20, 4),
+        simulate_on(workload, ["vllm"], 2, hardware="h100:llama-2-7b"),
+    )
+    assert [trace.header.policy for trace in ticks] == ["vllm", "tgi"]
+    assert (seconds.header.clock, seconds.header.num_blocks) == ("seconds", 6976)
+    with pytest.raises(CourseError, match="unknown policy 'lift'"):
+        simulate_on(workload, ["vllm", "lift"], 2)

@@ -9,7 +9,9 @@ all that runs beside the model.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from lessonlib.scheduling.scheduler import StepPlan
 from lessonlib.trace import Kind, Trace
 
 BYTES_PER_VALUE = 2  # bf16 and fp16
+NEVER = -1
 
 
 @dataclass(frozen=True)
@@ -221,29 +224,44 @@ def kv_tokens(trace: Trace) -> np.ndarray:
     step, so its share is a ramp, kept as a jump and a slope at either end.
     """
     level, slope = np.zeros(trace.num_steps + 1, np.int64), np.zeros(trace.num_steps + 1, np.int64)
-    stored, prefilled_in = 0, -1
-    events = (trace.events[name].tolist() for name in ("request", "step", "kind", "tokens"))
-    prompts = trace.requests["prompt_tokens"].tolist()
-    given = 0
-    for request, step, kind, tokens in zip(*events, strict=True):
+    for run in computed_runs(trace):
+        last = run.step + run.steps
+        level[run.step] += run.stored + run.tokens
+        level[last] -= run.stored + run.tokens + run.steps - 1
+        slope[run.step + 1] += 1
+        slope[last] -= 1
+    return (np.cumsum(level) + np.cumsum(np.cumsum(slope)))[:-1]
+
+
+class Run(NamedTuple):
+    """`steps` steps from `step` on, each computing `tokens` tokens of a request that had `stored` before."""
+
+    request: int
+    step: int
+    steps: int
+    stored: int
+    tokens: int
+
+
+def computed_runs(trace: Trace) -> Iterator[Run]:
+    """What was computed, request after request: chunks of prompts, and runs of decode without the token that
+    comes with a prompt's last chunk. Where prompts are free, a request boards with its prompt stored."""
+    prompts = np.maximum(trace.requests["prompt_tokens"], 1).tolist()
+    rows = (trace.events[name].tolist() for name in ("request", "step", "kind", "tokens"))
+    stored = given = 0
+    read_in: int | None = None  # the step that last read a part of the prompt; None: none since boarding
+    for request, step, kind, tokens in zip(*rows, strict=True):
         if kind == Kind.ARRIVE:
             given = 0
         elif kind == Kind.BOARD:
-            stored, prefilled_in = tokens, -1
-            free_prefill = max(prompts[request], 1) + given - 1
+            stored, read_in = tokens, None
         elif kind == Kind.PREFILL:
-            stored, prefilled_in = stored + tokens, step
-            level[step] += stored
-            level[step + 1] -= stored
+            yield Run(request, step, 1, stored, tokens)
+            stored, read_in = stored + tokens, step
         elif kind == Kind.DECODE:
-            first, last = step + (prefilled_in == step), step + tokens
-            if prefilled_in < 0:
-                stored = free_prefill
-            run = last - first
-            if run:
-                level[first] += stored + 1
-                slope[first + 1] += 1
-                level[last] -= stored + run
-                slope[last] -= 1
-            stored, given, prefilled_in = stored + run, given + tokens, 0
-    return (np.cumsum(level) + np.cumsum(np.cumsum(slope)))[:-1]
+            if read_in is None:
+                stored, read_in = prompts[request] + given - 1, NEVER
+            first, last = step + (read_in == step), step + tokens
+            if last > first:
+                yield Run(request, first, last - first, stored, 1)
+            stored, given = stored + last - first, given + tokens

@@ -224,16 +224,7 @@ class Scheduler:
         """
         token_ids = None if isinstance(prompt, int) else list(prompt)
         prompt_tokens = prompt if isinstance(prompt, int) else len(prompt)
-        if request_id in self.requests:
-            raise CourseError(f"request {request_id!r} is already here: give each request an id of its own")
-        if prompt_tokens < 1:
-            raise CourseError(
-                f"request {request_id!r} has a prompt of {prompt_tokens} tokens: give at least 1"
-            )
-        if max_tokens < 1:
-            raise CourseError(
-                f"request {request_id!r} asks for {max_tokens} tokens: a request gets at least 1"
-            )
+        self._check_request(request_id, prompt_tokens, max_tokens)
         request = RequestState(
             request_id, prompt_tokens, max_tokens, priority, self.next_step, token_ids=token_ids, salt=salt
         )
@@ -245,6 +236,14 @@ class Scheduler:
         self.requests[request_id] = request
         self.waiting.push(request)
         return request
+
+    def _check_request(self, name: str, prompt_tokens: int, max_tokens: int) -> None:
+        if name in self.requests:
+            raise CourseError(f"request {name!r} is already here: give each request an id of its own")
+        if prompt_tokens < 1:
+            raise CourseError(f"request {name!r} has a prompt of {prompt_tokens} tokens: give at least 1")
+        if max_tokens < 1:
+            raise CourseError(f"request {name!r} asks for {max_tokens} tokens: a request gets at least 1")
 
     def _announce(self, request: RequestState, arrival_time: float) -> None:
         request.order = self.trace.add_request(request.prompt_tokens, arrival_time, request.priority)

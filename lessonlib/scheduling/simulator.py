@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.costs import CostModel, prefill_tokens
+from lessonlib.scheduling.costs import CostModel, Hardware, computed_runs, prefill_tokens
 from lessonlib.scheduling.policies import POLICIES, make_policy
 from lessonlib.scheduling.policy import Policy
 from lessonlib.scheduling.request import RequestRejectedError
@@ -191,10 +191,10 @@ def check_prompts(
 def metrics(trace: Trace) -> dict[str, Any]:
     """The numbers of a ride, ready for JSON: those of `Trace.summary`, memory, and times between tokens.
 
-    Added keys: seconds (or `span_steps`, by the clock), tokens_per_second, preemptions, recomputed_tokens,
+    Added keys: seconds and tokens_per_second (where the clock is in seconds), preemptions, recomputed_tokens,
     prefill_tokens (those computed again included), cached_tokens, kv_utilization (blocks held ÷ blocks there
-    are, mean over time), peak_blocks, rejected, finished, and `itl_seconds` or `itl_steps`: percentiles of
-    the time from one token of a request to its next. Memory's numbers are None where it is not modelled.
+    are, mean over time), peak_blocks, rejected, finished, and `itl_seconds` or `itl_steps`: percentiles of the
+    time from one token of a request to its next. Memory's numbers are None where it is not modelled.
     """
     unit = trace.header.clock
     span = trace.span
@@ -230,22 +230,14 @@ def _memory_metrics(trace: Trace) -> dict[str, Any]:
 
 def recomputed_tokens(trace: Trace) -> int:
     """Tokens that were computed again after a preemption. Those found in the prefix cache were not."""
-    again = np.unique(trace.rows(Kind.PREEMPT)["request"])
-    chosen = np.isin(trace.events["request"], again)
-    rows = (trace.events[name][chosen].tolist() for name in ("request", "step", "kind", "tokens"))
-    total = stored = furthest = prefilled_in = 0
-    current = -1
-    for request, step, kind, tokens in zip(*rows, strict=True):
-        if request != current:
-            current, stored, furthest, prefilled_in = request, 0, 0, -1
-        if kind == Kind.BOARD:
-            stored = tokens
-        elif kind == Kind.PREFILL:
-            total += max(0, min(stored + tokens, furthest) - stored)
-            stored, prefilled_in = stored + tokens, step
-        elif kind == Kind.DECODE:
-            stored += tokens - (prefilled_in == step)
-        furthest = max(furthest, stored)
+    again = set(trace.rows(Kind.PREEMPT)["request"].tolist())
+    furthest = dict.fromkeys(again, 0)
+    total = 0
+    for run in computed_runs(trace):
+        if run.request in again:
+            end = run.stored + run.steps * run.tokens
+            total += max(0, min(end, furthest[run.request]) - run.stored)
+            furthest[run.request] = max(end, furthest[run.request])
     return total
 
 
@@ -289,6 +281,36 @@ def compare_policies(
     """`metrics` of each policy on one workload, one row each. `options` are those of `simulate`."""
     chosen = POLICIES if policies is None else policies
     return [metrics(simulate(workload, policy, **options)) for policy in chosen]
+
+
+def simulate_on(
+    workload: Workload,
+    policies: Sequence[str],
+    slots: int,
+    blocks: int | None = None,
+    block_size: int = 16,
+    token_budget: int | None = None,
+    hardware: str | None = None,
+) -> list[Trace]:
+    """A Trace for each named policy, from the words of a command line.
+
+    Args:
+        blocks: K/V blocks, the null block included; 0: memory is no question; None: what fits beside the
+            weights on the hardware, or no question where none is named.
+        hardware: such as "h100:llama-2-7b"; None: the clock ticks steps.
+
+    Raises:
+        CourseError: for an unknown policy or hardware, and as `simulate` does; before anything runs, where names
+            are at fault.
+    """
+    riders = [make_policy(name) for name in policies]
+    machine = Hardware.parse(hardware) if hardware else None
+    if blocks is None:
+        blocks = machine.num_blocks(block_size) if machine else 0
+    cost_model = CostModel.from_hardware(machine) if machine else None
+    return [
+        simulate(workload, rider, slots, blocks, block_size, token_budget, cost_model) for rider in riders
+    ]
 
 
 TABLE_COLUMNS = (
