@@ -1,7 +1,7 @@
 """The systems that the lesson names, each as what it decides otherwise than `Policy`.
 
 These are models of published scheduling rules over one scheduler, not ports: each docstring says what is
-modelled, where it is written down, and what is left out.
+modeled, where it is written down, and what is left out.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def whole_prompt(scheduler: Scheduler, request: RequestState, num_new: int, budg
 class StaticBatching(Policy):
     """The elevator that waits: a batch boards when the car is empty, and nobody boards before all are home.
 
-    So did servers that batch whole requests, such as NVIDIA FasterTransformer behind Triton, and so does
-    Hugging Face `generate` (described as the baseline in Yu et al., "Orca", OSDI 2022, section 2). Memory for
-    everyone's whole answer is set aside, so that a batch can always finish. A prompt longer than the step's
-    budget is read over several steps here; padding, and the compute it wastes, are not modelled.
+    So did servers that batch whole requests, such as NVIDIA FasterTransformer behind Triton (the baseline of
+    Yu et al., "Orca", OSDI 2022), and so does Hugging Face `generate`. Memory for everyone's whole answer is
+    set aside, so that a batch can always finish. A prompt longer than the step's budget is read over several
+    steps here; padding, and the compute it wastes, are left out.
 
     Args:
         fill: wait for a full car while more requests are still to come.
@@ -76,10 +76,10 @@ class Orca(Policy):
 class VLLM(Policy):
     """Paged memory, taken as it is needed; whoever came last is thrown out and recomputed when it runs short.
 
-    Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP
-    2023, in the form of vLLM V1's scheduler: chunked prefill, running requests first, no admission in a step
-    that preempted. What the paper's version adds is a watermark of 1% of the blocks. Prefixes are shared if
-    the scheduler was made with `prefix_caching`.
+    Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP 2023,
+    in the form of vLLM V1's scheduler: chunked prefill, running requests first, no admission in a step that
+    preempted. The watermark, 1% of the blocks, is that of vLLM's first scheduler; V1 has the option, and 0 by
+    default. Prefixes are shared if the scheduler was made with `prefix_caching`.
     """
 
     name = "vllm"
@@ -219,8 +219,8 @@ class SLATiers(Policy):
     Each request's place is its deadline: its arrival plus `patience` steps for each tier below the best
     (priority 0). Serving the earliest deadline first is Liu and Layland, "Scheduling Algorithms for
     Multiprogramming in a Hard-Real-Time Environment", 1973; tiers by number, smaller first, are vLLM's
-    `priority` scheduling. The bound on
-    starvation: a request is overtaken only by those that come within `patience` steps a tier.
+    `priority` scheduling. The bound on starvation: a request is overtaken only by those of a better tier that
+    come within `patience` steps a tier.
 
     Raises:
         CourseError: for negative patience, which would serve the worst tier first.

@@ -276,10 +276,8 @@ class Scheduler:
         """A second request with the same prompt, for another sample of its answer.
 
         Where a slot and memory allow, it boards for the next step and shares the blocks of the prompt as far
-        as they
-        are computed, all but its last token: computing that one gives the new request a first token of its
-            own.
-        Otherwise it waits in the queue like any other.
+        as they are computed, all but its last token: computing that one gives the new request a first token
+        of its own. Otherwise it waits in the queue like any other.
 
         Raises `CourseError` for an unknown parent, and as `add_request` does.
         """
@@ -462,9 +460,11 @@ class Scheduler:
         plan.preempted.append(request)  # and into the queue when the step is planned, not before
 
     def _release(self, request: RequestState) -> None:
-        """Slot and blocks are free at once. A step in flight may still read them: whoever writes them next
-        does so in
-        a later step, and steps run in order."""
+        """Slot and blocks are free at once.
+
+        A step in flight may still read them; whoever writes them next does so in a later step, and steps run in
+        order.
+        """
         self.kv_cache.free(request)
         if request.slot != NO_SLOT:
             heapq.heappush(self._free_slots, request.slot)

@@ -193,8 +193,8 @@ def metrics(trace: Trace) -> dict[str, Any]:
 
     Added keys: seconds and tokens_per_second (where the clock is in seconds), preemptions, recomputed_tokens,
     prefill_tokens (those computed again included), cached_tokens, kv_utilization (blocks held ÷ blocks there
-    are, mean over time), peak_blocks, rejected, finished, and `itl_seconds` or `itl_steps`: percentiles of the
-    time from one token of a request to its next. Memory's numbers are None where it is not modelled.
+    are, mean over time), peak_blocks, rejected, finished, and `itl_seconds` or `itl_steps`: percentiles of
+    the time from one token of a request to its next. Memory's numbers are None where it is not modeled.
     """
     unit = trace.header.clock
     span = trace.span
@@ -300,8 +300,7 @@ def simulate_on(
         hardware: such as "h100:llama-2-7b"; None: the clock ticks steps.
 
     Raises:
-        CourseError: for an unknown policy or hardware, and as `simulate` does; before anything runs, where names
-            are at fault.
+        CourseError: for an unknown policy or hardware, before anything runs; and as `simulate` does.
     """
     riders = [make_policy(name) for name in policies]
     machine = Hardware.parse(hardware) if hardware else None
