@@ -120,8 +120,8 @@ def reservations(max_model_len: int) -> dict[str, Reserve]:
     """How many tokens each contiguous scheme sets aside for (prompt, output).
 
     The names are those of Kwon et al., SOSP 2023. "max": the model's longest sequence. "pow2": the output's
-    length rounded up to a power of two. "oracle": what will be stored, which nobody knows beforehand;
-    the last word given is never stored.
+    length rounded up to a power of two. "oracle": what will be stored, which nobody knows beforehand; the
+    last word given is never stored.
     """
     return {
         "contiguous max": lambda prompt, output: max_model_len,

@@ -59,9 +59,8 @@ class Orca(Policy):
     Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022:
     batches are formed anew each iteration, prompts are read whole beside requests that are decoding
     ("selective batching"), and a request enters only if its memory is set aside for good. The amount is that
-    of "Orca (Max)" in Kwon et al.,
-    SOSP 2023: the model's longest sequence. `scheduling.contiguous` measures what becomes of such
-    reservations.
+    of "Orca (Max)" in Kwon et al., SOSP 2023: the model's longest sequence. `scheduling.contiguous` measures
+    what becomes of such reservations.
     """
 
     name = "orca"
@@ -76,10 +75,10 @@ class Orca(Policy):
 class VLLM(Policy):
     """Paged memory, taken as it is needed; whoever came last is thrown out and recomputed when it runs short.
 
-    Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP 2023,
-    in the form of vLLM V1's scheduler: chunked prefill, running requests first, no admission in a step that
-    preempted. The watermark, 1% of the blocks, is that of vLLM's first scheduler; V1 has the option, and 0 by
-    default. Prefixes are shared if the scheduler was made with `prefix_caching`.
+    Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP
+    2023, in the form of vLLM V1's scheduler: chunked prefill, running requests first, no admission in a step
+    that preempted. The watermark, 1% of the blocks, is that of vLLM's first scheduler; V1 has the option, and
+    0 by default. Prefixes are shared if the scheduler was made with `prefix_caching`.
     """
 
     name = "vllm"

@@ -462,8 +462,8 @@ class Scheduler:
     def _release(self, request: RequestState) -> None:
         """Slot and blocks are free at once.
 
-        A step in flight may still read them; whoever writes them next does so in a later step, and steps run in
-        order.
+        A step in flight may still read them; whoever writes them next does so in a later step, and steps run
+        in order.
         """
         self.kv_cache.free(request)
         if request.slot != NO_SLOT:
