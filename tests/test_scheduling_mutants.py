@@ -85,8 +85,9 @@ MUTANTS = {
 @pytest.mark.parametrize("bug", MUTANTS)
 def test_the_random_rides_find_it(bug, monkeypatch, tmp_path):
     monkeypatch.setattr(rides, "FAILING", tmp_path)
+    monkeypatch.setattr(rides, "EXAMPLES", 500)
     monkeypatch.setattr(*MUTANTS[bug])
-    for name in ("vllm", "sla", "splitfuse", "static"):
+    for name in ("vllm", "sla", "sjf", "splitfuse", "static"):
         try:
             rides.machine(POLICIES[name], [Phase.generate])("runTest").debug()
         except Exception:

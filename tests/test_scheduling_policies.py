@@ -99,6 +99,17 @@ def test_decodes_are_not_held_up_by_a_stream_of_long_prompts():
         assert [row.id for row in step(scheduler).decodes][:1] == ["writer"]
 
 
+def test_a_long_prompt_of_a_better_tier_does_not_hold_up_those_who_write():
+    scheduler = Scheduler(3, 200, 4, 8, SLATiers())
+    scheduler.add_request("writer", 2, 40, priority=1)
+    step(scheduler)
+    scheduler.add_request("reader", 60, 2, priority=0)
+    for _ in range(8):
+        plan = step(scheduler)
+        assert [row.id for row in plan.decodes] == ["writer"]
+        assert [row.num_scheduled_tokens for row in plan.prefills] == [7]
+
+
 def test_slots_limit_who_is_on_board_and_not_only_who_is_served():
     scheduler = Scheduler(slots=2, num_blocks=50, block_size=4, token_budget=2)
     for name in "abcd":
