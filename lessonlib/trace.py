@@ -207,17 +207,23 @@ class Trace:
                 header=Header(**data["header"]),
                 events={name: np.asarray(data["events"][name], np.int64) for name in EVENT_COLUMNS},
                 steps={
-                    name: np.asarray(data["steps"][name], np.float64 if name in ("start", "duration") else np.int64)
+                    name: np.asarray(
+                        data["steps"][name], np.float64 if name in ("start", "duration") else np.int64
+                    )
                     for name in STEP_COLUMNS
                 },
                 requests={
-                    name: np.asarray(data["requests"][name], np.float64 if name == "arrival_time" else np.int64)
+                    name: np.asarray(
+                        data["requests"][name], np.float64 if name == "arrival_time" else np.int64
+                    )
                     for name in REQUEST_COLUMNS
                 },
                 labels=tuple(data.get("labels", ())),
             )
         except (KeyError, TypeError) as error:
-            raise CourseError(f"not a trace: {error} is missing or malformed; save one with Trace.save") from error
+            raise CourseError(
+                f"not a trace: {error} is missing or malformed; save one with Trace.save"
+            ) from error
 
     def save(self, path: str | Path) -> Path:
         """Write JSON; gzip-compressed where the name ends in .gz."""
@@ -241,7 +247,8 @@ class Trace:
     def same_ride(self, other: Trace) -> bool:
         """Whether every event and every step's counts agree (times and versions aside)."""
         return all(np.array_equal(self.events[name], other.events[name]) for name in EVENT_COLUMNS) and all(
-            np.array_equal(self.steps[name], other.steps[name]) for name in ("waiting", "running", "free_blocks")
+            np.array_equal(self.steps[name], other.steps[name])
+            for name in ("waiting", "running", "free_blocks")
         )
 
     def __repr__(self) -> str:

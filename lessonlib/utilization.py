@@ -155,5 +155,7 @@ def monte_carlo_static_utilization(
 def dollars_per_million_tokens(dollars_per_month: float, full_rate: float, utilization: float) -> float:
     """What a million output tokens cost on a card that gives `full_rate` tok/s when every slot is busy."""
     if full_rate <= 0 or not 0 < utilization <= 1:
-        raise CourseError(f"rate {full_rate} tok/s at utilization {utilization}: need a rate above 0 and 0 < utilization <= 1")
+        raise CourseError(
+            f"rate {full_rate} tok/s at utilization {utilization}: need a rate above 0 and 0 < utilization <= 1"
+        )
     return dollars_per_month / (full_rate * utilization * SECONDS_PER_MONTH) * 1e6

@@ -20,6 +20,7 @@ from lessonlib.errors import CourseError
 
 TRACE_COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 AZURE_QUANTILES = "azure_llm_2023_conv_quantiles.csv"
+QUESTIONS = "questions.txt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,9 @@ class Workload:
             raise CourseError(f"request {row} asks for {shortest} tokens: a length must be at least 1")
         if int(self.prompt_tokens.min()) < 0:
             row = int(self.prompt_tokens.argmin())
-            raise CourseError(f"request {row} has a prompt of {self.prompt_tokens[row]} tokens: it cannot be negative")
+            raise CourseError(
+                f"request {row} has a prompt of {self.prompt_tokens[row]} tokens: it cannot be negative"
+            )
         if (np.diff(self.arrival_time) < 0).any():
             raise CourseError("arrival times go back in time: sort the requests by arrival")
 
@@ -144,7 +147,7 @@ class Workload:
 def _column(values: Iterable | np.ndarray | None, count: int, dtype: type) -> np.ndarray:
     if values is None:
         return np.zeros(count, dtype)
-    column = np.asarray(values if isinstance(values, np.ndarray) else list(values), dtype)
+    column: np.ndarray = np.asarray(values if isinstance(values, np.ndarray) else list(values), dtype)
     if len(column) != count:
         raise CourseError(f"{len(column)} values for {count} requests: give one each")
     return column
@@ -160,10 +163,14 @@ def uniform_lengths(count: int, low: int, high: int, seed: int = 0) -> np.ndarra
     return np.random.default_rng(seed).integers(low, high + 1, size=_positive(count))
 
 
-def lognormal_lengths(count: int, median: float, sigma: float, seed: int = 0, longest: int = 4096) -> np.ndarray:
+def lognormal_lengths(
+    count: int, median: float, sigma: float, seed: int = 0, longest: int = 4096
+) -> np.ndarray:
     """Lengths whose logarithm is normal: many short, a few very long; clipped to 1 … longest."""
     if median < 1 or sigma < 0:
-        raise CourseError(f"lognormal lengths with median {median}, sigma {sigma}: need median >= 1 and sigma >= 0")
+        raise CourseError(
+            f"lognormal lengths with median {median}, sigma {sigma}: need median >= 1 and sigma >= 0"
+        )
     draws = np.random.default_rng(seed).lognormal(np.log(median), sigma, size=_positive(count))
     return np.clip(np.rint(draws), 1, longest).astype(np.int64)
 
@@ -199,7 +206,11 @@ def quantile_table(workload: Workload, count: int = 201) -> np.ndarray:
     """Float64 `[count, 3]`: evenly spaced quantiles of prompt and output lengths, each taken on its own."""
     quantiles = np.linspace(0, 1, count)
     return np.column_stack(
-        [quantiles, np.quantile(workload.prompt_tokens, quantiles), np.quantile(workload.output_tokens, quantiles)]
+        [
+            quantiles,
+            np.quantile(workload.prompt_tokens, quantiles),
+            np.quantile(workload.output_tokens, quantiles),
+        ]
     )
 
 
@@ -244,6 +255,14 @@ def draw_lengths(spec: str, count: int, seed: int = 0) -> np.ndarray:
     except ValueError:
         raise CourseError(f"cannot read distribution {spec!r}: use one of {DISTRIBUTION_SPECS}") from None
     return draw(count, *values, seed=seed)
+
+
+def questions(count: int) -> list[str]:
+    """The first `count` of the course's 64 questions: some want a word, some a story."""
+    lines = resources.files("lessonlib").joinpath("data", QUESTIONS).read_text(encoding="utf-8").splitlines()
+    if not 1 <= count <= len(lines):
+        raise CourseError(f"{count} questions: there are {len(lines)}")
+    return lines[:count]
 
 
 # ----- arrivals -----

@@ -42,6 +42,7 @@ class SlotScheduler:
         slots: how many ride at once.
         policy: "static" boards only into an empty car; "continuous" refills any free slot.
         fill: static only: wait for a full car while more requests are still to come.
+        header: of the Trace, where the default (a clock in steps) is not meant.
 
     Attributes:
         occupant: int64 `[slots]`, the request in each slot or -1.
@@ -49,14 +50,21 @@ class SlotScheduler:
         done: requests that have left.
     """
 
-    def __init__(self, workload: Workload, slots: int, policy: str = CONTINUOUS, fill: bool = False) -> None:
+    def __init__(
+        self,
+        workload: Workload,
+        slots: int,
+        policy: str = CONTINUOUS,
+        fill: bool = False,
+        header: Header | None = None,
+    ) -> None:
         self.workload, self.policy, self.fill = workload, check_policy(policy), fill
         self.arrival = arrival_steps(workload)
         self.occupant = np.full(check_slots(slots), NOBODY)
         self.remaining = np.zeros(slots, np.int64)
         self.next_request = 0  # first in, first out: those before it have boarded
         self.done = 0
-        header = Header(slots=slots, maker="slot scheduler", policy=policy)
+        header = header or Header(slots=slots, maker="slot scheduler", policy=policy)
         self.trace = TraceBuilder(header, workload.prompt_tokens, self.arrival)
 
     @property
@@ -64,23 +72,26 @@ class SlotScheduler:
         """Requests that have arrived and have not boarded."""
         return int(np.searchsorted(self.arrival, self.trace.step, side="right")) - self.next_request
 
-    def evict(self) -> None:
-        """Whoever has reached their floor leaves; the slot is free."""
+    def evict(self) -> int:
+        """Whoever has reached their floor leaves and the slot is free. Returns how many left."""
         leaving = (self.occupant != NOBODY) & (self.remaining == 0)
         self.occupant[leaving] = NOBODY
         self.done += int(leaving.sum())
+        return int(leaving.sum())
 
-    def admit(self) -> None:
-        """Those who wait board the free slots, lowest slot first."""
+    def admit(self) -> list[int]:
+        """Those who wait board the free slots, lowest slot first. Returns the slots just boarded."""
         free = np.flatnonzero(self.occupant == NOBODY)
         if self.policy == STATIC and not self._car_may_leave(len(free)):
-            return
-        for slot in free[: self.waiting]:
+            return []
+        boarding = free[: self.waiting].tolist()
+        for slot in boarding:
             request = self.next_request
             self.occupant[slot] = request
             self.remaining[slot] = self.workload.output_tokens[request]
-            self.trace.add(Kind.BOARD, request, int(slot))
+            self.trace.add(Kind.BOARD, request, slot)
             self.next_request += 1
+        return boarding
 
     def _car_may_leave(self, free: int) -> bool:
         if free < len(self.occupant):
@@ -88,8 +99,8 @@ class SlotScheduler:
         still_to_come = len(self.workload) - self.next_request
         return not self.fill or self.waiting >= min(free, still_to_come)
 
-    def step(self) -> None:
-        """Everyone on board gets one token."""
+    def step(self, duration: float = 1.0) -> None:
+        """Everyone on board gets one token. `duration` is in the clock of the Trace's header."""
         on_board = self.occupant != NOBODY
         self.remaining[on_board] -= 1
         for slot in np.flatnonzero(on_board):
@@ -97,7 +108,7 @@ class SlotScheduler:
             self.trace.add(Kind.DECODE, request, int(slot), tokens=1)
             if self.remaining[slot] == 0:
                 self.trace.add(Kind.FINISH, request, int(slot))
-        self.trace.end_step(waiting=self.waiting, running=int(on_board.sum()))
+        self.trace.end_step(waiting=self.waiting, running=int(on_board.sum()), duration=duration)
 
     def run(self) -> Trace:
         """Ride until everyone is home."""
@@ -145,8 +156,8 @@ def _boarding_as_they_come(
     arrival: np.ndarray, lengths: np.ndarray, slots: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same with arrivals: several slots may stand free when a request comes; it takes the lowest."""
-    free, busy = list(range(slots)), []
-    boarded, places = [], []
+    free, busy = list(range(slots)), list[tuple[int, int]]()
+    boarded, places = list[int](), list[int]()
     for arrives, length in zip(arrival.tolist(), lengths.tolist(), strict=True):
         step = arrives if free else max(arrives, busy[0][0])
         step = max(step, boarded[-1]) if boarded else step

@@ -1,0 +1,58 @@
+# make lab     set up, then open JupyterLab on notebook 01
+# make setup   set up: .venv, tested pins, the model
+# make test    prove that all of it works: lint, types, tests, every notebook
+# make nbval   the notebooks alone
+# make prove   what is too long or too machine-dependent for `make test`
+
+PYTHON ?= python3
+TIER   ?= python
+VENV   := .venv
+BIN    := $(VENV)/bin
+PINS   := $(lastword $(sort $(wildcard constraints/$(TIER)-*.txt)))
+STAMP  := $(VENV)/installed-$(TIER)
+NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+# A cell that hangs is cut off, and so is a run whose kernel died (nbval alone would wait half an hour).
+NBVAL  := timeout 900 $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
+
+.PHONY: lab setup test lint types unit nbval prove notebooks exercises clean
+
+setup: $(STAMP)
+	@$(BIN)/lesson model fetch
+
+$(STAMP): pyproject.toml $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is older than 3.11: make setup PYTHON=/path/to/python3.11"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(PINS) --editable '.[test]'
+	@touch $@
+
+lab: setup
+	$(BIN)/jupyter lab notebooks/01_the_elevator_that_waits.ipynb
+
+test: setup lint types unit nbval
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu and not prove"
+
+nbval: setup
+	$(NBVAL) $(NOTEBOOKS)
+
+prove: setup
+	$(BIN)/python -m pytest -m prove -rA
+	$(BIN)/python -m benchmarks.slots --out benchmarks/results
+
+notebooks: setup
+	$(BIN)/python -m lessonlib.notebooks $(NOTEBOOKS)
+
+exercises: $(STAMP)
+	$(BIN)/python -m lessonlib.checks.stubs
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -1,0 +1,9 @@
+"""What each exercise must do, how it is run, and what a wrong answer is told.
+
+`check("ex01")` in a notebook cell shows the same words as `lesson check ex01` in a terminal.
+"""
+
+from lessonlib.checks.report import Report, Result
+from lessonlib.checks.runner import EXERCISES, check
+
+__all__ = ["EXERCISES", "Report", "Result", "check"]

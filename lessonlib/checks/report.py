@@ -1,0 +1,137 @@
+"""What a check found, in the same words for a terminal, a notebook and a file."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from html import escape
+from typing import Any
+
+PASSED, FAILED, NOT_WRITTEN, ERROR = "passed", "failed", "not written", "error"
+MARKS = {PASSED: "✓", FAILED: "✗", NOT_WRITTEN: "○", ERROR: "!"}
+SAID = {PASSED: "passed", FAILED: "failed", NOT_WRITTEN: "not written yet", ERROR: "could not be checked"}
+COLORS = {PASSED: "#009E73", FAILED: "#D55E00", NOT_WRITTEN: "#808080", ERROR: "#D55E00"}  # Okabe–Ito
+CODE = ("the call", "came back", "was due", "it printed")  # lines set in the font of code
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one task fared.
+
+    Attributes:
+        id, title: the task's.
+        status: "passed", "failed", "not written" or "error" (could not be checked).
+        seed: the same seed draws the same inputs again.
+        property_name: what should hold and did not; "property" in `to_dict`.
+        sentence: what happened, where a call, an answer and what was due do not say it.
+        call, came_back, due: of the smallest failing case that was found.
+        printed: how the printing of that call begins.
+        tier: where it ran: "python".
+    """
+
+    id: str
+    title: str
+    status: str
+    seed: int
+    property_name: str = ""
+    sentence: str = ""
+    call: str = ""
+    came_back: str = ""
+    due: str = ""
+    printed: str = ""
+    tier: str = "python"
+
+    @property
+    def headline(self) -> str:
+        return f"{self.id} {self.title}: {SAID[self.status]}"
+
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        """(label, text) pairs below the headline. The seed stands only where it helps, beside a failure."""
+        told = [
+            ("", self.sentence),
+            ("must hold", self.property_name),
+            ("the call", self.call),
+            ("came back", self.came_back),
+            ("was due", self.due),
+            ("it printed", self.printed),
+        ]
+        if self.status == FAILED:
+            told.append(("seed", f"{self.seed} draws the same inputs again"))
+        return [(label, text) for label, text in told if text]
+
+    @property
+    def message(self) -> str:
+        """The lines as text; "" for what passed."""
+        return "\n".join(f"{label:<10} {text}" if label else text for label, text in self.lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        data = asdict(self)
+        data["property"] = data.pop("property_name")
+        return {**data, "message": self.message}
+
+
+@dataclass(frozen=True)
+class Report:
+    """The results of one check, in the order of the tasks."""
+
+    results: tuple[Result, ...]
+    seed: int
+
+    def count(self, status: str) -> int:
+        """How many tasks have this status."""
+        return sum(result.status == status for result in self.results)
+
+    @property
+    def exit_code(self) -> int:
+        """0 all passed, 1 some did not, 2 some could not be checked."""
+        if self.count(ERROR):
+            return 2
+        return 0 if self.count(PASSED) == len(self.results) else 1
+
+    @property
+    def summary(self) -> str:
+        """One line: how many of each, and where it ran."""
+        counts = [f"{self.count(PASSED)} of {len(self.results)} passed"]
+        for status in (FAILED, NOT_WRITTEN, ERROR):
+            if many := self.count(status):
+                counts.append(f"{many} {SAID[status]}")
+        tiers = ", ".join(sorted({result.tier for result in self.results}))
+        return f"{', '.join(counts)} (tier: {tiers})"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, fit for JSON."""
+        return {
+            "seed": self.seed,
+            "exit_code": self.exit_code,
+            "summary": self.summary,
+            "results": [result.to_dict() for result in self.results],
+        }
+
+    def __str__(self) -> str:
+        blocks = []
+        for result in self.results:
+            blocks.append(f"{MARKS[result.status]} {result.headline}")
+            blocks += [f"    {line}" for line in result.message.splitlines()]
+        return "\n".join([*blocks, self.summary])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        """The same words, set for a notebook, in light and in dark."""
+        return f"<div>{''.join(map(_html, self.results))}<p>{escape(self.summary)}</p></div>"
+
+
+def _html(result: Result) -> str:
+    rows = "".join(_row(label, text) for label, text in result.lines)
+    mark = f'<span style="color:{COLORS[result.status]}">{MARKS[result.status]}</span>'
+    table = f'<table style="margin:0 0 .8em 1em">{rows}</table>' if rows else ""
+    return f"<p><b>{mark} {escape(result.headline)}</b></p>{table}"
+
+
+def _row(label: str, text: str) -> str:
+    cell = 'style="text-align:left;vertical-align:top;padding:.1em .8em .1em 0;white-space:'
+    if not label:
+        return f'<tr><td colspan="2" {cell}pre-wrap">{escape(text)}</td></tr>'
+    set_text = f"<code>{escape(text)}</code>" if label in CODE else escape(text)
+    return f'<tr><td {cell}nowrap;opacity:.7">{label}</td><td {cell}pre-wrap">{set_text}</td></tr>'

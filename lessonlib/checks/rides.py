@@ -1,0 +1,49 @@
+"""Inputs that several tasks share: lists of lengths and a number of slots."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from random import Random
+from typing import Any
+
+from lessonlib.checks.spec import Given
+
+DRAWN = 30
+
+
+def lengths_and_slots(rng: Random) -> Iterator[Given]:
+    """Every list of up to 3 lengths up to 3, in up to 3 slots, shortest first; then longer ones as drawn."""
+    small = [
+        {"lengths": list(lengths), "slots": slots}
+        for many in (1, 2, 3)
+        for lengths in product((1, 2, 3), repeat=many)
+        for slots in (1, 2, 3)
+    ]
+    yield from sorted(small, key=_size)
+    for _ in range(DRAWN):
+        longest = rng.choice((4, 12, 60))
+        lengths = [rng.randint(1, longest) for _ in range(rng.randint(4, 40))]
+        yield {"lengths": lengths, "slots": rng.randint(1, 12)}
+
+
+def _size(given: Given) -> tuple[int, int, int]:
+    return len(given["lengths"]), sum(given["lengths"]), given["slots"]
+
+
+def smaller_lengths(given: Given) -> Iterator[Given]:
+    """One request less, one slot less, or one request shorter."""
+    lengths, slots = given["lengths"], given["slots"]
+    if len(lengths) > 1:
+        for place in range(len(lengths)):
+            yield {"lengths": without(lengths, place), "slots": slots}
+    if slots > 1:
+        yield {"lengths": lengths, "slots": slots - 1}
+    for place, length in enumerate(lengths):
+        for shorter in {1, length // 2, length - 1} - {0, length}:
+            yield {"lengths": [*lengths[:place], shorter, *lengths[place + 1 :]], "slots": slots}
+
+
+def without(items: list[Any], place: int) -> list[Any]:
+    """The list without one of its places."""
+    return items[:place] + items[place + 1 :]

@@ -1,0 +1,275 @@
+"""Runs checks: small inputs first, one warm child for each file, and the smallest failing case is told."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from lessonlib.checks.child import MAX_ITEMS
+from lessonlib.checks.ex01 import EX01
+from lessonlib.checks.ex02 import EX02
+from lessonlib.checks.places import find_folder
+from lessonlib.checks.report import ERROR, FAILED, NOT_WRITTEN, PASSED, Report, Result
+from lessonlib.checks.sandbox import LOAD_SECONDS, Child, Raised, Reply
+from lessonlib.checks.spec import Exercise, Given, Task, WrongForm, show, show_call
+from lessonlib.errors import CourseError
+
+EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02)}
+
+CALL_SECONDS = 2.0  # one call, by the clock
+TASK_SECONDS = 15.0  # all calls of one task
+SHRINK_SECONDS = 0.7  # looking for a smaller failing case
+MAX_SEED = 1 << 32
+
+# Manners: what every task asks for before its own properties are looked at.
+COMES_BACK = "every call comes back"
+RAISES_NOTHING = "no call raises an error"
+INPUTS_KEPT = "the inputs are left as they were"
+RIGHT_FORM = "the answer has the right form"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is wrong with one answer. The fields are those of `Result`."""
+
+    property: str
+    sentence: str = ""
+    came_back: str = ""
+    due: str = ""
+    printed: str = ""
+    status: str = FAILED
+
+
+def check(
+    *exercises: str,
+    folder: str | Path = "exercises",
+    seed: int | None = None,
+    call_seconds: float = CALL_SECONDS,
+) -> Report:
+    """Check a student's answers.
+
+    Args:
+        exercises: ids such as "ex01" (all of its tasks) or "ex01.2"; none for everything there is.
+        folder: where the files lie, looked for here and in the folders above.
+        seed: draws the inputs; a fresh one each time unless given.
+        call_seconds: how long one call may take.
+
+    Raises `CourseError` for an unknown id, a missing folder or file. A file that cannot be loaded is a result
+    with status "error", so that the others are still checked.
+    """
+    wanted = select(exercises)
+    place = find_folder(folder)
+    files = {name: _file_of(name, place) for name in wanted}
+    seed = secrets.randbelow(MAX_SEED) if seed is None else seed
+    results: list[Result] = []
+    for name, tasks in wanted.items():
+        results += _check_file(files[name], EXERCISES[name], tasks, seed, call_seconds)
+    return Report(tuple(results), seed)
+
+
+def select(ids: Sequence[str]) -> dict[str, list[Task]]:
+    """Exercise id → tasks to check, in the course's order; everything for no ids."""
+    known = {task.id for exercise in EXERCISES.values() for task in exercise.tasks}
+    for name in ids:
+        if name not in known and name not in EXERCISES:
+            raise CourseError(
+                f"unknown exercise {name!r}: there is {', '.join([*EXERCISES, *sorted(known)])}"
+            )
+    chosen = {
+        exercise.id: [task for task in exercise.tasks if not ids or task.id in ids or exercise.id in ids]
+        for exercise in EXERCISES.values()
+    }
+    return {name: tasks for name, tasks in chosen.items() if tasks}
+
+
+def _file_of(exercise: str, folder: Path) -> Path:
+    path = folder / f"{exercise}.py"
+    if not path.is_file():
+        there = ", ".join(sorted(found.name for found in folder.glob("*.py"))) or "no Python file"
+        raise CourseError(f"no file {path.name} in {folder}: there is {there}")
+    return path
+
+
+def _check_file(
+    path: Path, exercise: Exercise, tasks: Sequence[Task], seed: int, call_seconds: float
+) -> list[Result]:
+    results: list[Result] = []
+    with Child(path, exercise.packages) as child:
+        for task in tasks:
+            result = _check_task(child, exercise, task, seed, call_seconds)
+            results.append(_blame(task, result, results))
+    return results
+
+
+def _blame(task: Task, result: Result, before: Sequence[Result]) -> Result:
+    """Where a part that this task is built on fails too, say so: it may be the cause."""
+    shaky = [part.id for part in before if part.id in task.built_on and part.status == FAILED]
+    if result.status != FAILED or not shaky:
+        return result
+    sentence = f"It is built on {' and '.join(shaky)}, still wrong: begin there. {result.sentence}"
+    return replace(result, sentence=sentence.strip())
+
+
+def _check_task(child: Child, exercise: Exercise, task: Task, seed: int, call_seconds: float) -> Result:
+    if (problem := _ready(child, exercise, task)) is not None:
+        return Result(task.id, task.title, ERROR, seed, sentence=problem)
+    started = time.monotonic()
+    for given in task.cases(Random(f"{seed} {task.id}")):
+        verdict = _try(child, task, given, call_seconds)
+        if verdict is None and time.monotonic() - started > TASK_SECONDS:
+            verdict = Verdict(COMES_BACK, f"All calls together took more than {TASK_SECONDS:g} seconds.")
+        if verdict is not None:
+            given, verdict = _shrink(child, task, given, verdict, call_seconds)
+            return _result(task, seed, given, verdict)
+    return Result(task.id, task.title, PASSED, seed)
+
+
+def _ready(child: Child, exercise: Exercise, task: Task) -> str | None:
+    """Make sure that the file is loaded and has the function; a sentence where it cannot be."""
+    reply = child.load() if not child.running else child.loaded
+    if reply.ended == "time":
+        took = f"{child.name} was not loaded within {LOAD_SECONDS:g} seconds."
+        return f"{took} Is there a loop outside of its functions?"
+    if reply.ended:
+        return f"{child.name} ended Python while it was loaded ({reply.ended})."
+    if reply.raised is not None:
+        return _unloadable(child.name, exercise, reply.raised)
+    if task.function not in reply.functions:
+        there = ", ".join(reply.functions) or "no function"
+        return f"{child.name} has no function {task.function}: it has {there}. Was it renamed?"
+    return None
+
+
+def _unloadable(name: str, exercise: Exercise, raised: Raised) -> str:
+    sentence = f"{name} cannot be loaded: {_said(raised)}{_where(name, raised)}."
+    if raised.type == "ModuleNotFoundError":
+        packages = " and ".join(["the standard library", *exercise.packages])
+        sentence += f" While it is checked, it may import {packages}, and nothing else."
+    return sentence
+
+
+def _said(raised: Raised) -> str:
+    return f"{raised.type}: {raised.text}" if raised.text else raised.type
+
+
+def _where(name: str, raised: Raised) -> str:
+    """ ", line 12 of ex01.py, `x = y`", or nothing where the line is not known."""
+    if not raised.line:
+        return ""
+    return f", at line {raised.line} of {name}" + (f", `{raised.source}`" if raised.source else "")
+
+
+# ----- one case -----
+
+
+def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict | None:
+    """Call the student's function once; None where everything holds."""
+    reply = child.call(task.function, list(given.values()), call_seconds)
+    if reply.ended:
+        return _no_answer(reply, call_seconds)
+    if reply.raised is not None:
+        return _about_raised(child.name, task, reply, reply.raised)
+    due = task.due(**given)
+    shown_due = _show_due(task, given, due)
+    if reply.changed:
+        return Verdict(INPUTS_KEPT, _about_changed(given, reply), printed=reply.printed)
+    try:
+        answer = task.read(reply.answer, given)
+    except WrongForm as wrong:
+        sentence = _about_nothing(reply) if reply.answer is None else _capitalized(str(wrong))
+        return Verdict(RIGHT_FORM, sentence, show(reply.answer), shown_due, reply.printed)
+    for property_ in task.properties:
+        if not property_.holds(given, answer, due):
+            return Verdict(property_.name, "", _show_state(answer), shown_due, reply.printed)
+    return None
+
+
+def _no_answer(reply: Reply, call_seconds: float) -> Verdict:
+    if reply.ended == "time":
+        sentence = f"No answer within {call_seconds:g} seconds. Does one of its loops never end?"
+        return Verdict(COMES_BACK, sentence)
+    if reply.ended == "large":
+        sentence = f"The answer is too large to look at: more than {MAX_ITEMS:,} items."
+        return Verdict(RIGHT_FORM, sentence, printed=reply.printed)
+    sentence = f"The call ended Python itself ({reply.ended}). A function returns; it does not exit."
+    return Verdict(COMES_BACK, sentence)
+
+
+def _about_raised(name: str, task: Task, reply: Reply, raised: Raised) -> Verdict:
+    if raised.type == "NotImplementedError":
+        sentence = f"Your lines go to line {raised.line} of {name}."
+        if raised.function != task.function:
+            sentence = f"It calls {raised.function}, which is not written yet. {sentence}"
+        return Verdict("", sentence, status=NOT_WRITTEN)
+    return Verdict(RAISES_NOTHING, f"It raised {_said(raised)}{_where(name, raised)}.", printed=reply.printed)
+
+
+def _about_changed(given: Given, reply: Reply) -> str:
+    names = list(given)
+    place, after = next(iter(sorted(reply.changed.items())))
+    change = f"It changed its input {names[place]} from {show(given[names[place]])} to {show(after)}."
+    return f"{change} Whoever called it may still need that one: work on a copy."
+
+
+def _about_nothing(reply: Reply) -> str:
+    if reply.printed:
+        return "It printed something and returned nothing. The checker looks at what is returned."
+    return "It returned nothing. Is a `return` missing?"
+
+
+def _show_due(task: Task, given: Given, due: object) -> str:
+    shown = _show_state(due)
+    explained = task.explain(given, due)
+    return f"{shown}: {explained}" if explained else shown
+
+
+def _show_state(answer: object) -> str:
+    """An answer in the form in which it is compared; named tuples as plain ones."""
+    return show(tuple(answer) if isinstance(answer, tuple) else answer)
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _result(task: Task, seed: int, given: Given, verdict: Verdict) -> Result:
+    call = "" if verdict.status == NOT_WRITTEN else show_call(task.function, given)
+    return Result(
+        id=task.id,
+        title=task.title,
+        status=verdict.status,
+        seed=seed,
+        property_name=verdict.property,
+        sentence=verdict.sentence,
+        call=call,
+        came_back=verdict.came_back,
+        due=verdict.due,
+        printed=verdict.printed,
+    )
+
+
+# ----- the smallest failing case -----
+
+
+def _shrink(
+    child: Child, task: Task, given: Given, verdict: Verdict, call_seconds: float
+) -> tuple[Given, Verdict]:
+    """Smaller inputs that fail too, and how, as far as they are found in the time there is."""
+    deadline = time.monotonic() + SHRINK_SECONDS
+    found = True
+    while found and child.running and verdict.status == FAILED:
+        found = False
+        for smaller in task.smaller(given):
+            if time.monotonic() > deadline:
+                return given, verdict
+            other = _try(child, task, smaller, call_seconds)
+            if not child.running:
+                break
+            if other is not None and other.status == FAILED:
+                given, verdict, found = smaller, other, True
+                break
+    return given, verdict

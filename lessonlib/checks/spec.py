@@ -1,0 +1,155 @@
+"""What a task is: its inputs, the answer that is due, and the properties that an answer must have.
+
+A task's inputs are a dict, parameter → value, in the order of the function's parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+
+Given = dict[str, Any]
+
+MAX_SHOWN = 300  # characters of one value
+
+
+class WrongForm(Exception):  # noqa: N818 - a verdict on an answer, not an error of the checker
+    """The answer is of another kind than was asked for; the text is a sentence that says so."""
+
+
+@dataclass(frozen=True)
+class Property:
+    """One thing that must hold of every answer: its name, and `holds(given, answer, due)`."""
+
+    name: str
+    holds: Callable[[Given, Any, Any], bool]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One function that a student writes.
+
+    Attributes:
+        id, title, function: "ex01.1", what it is about, and the function's name.
+        cases: the inputs of one check, small ones first; the large ones are drawn from the generator.
+        smaller: inputs a little smaller than these, to find the smallest that still fail.
+        due: the right answer, `due(**given)`.
+        read: brings an answer to the form in which it is compared, or raises `WrongForm`.
+        properties: in the order in which they are tried on one answer; together they leave only `due`.
+        explain: where the due answer comes from, in a few words; "" for nothing to say.
+        built_on: ids of earlier tasks of the same file whose functions this one calls.
+    """
+
+    id: str
+    title: str
+    function: str
+    cases: Callable[[Random], Iterator[Given]]
+    smaller: Callable[[Given], Iterator[Given]]
+    due: Callable[..., Any]
+    read: Callable[[Any, Given], Any]
+    properties: tuple[Property, ...]
+    explain: Callable[[Given, Any], str]
+    built_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One file: "ex01", its tasks, and the packages that it may import beside the standard library."""
+
+    id: str
+    tasks: tuple[Task, ...]
+    packages: tuple[str, ...] = ()
+
+
+# ----- reading answers -----
+
+
+def whole(value: Any, what: str) -> int:
+    """A whole number. NumPy's are fine; 3.0, True and "3" are not."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise WrongForm(f"{what} should be a whole number; {show(value)} is {kind(value)}.")
+    return value
+
+
+def number(value: Any, what: str) -> float:
+    """Any number but nan or inf."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise WrongForm(f"{what} should be a number; {show(value)} is {kind(value)}.")
+    if not math.isfinite(value):
+        raise WrongForm(f"{what} should be a finite number, not {value}: was something divided by 0?")
+    return float(value)
+
+
+def parts(value: Any, names: Sequence[str]) -> Sequence[Any]:
+    """A tuple or list with one item for each name."""
+    due = f"The answer should be ({', '.join(names)})"
+    if not isinstance(value, tuple | list):
+        raise WrongForm(f"{due}; what came back is {kind(value)}.")
+    if len(value) != len(names):
+        raise WrongForm(f"{due}: {count(len(names), 'part')}, not {len(value)}.")
+    return value
+
+
+def whole_list(value: Any, what: str, length: int | None = None) -> list[int]:
+    """Whole numbers in a list, a tuple or a one-dimensional array; `length` of them where it is given."""
+    if isinstance(value, np.ndarray):
+        if value.ndim != 1:
+            raise WrongForm(f"{what} should have one dimension; its shape is {value.shape}.")
+        if value.dtype.kind not in "iu" and value.size:
+            raise WrongForm(f"{what} should hold whole numbers; its dtype is {value.dtype}.")
+        value = value.tolist()
+    if not isinstance(value, list | tuple):
+        raise WrongForm(f"{what} should be an array or a list; what came back is {kind(value)}.")
+    if length is not None and len(value) != length:
+        raise WrongForm(
+            f"{what} should have {count(length, 'place')}, one for each slot; it has {len(value)}."
+        )
+    return [whole(item, f"each place of {what}") for item in value]
+
+
+def close(left: float, right: float) -> bool:
+    """Equal but for rounding."""
+    return math.isclose(left, right, rel_tol=1e-9)
+
+
+# ----- words -----
+
+
+def kind(value: Any) -> str:
+    """What a value is, with its article: "a list", "None"."""
+    if value is None:
+        return "None"
+    name = getattr(value, "type", "") or type(value).__name__
+    name = {"ndarray": "NumPy array", "str": "string", "bool": "truth value"}.get(name, name)
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def show(value: Any) -> str:
+    """A value as one would type it, cut where it is long."""
+    text = _show(value)
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"np.array({value.tolist()})"
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_show, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_show, value))}]"
+    return repr(value)
+
+
+def show_call(function: str, given: Given) -> str:
+    """The call as one would type it."""
+    return f"{function}({', '.join(f'{name}={show(value)}' for name, value in given.items())})"
+
+
+def count(many: int, noun: str) -> str:
+    """ "1 slot", "1,200 steps"."""
+    return f"{many:,} {noun}{'' if many == 1 else 's'}"

@@ -1,0 +1,106 @@
+"""Makes `exercises/` out of `solutions/`: `python -m lessonlib.checks.stubs`, and `--check` to only look.
+
+In a solution, a region from `# >>> solution` to `# <<< solution` is what the student writes. Its first line,
+`# stub: …`, is the line of code that stands there instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from lessonlib.checks.places import find_folder
+from lessonlib.errors import CourseError
+
+OPEN, CLOSE, STUB = "# >>> solution", "# <<< solution", "# stub: "
+
+
+def stub_of(source: str, name: str = "solution") -> str:
+    """The exercise that goes with the text of a solution.
+
+    Raises `CourseError`, with the line, for a region without a stub line, a nested one or one left open.
+    """
+    stub: list[str] = []
+    opened = 0  # the line of the region's opening, 0 outside
+    for number, line in enumerate(source.splitlines(), start=1):
+        bare = line.strip()
+        if bare == OPEN:
+            if opened:
+                raise CourseError(f"{name} line {number}: a region opens inside the one of line {opened}")
+            opened = number
+        elif bare == CLOSE:
+            if not opened:
+                raise CourseError(f"{name} line {number}: a region closes that never opened")
+            opened = 0
+        elif opened == number - 1 and opened:
+            if not bare.startswith(STUB):
+                raise CourseError(f"{name} line {number}: a region begins with `{STUB}…`")
+            stub.append(line.replace(STUB, "", 1))
+        elif not opened:
+            stub.append(line)
+    if opened:
+        raise CourseError(f"{name} line {opened}: the region is never closed with `{CLOSE}`")
+    return "\n".join(stub) + "\n"
+
+
+def stubs(solutions: Path) -> dict[str, str]:
+    """File name → text of every exercise that `solutions` gives."""
+    return {
+        path.name: stub_of(path.read_text(encoding="utf-8"), path.name)
+        for path in sorted(solutions.glob("ex*.py"))
+    }
+
+
+def drifted(solutions: Path, exercises: Path) -> list[str]:
+    """Names of the exercises that are missing, left over, or not what `solutions` gives."""
+    due = stubs(solutions)
+    there = {path.name: path.read_text(encoding="utf-8") for path in exercises.glob("ex*.py")}
+    return sorted(name for name in due.keys() | there.keys() if due.get(name) != there.get(name))
+
+
+def _is_written_in(text: str, stub: str) -> bool:
+    """Whether someone has put code where the stub lines were: not to be overwritten."""
+    marks = [line for line in stub.splitlines() if "raise NotImplementedError" in line]
+    return text.count("raise NotImplementedError") < len(marks)
+
+
+def write(solutions: Path, exercises: Path, force: bool = False) -> list[str]:
+    """Bring the drifted exercises in step and return their names.
+
+    Raises `CourseError`, before it writes anything, where that would overwrite a student's answer.
+    """
+    due = stubs(solutions)
+    names = [name for name in drifted(solutions, exercises) if name in due]
+    for name in names:
+        path = exercises / name
+        if not force and path.is_file() and _is_written_in(path.read_text(encoding="utf-8"), due[name]):
+            raise CourseError(f"{path} holds an answer: move it away, or overwrite it with --force")
+    for name in names:
+        (exercises / name).write_text(due[name], encoding="utf-8")
+    return names
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command. Exit code 0 in step, 1 drifted (with `--check`), 2 could not."""
+    parser = argparse.ArgumentParser(prog="python -m lessonlib.checks.stubs", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only say which exercises have drifted")
+    parser.add_argument("--force", action="store_true", help="overwrite answers too")
+    options = parser.parse_args(arguments)
+    try:
+        solutions, exercises = find_folder("solutions"), find_folder("exercises")
+        if options.check:
+            names = drifted(solutions, exercises)
+            for name in names:
+                print(f"{name} is not what solutions/{name} gives: run `python -m lessonlib.checks.stubs`")
+            return 1 if names else 0
+        for name in write(solutions, exercises, options.force):
+            print(f"wrote {exercises / name}")
+    except CourseError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

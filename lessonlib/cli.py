@@ -1,0 +1,271 @@
+"""The `lesson` command. Exit status: 0 done, 1 a check failed, 2 the input could not be used."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lessonlib import __version__
+from lessonlib.errors import CourseError
+from lessonlib.workload import (
+    DISTRIBUTION_SPECS,
+    Workload,
+    azure_prompts,
+    draw_lengths,
+    poisson_arrivals,
+    read_trace,
+)
+
+DONE, FAILED, BAD_INPUT = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; errors of the user's input become one line and status 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except CourseError as error:
+        print(f"lesson: error: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("lesson: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lesson", description="The continuous-batching course.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_doctor(commands)
+    _add_model(commands)
+    _add_simulate(commands)
+    _add_generate(commands)
+    _add_check(commands)
+    return parser
+
+
+# ----- doctor -----
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser("doctor", help="what this machine can run, and how to get the rest")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from lessonlib import doctor
+
+    found = doctor.report()
+    if options.json:
+        print(json.dumps(found, indent=1))
+    else:
+        doctor.text(found)
+    return FAILED if found["tier"] == "none" else DONE
+
+
+# ----- model -----
+
+
+def _add_model(commands: Any) -> None:
+    model = commands.add_parser("model", help="the course's model")
+    actions = model.add_subparsers(required=True, metavar="ACTION")
+    fetch = actions.add_parser(
+        "fetch", help="bring SmolLM2-135M-Instruct into the cache; the last line is its folder"
+    )
+    fetch.set_defaults(run=_model_fetch)
+
+
+def _model_fetch(options: argparse.Namespace) -> int:
+    from lessonlib.engine.fetch import fetch_model
+
+    print(fetch_model())
+    return DONE
+
+
+# ----- simulate -----
+
+
+def _add_simulate(commands: Any) -> None:
+    simulate = commands.add_parser("simulate", help="ride a workload without a model")
+    simulate.add_argument("--policy", default="continuous", help="static or continuous (default: continuous)")
+    simulate.add_argument("--slots", type=int, default=8, help="requests on board at once (default: 8)")
+    source = simulate.add_mutually_exclusive_group(required=True)
+    source.add_argument("--lengths", help="output lengths, e.g. 3,5,7")
+    source.add_argument("--trace", help="a CSV with TIMESTAMP, ContextTokens, GeneratedTokens")
+    source.add_argument("--dist", help=f"a distribution: {DISTRIBUTION_SPECS}")
+    simulate.add_argument(
+        "--requests", type=int, default=1000, help="how many to draw with --dist (default: 1000)"
+    )
+    simulate.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    simulate.add_argument(
+        "--arrivals", default="together", help="together, trace, or poisson:RATE (requests a step)"
+    )
+    simulate.add_argument(
+        "--step-ms", type=float, default=25.0, help="length of a step with --arrivals trace (25)"
+    )
+    simulate.add_argument("--fill", action="store_true", help="static: wait for a full car")
+    simulate.add_argument("--save", metavar="FILE", help="write the Trace as JSON (.gz: compressed)")
+    simulate.add_argument("--json", action="store_true", help="print JSON")
+    simulate.set_defaults(run=_simulate)
+
+
+def _simulate(options: argparse.Namespace) -> int:
+    from lessonlib.scheduling.slots import ride
+
+    trace = ride(_workload(options), options.slots, options.policy, fill=options.fill)
+    if options.save:
+        _save(trace, options.save)
+    summary = trace.summary()
+    print(json.dumps(summary, indent=1) if options.json else _table(summary))
+    return DONE
+
+
+def _workload(options: argparse.Namespace) -> Workload:
+    return _arriving(_requests(options), options)
+
+
+def _requests(options: argparse.Namespace) -> Workload:
+    if options.trace:
+        return read_trace(options.trace)
+    if options.dist:
+        lengths = draw_lengths(options.dist, options.requests, options.seed)
+        return Workload.from_lengths(lengths, azure_prompts(options.requests, options.seed))
+    return Workload.from_lengths(_whole_numbers(options.lengths))
+
+
+def _whole_numbers(text: str) -> list[int]:
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    try:
+        return [int(word) for word in words]
+    except ValueError:
+        raise CourseError(f"cannot read lengths {text!r}: give whole numbers, e.g. 3,5,7") from None
+
+
+def _arriving(workload: Workload, options: argparse.Namespace) -> Workload:
+    kind, _, rate = options.arrivals.partition(":")
+    if kind == "together" and not rate:
+        return Workload.from_lengths(workload.output_tokens, workload.prompt_tokens)
+    if kind == "trace" and not rate:
+        if not options.trace:
+            raise CourseError("--arrivals trace needs the times of a file: give --trace FILE")
+        return workload.in_steps(options.step_ms)
+    if kind == "poisson":
+        try:
+            per_step = float(rate)
+        except ValueError:
+            raise CourseError(
+                f"cannot read arrivals {options.arrivals!r}: write poisson:RATE, e.g. poisson:0.1"
+            ) from None
+        return workload.with_arrivals(poisson_arrivals(len(workload), per_step, options.seed))
+    raise CourseError(f"unknown arrivals {options.arrivals!r}: use together, trace or poisson:RATE")
+
+
+def _save(trace: Any, path: str) -> None:
+    try:
+        trace.save(path)
+    except OSError as error:
+        raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+
+
+def _table(summary: dict[str, Any]) -> str:
+    def shown(value: Any) -> str:
+        if isinstance(value, dict):
+            return "  ".join(f"{name} {number:,.1f}" for name, number in value.items())
+        if isinstance(value, float):
+            return f"{value:.1%}"  # the summary's only floats are shares
+        return f"{value:,}" if isinstance(value, int) else str(value)
+
+    return "\n".join(f"{name:<16}{shown(value)}" for name, value in summary.items())
+
+
+# ----- generate -----
+
+
+def _add_generate(commands: Any) -> None:
+    generate = commands.add_parser("generate", help="answer prompts with a real model")
+    generate.add_argument("--prompts", required=True, help="a text file, one prompt a line")
+    generate.add_argument("--model", default="smollm2", help="a folder, a hub name, or smollm2 (default)")
+    generate.add_argument("--policy", default="continuous", help="static or continuous (default: continuous)")
+    generate.add_argument("--slots", type=int, default=8, help="requests on board at once (default: 8)")
+    generate.add_argument("--max-tokens", type=int, default=128, help="longest answer (default: 128)")
+    generate.add_argument("--save", metavar="FILE", help="write the Trace as JSON (.gz: compressed)")
+    generate.add_argument("--json", action="store_true", help="print JSON")
+    generate.set_defaults(run=_generate)
+
+
+def _generate(options: argparse.Namespace) -> int:
+    prompts = _read_prompts(options.prompts)
+    from lessonlib.engine import LLM, SamplingParams
+
+    params = SamplingParams(max_tokens=options.max_tokens)
+    llm = LLM(options.model, policy=options.policy, max_num_seqs=options.slots)
+    answers = llm.chat([[{"role": "user", "content": prompt}] for prompt in prompts], params)
+    assert llm.trace is not None
+    if options.save:
+        _save(llm.trace, options.save)
+    outputs = [
+        {
+            "prompt": prompt,
+            "token_ids": answer.outputs[0].token_ids,
+            "text": answer.outputs[0].text,
+            "finish_reason": answer.outputs[0].finish_reason,
+        }
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
+    result = {**llm.trace.summary(), "seconds": llm.trace.span, "outputs": outputs}
+    print(json.dumps(result, indent=1) if options.json else _conversation(result))
+    return DONE
+
+
+def _read_prompts(path: str) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise CourseError(
+            f"cannot read prompts from {path}: {reason}; give a text file, one prompt a line"
+        ) from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise CourseError(f"{path} holds no prompts: write one a line")
+    return prompts
+
+
+def _conversation(result: dict[str, Any]) -> str:
+    answers = "\n\n".join(f"> {out['prompt']}\n{out['text']}" for out in result["outputs"])
+    rate = result["tokens"] / result["seconds"]
+    return (
+        f"{answers}\n\n{result['tokens']:,} tokens in {result['steps']:,} steps, {result['seconds']:.1f} s "
+        f"({rate:.0f} tok/s), utilization {result['utilization']:.1%}"
+    )
+
+
+# ----- check -----
+
+
+def _add_check(commands: Any) -> None:
+    check = commands.add_parser("check", help="look at your answers")
+    check.add_argument("exercises", nargs="*", help="ex01, ex02.1, … (default: all)")
+    check.add_argument(
+        "--from", dest="folder", default="exercises", help="folder of your files (default: exercises)"
+    )
+    check.add_argument("--seed", type=int, help="draw the same inputs again")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    check.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from lessonlib.checks import check
+
+    report = check(*options.exercises, folder=options.folder, seed=options.seed)
+    print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    return report.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

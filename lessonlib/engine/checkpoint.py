@@ -1,0 +1,130 @@
+"""From a name to weights: a Llama-architecture folder, a hub name, or the course's own model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from lessonlib.engine.fetch import MODEL_NAME, fetch_model, is_present, model_folder
+from lessonlib.errors import CourseError
+
+COURSE_MODEL = "smollm2"
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The shape of a Llama-architecture model, from its config.json.
+
+    `rope_scaling` holds the config's own dictionary ({} where positions are not rescaled).
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    max_positions: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scaling: dict[str, Any]
+    tie_word_embeddings: bool
+    eos_token_ids: tuple[int, ...]
+
+    @classmethod
+    def load(cls, folder: Path) -> LlamaConfig:
+        """Read config.json. Raises `CourseError` for another architecture or an unreadable file."""
+        path = folder / "config.json"
+        if not path.is_file():
+            raise CourseError(
+                f"{folder} has no config.json: give a model folder with config.json and *.safetensors"
+            )
+        try:
+            data = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise CourseError(f"{path} is not JSON ({error}): fetch the model again") from error
+        if data.get("model_type") != "llama":
+            raise CourseError(
+                f"{folder} is a {data.get('model_type')!r} model: this engine runs the Llama architecture"
+            )
+        return cls._from_json(data, _eos_token_ids(folder, data))
+
+    @classmethod
+    def _from_json(cls, data: dict[str, Any], eos_token_ids: tuple[int, ...]) -> LlamaConfig:
+        rope = data.get("rope_parameters") or {**(data.get("rope_scaling") or {})}
+        kind = rope.get("rope_type", rope.get("type", "default"))
+        if kind not in ("default", "llama3"):
+            raise CourseError(f"rope type {kind!r}: this engine knows default and llama3")
+        heads = data["num_attention_heads"]
+        return cls(
+            vocab_size=data["vocab_size"],
+            hidden_size=data["hidden_size"],
+            intermediate_size=data["intermediate_size"],
+            num_layers=data["num_hidden_layers"],
+            num_heads=heads,
+            num_kv_heads=data.get("num_key_value_heads") or heads,
+            head_dim=data.get("head_dim") or data["hidden_size"] // heads,
+            max_positions=data["max_position_embeddings"],
+            rms_norm_eps=data["rms_norm_eps"],
+            rope_theta=rope.get("rope_theta") or data.get("rope_theta", 10_000.0),
+            rope_scaling=rope if kind == "llama3" else {},
+            tie_word_embeddings=data.get("tie_word_embeddings", False),
+            eos_token_ids=eos_token_ids,
+        )
+
+
+def _eos_token_ids(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
+    generation = folder / "generation_config.json"
+    chosen = json.loads(generation.read_text()).get("eos_token_id") if generation.is_file() else None
+    ids = chosen if chosen is not None else config.get("eos_token_id")
+    if ids is None:
+        return ()
+    return tuple(ids) if isinstance(ids, list) else (ids,)
+
+
+def resolve(model: str | Path) -> Path:
+    """The local folder of a model.
+
+    `model` is a folder, the course's own model ("smollm2", fetched where it is missing), or a hub name such
+    as "org/name", downloaded by huggingface_hub. Raises `CourseError` where there are no weights.
+    """
+    if str(model).lower() in (COURSE_MODEL, MODEL_NAME.lower()):
+        return model_folder() if is_present(model_folder()) else fetch_model()
+    folder = Path(model).expanduser()
+    if not folder.exists():
+        folder = _from_hub(str(model))
+    if not any(folder.glob("*.safetensors")):
+        raise CourseError(
+            f"{folder} has no *.safetensors weights: give a model folder, a hub name, or {COURSE_MODEL!r}"
+        )
+    return folder
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "tokenizer*"])
+        )
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CourseError(
+            f"no folder and no reachable hub model {name!r} ({reason}): give a model folder"
+        ) from error
+
+
+def load_weights(folder: Path, dtype: torch.dtype, device: torch.device | str) -> dict[str, torch.Tensor]:
+    """Every tensor of the folder's safetensors shards by name, in `dtype` on `device`."""
+    weights: dict[str, torch.Tensor] = {}
+    for shard in sorted(folder.glob("*.safetensors")):
+        with safe_open(shard, framework="pt", device=str(device)) as file:
+            weights |= {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
+    return weights

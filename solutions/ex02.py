@@ -1,0 +1,107 @@
+"""Exercise 02: the waitlist scheduler, one part at a time. NumPy and lists.
+
+The state of the car is two arrays and a list:
+
+  occupant   int64 [slots]         id of the request in each slot, NOBODY (-1) where the slot is free
+  remaining  int64 [slots]         tokens that the request in each slot still wants, 0 where the slot is free
+  waitlist   list of request ids   who has not boarded yet, next to board first
+  lengths    int64 [num_requests]  tokens that each request asks for; a request's id is its place here
+
+Each part returns the new state and leaves the old one as it was: whoever called it may want to compare.
+
+Check your work with `lesson check ex02` in a terminal, or with `check("ex02")` in a notebook cell. The inputs
+are fresh each time. What has to hold, beside plain good manners (an answer of the right form, inputs left as
+they were, no call that goes on for ever):
+
+ex02.1 refill
+  - whoever is on board keeps their slot
+  - a freed slot is refilled for the next step
+  - who has boarded no longer waits
+  - first come, first served
+  - the lowest free slot is filled first
+  - a new request has its whole length to go
+
+ex02.2 step
+  - everyone on board gets one token
+  - an empty slot stays empty
+  - whoever has their last token leaves the slot free
+  - whoever still wants tokens stays
+  - the tokens given are those who rode
+
+ex02.3 static_batching
+  - nobody boards until the car is empty
+  - the next batch boards as soon as the car is empty
+  - utilization is tokens given over slots times steps
+"""
+
+import numpy as np
+
+NOBODY = -1
+
+
+def refill(
+    occupant: np.ndarray, remaining: np.ndarray, waitlist: list[int], lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """ex02.1: those who wait board the free slots, first come first served, lowest free slot first.
+
+    Args:
+        occupant, remaining, waitlist, lengths: the state, as above; no slot may be free, nobody may wait.
+
+    Returns:
+        (occupant, remaining, waitlist) after boarding.
+    """
+    # >>> solution
+    # stub: raise NotImplementedError("ex02.1: refill is not written yet")
+    occupant, remaining = occupant.copy(), remaining.copy()
+    free = np.flatnonzero(occupant == NOBODY)
+    boarding = waitlist[: len(free)]
+    slots = free[: len(boarding)]
+    occupant[slots] = boarding
+    remaining[slots] = lengths[boarding]
+    return occupant, remaining, waitlist[len(boarding) :]
+    # <<< solution
+
+
+def step(occupant: np.ndarray, remaining: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """ex02.2: one decoding step: everyone on board gets one token; whoever has their last one leaves.
+
+    Args:
+        occupant, remaining: the state, as above.
+
+    Returns:
+        (occupant, remaining, tokens) after the step; `tokens` is how many were given in it.
+    """
+    # >>> solution
+    # stub: raise NotImplementedError("ex02.2: step is not written yet")
+    on_board = occupant != NOBODY
+    remaining = remaining - on_board
+    leaving = on_board & (remaining == 0)
+    return np.where(leaving, NOBODY, occupant), remaining, int(on_board.sum())
+    # <<< solution
+
+
+def static_batching(lengths: np.ndarray, slots: int) -> tuple[int, float]:
+    """ex02.3: a whole ride of static batching, made of `refill` and `step`: board only into an empty car.
+
+    All requests wait at the start, in the order of their ids.
+
+    Args:
+        lengths: int64 [num_requests], at least one, each at least 1.
+        slots: how many ride at once, at least 1.
+
+    Returns:
+        (steps, utilization): steps until everyone is home, and tokens given ÷ (slots × steps).
+    """
+    # >>> solution
+    # stub: raise NotImplementedError("ex02.3: static_batching is not written yet")
+    occupant, remaining = np.full(slots, NOBODY), np.zeros(slots, np.int64)
+    waitlist = list(range(len(lengths)))
+    steps = tokens = 0
+    while waitlist or (occupant != NOBODY).any():
+        if (occupant == NOBODY).all():
+            occupant, remaining, waitlist = refill(occupant, remaining, waitlist, lengths)
+        occupant, remaining, given = step(occupant, remaining)
+        steps += 1
+        tokens += given
+    return steps, tokens / (slots * steps)
+    # <<< solution

@@ -1,0 +1,20 @@
+"""Utilization first, steps second.
+
+property: the answer has the right form
+told: Steps should be a whole number
+"""
+
+import numpy as np
+
+
+def static_batching(lengths, slots):
+    occupant, remaining = np.full(slots, -1), np.zeros(slots, np.int64)
+    waitlist = list(range(len(lengths)))
+    steps = tokens = 0
+    while waitlist or (occupant != -1).any():
+        if (occupant == -1).all():
+            occupant, remaining, waitlist = refill(occupant, remaining, waitlist, lengths)  # noqa: F821
+        occupant, remaining, given = step(occupant, remaining)  # noqa: F821
+        steps += 1
+        tokens += given
+    return tokens / (slots * steps), steps

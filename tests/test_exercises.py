@@ -1,0 +1,110 @@
+"""The exercise files: made from the solutions, solvable, and kind while they are empty."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lessonlib.checks import EXERCISES, check, stubs
+from lessonlib.errors import CourseError
+
+ROOT = Path(__file__).parents[1]
+SOLUTIONS, HANDED_OUT = ROOT / "solutions", ROOT / "exercises"
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    """A folder with the exercises as they are handed out."""
+    stubs.write(SOLUTIONS, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def handed_out(tmp_path: Path) -> Path:
+    """The exercises as committed: a student's own answers in the work tree are no drift."""
+    archive = subprocess.run(["git", "archive", "HEAD", "exercises"], cwd=ROOT, capture_output=True)
+    if archive.returncode:  # no git here: what lies there is what was handed out
+        return HANDED_OUT
+    subprocess.run(["tar", "-x", "-C", tmp_path], input=archive.stdout, check=True)
+    return tmp_path / "exercises"
+
+
+def test_stubs_are_in_step_with_the_solutions(handed_out: Path) -> None:
+    assert stubs.drifted(SOLUTIONS, handed_out) == []
+
+
+def test_a_drifted_stub_is_named_and_mended(empty: Path, monkeypatch, capsys) -> None:
+    (empty / "exercises").mkdir()
+    (empty / "solutions").symlink_to(SOLUTIONS)
+    monkeypatch.chdir(empty)
+    assert stubs.main(["--check"]) == 1
+    assert "ex01.py is not what solutions/ex01.py gives" in capsys.readouterr().out
+    assert stubs.main([]) == 0
+    assert stubs.main(["--check"]) == 0
+
+
+def test_an_answer_is_not_overwritten(empty: Path) -> None:
+    mine = "def static_utilization(lengths, slots):\n    return 1.0\n"
+    (empty / "ex01.py").write_text(mine)
+    with pytest.raises(CourseError, match=r"ex01\.py holds an answer"):
+        stubs.write(SOLUTIONS, empty)
+    assert (empty / "ex01.py").read_text() == mine
+    assert stubs.write(SOLUTIONS, empty, force=True) == ["ex01.py"]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("# >>> solution\nx = 1\n# <<< solution\n", "line 2: a region begins with"),
+        ("# >>> solution\n# stub: pass\n", "line 1: the region is never closed"),
+        ("# <<< solution\n", "line 1: a region closes that never opened"),
+        ("# >>> solution\n# stub: pass\n# >>> solution\n", "line 3: a region opens inside the one of line 1"),
+    ],
+)
+def test_a_broken_region_is_told_with_its_line(source: str, told: str) -> None:
+    with pytest.raises(CourseError, match=told):
+        stubs.stub_of(source)
+
+
+def test_stubs_hold_nothing_of_the_solution() -> None:
+    for text in stubs.stubs(SOLUTIONS).values():
+        assert "solution" not in text
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef):
+                docstring, stub = node.body
+                assert isinstance(docstring, ast.Expr)
+                assert isinstance(stub, ast.Raise)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=lambda exercise: exercise.id)
+def test_the_spec_on_top_names_what_is_checked(exercise) -> None:
+    docstring = ast.get_docstring(ast.parse((HANDED_OUT / f"{exercise.id}.py").read_text(encoding="utf-8")))
+    assert docstring is not None
+    told: dict[str, list[str]] = {}
+    for line in docstring.splitlines():
+        if line.startswith(exercise.id):
+            properties = told.setdefault(line, [])
+        elif line.startswith("  - "):
+            properties.append(line.removeprefix("  - "))
+    due = {f"{task.id} {task.function}": [p.name for p in task.properties] for task in exercise.tasks}
+    assert told == due
+
+
+def test_every_solution_passes() -> None:
+    report = check(folder=SOLUTIONS)
+    assert {result.status for result in report.results} == {"passed"}, str(report)
+    assert report.exit_code == 0
+
+
+def test_every_stub_is_not_written_yet(empty: Path) -> None:
+    report = check(folder=empty)
+    assert {result.status for result in report.results} == {"not written"}, str(report)
+    assert report.exit_code == 1
+    for result in report.results:
+        exercise = result.id.split(".")[0]
+        line = int(result.message.removeprefix("Your lines go to line ").split()[0])
+        written = (empty / f"{exercise}.py").read_text(encoding="utf-8").splitlines()[line - 1]
+        assert f'NotImplementedError("{result.id}:' in written

@@ -1,0 +1,82 @@
+"""The house keeps its floors: nothing imports upward, and some rooms never meet."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the ground up; a module may import its own floor's package and the floors below.
+FLOORS = [
+    {"lessonlib", "lessonlib.errors", "lessonlib.claims"},
+    {"lessonlib.workload", "lessonlib.utilization", "kernels"},
+    {"lessonlib.trace"},
+    {"lessonlib.scheduling"},
+    {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
+    {"lessonlib.contenders"},
+    {"lessonlib.doctor", "lessonlib.notebooks"},
+    {"lessonlib.cli"},
+]
+NEVER = {
+    "lessonlib.scheduling": ("torch", "transformers"),
+    "lessonlib.trace": ("torch",),
+    "lessonlib.workload": ("torch",),
+    "lessonlib.utilization": ("numpy", "torch"),
+    "kernels": ("lessonlib", "transformers"),
+    "lessonlib.viz": ("torch", "lessonlib.engine", "lessonlib.scheduling", "lessonlib.workload"),
+    "lessonlib.checks": ("solutions", "lessonlib.engine"),
+}
+
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for package in ("lessonlib", "kernels")
+    for path in (ROOT / package).rglob("*.py")
+}
+
+
+def room(module):
+    """The longest listed name that holds the module."""
+    listed = [name for floor in FLOORS for name in floor if module == name or module.startswith(name + ".")]
+    return max(listed, key=len)
+
+
+def floor(module):
+    return next(height for height, floor in enumerate(FLOORS) if room(module) in floor)
+
+
+def imports(module):
+    tree = ast.parse(MODULES[module].read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in names)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_nothing_imports_upward(module):
+    for name in imports(module):
+        if name in MODULES:
+            assert floor(name) <= floor(module), f"{module} imports {name}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_rooms_that_never_meet(module):
+    for name in imports(module):
+        for banned in NEVER.get(room(module), ()):
+            assert f"{name}.".startswith(f"{banned}.") is False, f"{module} imports {name}"
+
+
+def test_no_two_files_import_each_other():
+    edges = {
+        (module, name) for module in MODULES for name in imports(module) if name in MODULES and name != module
+    }
+    circles = {tuple(sorted(edge)) for edge in edges if edge[::-1] in edges}
+    assert not circles
+
+
+def test_kernels_stay_light():
+    """`import transformers` imports any top-level package called kernels: ours must cost nothing."""
+    assert not list(imports("kernels"))

@@ -1,0 +1,309 @@
+"""The elevator in a real Chromium, from the page that needs no kernel and no network."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_viz import RIDES, empty, fifo, preempted
+
+from lessonlib.trace import Header, Kind, Trace
+from lessonlib.viz import Elevator, elevator
+
+pytestmark = pytest.mark.browser
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+
+# Times every animation frame's script, before the page's own script runs.
+TIMER = """
+window.frameTimes = [];
+const real = window.requestAnimationFrame.bind(window);
+window.requestAnimationFrame = (call) => real((now) => {
+  const start = performance.now();
+  call(now);
+  window.frameTimes.push(performance.now() - start);
+});
+"""
+
+# A second elevator on the page: milliseconds from the data in hand to its first picture on the screen.
+FIRST_PICTURE = """
+async (source) => {
+  const state = JSON.parse(document.getElementById("state").textContent);
+  const unpack = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+  for (const ride of state._rides) for (const name of state.packed) ride[name] = unpack(ride[name]);
+  const model = { get: (name) => state[name], set() {}, save_changes() {}, on() {}, off() {} };
+  const module = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  const el = document.createElement("div");
+  document.body.prepend(el);
+  const start = performance.now();
+  const close = module.default.render({ model, el });
+  await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+  const spent = performance.now() - start;
+  close();
+  el.remove();
+  return spent;
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Chromium, or a skip that says how to get one."""
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with playwright.sync_playwright() as player:
+        chromium = player.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()
+
+
+class Page:
+    """One elevator on a page with the network cut off, and what a reader does with it."""
+
+    def __init__(self, browser, path: Path, width: int = 640, **context) -> None:
+        self.context = browser.new_context(viewport={"width": width, "height": 960}, offline=True, **context)
+        self.page = self.context.new_page()
+        self.errors: list[str] = []
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("console", lambda message: message.type == "error" and self.errors.append(message.text))
+        self.page.add_init_script(TIMER)
+        self.page.goto(path.as_uri())
+        self.page.wait_for_selector(".elevator[data-theme]")
+
+    @property
+    def place(self) -> str:
+        return self.page.inner_text(".elevator-place")
+
+    @property
+    def caption(self) -> str:
+        """What is said once the reader rests."""
+        self.page.wait_for_timeout(250)
+        return self.page.inner_text(".elevator-caption")
+
+    def click(self, name: str) -> None:
+        self.page.get_by_role("button", name=name, exact=True).click()
+
+    def press(self, *keys: str) -> None:
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def drawn(self) -> list[float]:
+        """Share of each canvas that is not blank."""
+        return self.page.evaluate(
+            """() => [...document.querySelectorAll(".elevator > canvas")].map((canvas) => {
+              const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+              let painted = 0;
+              for (let i = 3; i < data.length; i += 4) painted += data[i] > 0;
+              return painted / (data.length / 4);
+            })"""
+        )
+
+
+@pytest.fixture
+def show(browser, tmp_path) -> Iterator:
+    """`show(traces, …)` opens a page; at the end none may have had an error."""
+    pages: list[Page] = []
+
+    def open_page(traces, title: str = "", width: int = 640, traits: dict | None = None, **context) -> Page:
+        path = Elevator(traces, title, **(traits or {})).to_html(tmp_path / f"ride{len(pages)}.html")
+        pages.append(Page(browser, path, width, **context))
+        return pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.context.close()
+        assert page.errors == []
+
+
+def test_buttons_step_and_jump(show) -> None:
+    page = show(RIDES["small"](), "Two elevators")
+    assert page.place == "step 0 of 14"
+    page.click("One step forward")
+    page.click("One step forward")
+    page.click("One step back")
+    assert page.place == "step 1 of 14"
+    page.click("To the end")
+    assert page.caption.startswith("Step 14 of 14. static: all home after 14 steps, 67.9% of the slots used.")
+    page.click("To the start")
+    assert "2 of 2 on board, 2 waiting; 2 board" in page.caption
+
+
+def test_keys_drive_it(show) -> None:
+    page = show(RIDES["small"]())
+    page.page.focus(".elevator")
+    page.press("ArrowRight", "ArrowRight", "ArrowLeft")
+    assert page.place == "step 1 of 14"
+    page.press("End")
+    assert page.place == "step 14 of 14"
+    page.press("Home", "Space")
+    assert page.page.get_by_role("button", name="Pause", exact=True).is_visible()
+    page.press("Space")
+    assert page.page.get_by_role("button", name="Play", exact=True).is_visible()
+
+
+def test_tab_goes_through_everything_in_order(show) -> None:
+    page = show(RIDES["small"]())
+    names = []
+    for _ in range(10):
+        page.press("Tab")
+        names.append(page.page.evaluate("document.activeElement.getAttribute('aria-label')"))
+    assert names[0].startswith("Elevator")
+    assert names[1:] == [
+        "Step",
+        "To the start",
+        "One step back",
+        "Play",
+        "One step forward",
+        "To the end",
+        "Loop",
+        "Speed",
+        None,
+    ]
+
+
+def test_it_plays_to_the_end_and_stops_there(show) -> None:
+    page = show(RIDES["small"](), traits={"speed": 50.0})
+    page.click("Play")
+    page.page.wait_for_function("document.querySelector('.elevator-place').textContent === 'step 14 of 14'")
+    assert page.page.get_by_role("button", name="Play", exact=True).is_visible()
+    assert "all home" in page.caption
+
+
+def test_loop_goes_around(show) -> None:
+    page = show(fifo([3], 1), traits={"speed": 20.0})
+    page.click("Loop")
+    assert page.page.get_attribute("button[aria-label=Loop]", "aria-pressed") == "true"
+    page.click("Play")
+    page.page.wait_for_timeout(600)
+    assert page.page.get_by_role("button", name="Pause", exact=True).is_visible()
+
+
+def test_slider_and_gantt_scrub(show) -> None:
+    page = show(RIDES["small"]())
+    page.page.get_by_role("slider", name="Step").fill("7")
+    assert page.place == "step 7 of 14"
+    box = page.page.locator(".elevator-gantt").bounding_box()
+    page.page.mouse.move(box["x"] + box["width"] * 0.2, box["y"] + 30)
+    page.page.mouse.down()
+    page.page.mouse.move(box["x"] + box["width"] * 0.999, box["y"] + 30, steps=4)
+    page.page.mouse.up()
+    assert page.place == "step 14 of 14"
+
+
+def test_a_prompt_is_text_and_never_markup(show) -> None:
+    page = show(preempted())
+    box = page.page.locator(".elevator > canvas").first.bounding_box()
+    for y in np.arange(box["y"] + 40, box["y"] + box["height"] - 60, 12):
+        page.page.mouse.move(box["x"] + box["width"] / 2, float(y))
+        if page.page.locator(".elevator-tip").is_visible():
+            break
+    assert "<b>bold</b>" in page.page.inner_text(".elevator-tip")
+    assert page.page.locator(".elevator-tip b").count() == 0
+
+
+def test_a_preempted_rider_is_named(show) -> None:
+    page = show(preempted())
+    page.page.get_by_role("slider", name="Step").fill("3")
+    assert "rider 0 put off, to board again" in page.caption
+    legend = page.page.inner_text(".elevator-legend")
+    assert "prefill" in legend
+    assert "preempted" in legend
+
+
+@pytest.mark.parametrize("name", RIDES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_ride_is_drawn_in_both_themes(show, name: str, scheme: str) -> None:
+    page = show(RIDES[name](), "A ride", color_scheme=scheme)
+    assert page.page.get_attribute(".elevator", "data-theme") == scheme
+    page.click("One step forward")
+    assert page.drawn()[0] > 0.1
+    assert page.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    keep(page, f"elevator-{name.replace(' ', '-')}-{scheme}")
+
+
+def keep(page: Page, name: str) -> None:
+    """Leave a screenshot to be looked at where LESSONLIB_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("LESSONLIB_SCREENSHOTS"):
+        page.page.locator(".elevator").screenshot(path=str(Path(folder) / f"{name}.png"))
+
+
+def test_an_empty_trace_says_so(show) -> None:
+    page = show(empty())
+    assert "no steps: nobody rides" in page.caption
+    page.click("Play")
+    page.page.focus(".elevator")
+    page.press("End", "ArrowRight", "Space")
+    assert page.place == "step 0 of 0"
+
+
+def test_less_motion_means_whole_steps_and_few_frames(show) -> None:
+    page = show(fifo([60, 50, 40], 2), traits={"speed": 20.0}, reduced_motion="reduce")
+    page.click("Play")
+    page.page.wait_for_timeout(300)
+    pictures = page.page.evaluate(
+        """() => new Promise((done) => {
+          const canvas = document.querySelector(".elevator > canvas");
+          const seen = new Set();
+          const look = () => { seen.add(canvas.toDataURL()); };
+          const timer = setInterval(look, 30);
+          setTimeout(() => { clearInterval(timer); done(seen.size); }, 1000);
+        })"""
+    )
+    assert 2 <= pictures <= 7
+
+
+def big_ride(slots: int = 256, requests: int = 5000) -> Trace:
+    """First in, first out at the size that must stay fluid, built by columns."""
+    lengths = np.random.default_rng(0).integers(100, 1900, requests)
+    free, first, seat = np.zeros(slots, np.int64), np.empty(requests, np.int64), np.empty(requests, np.int64)
+    for request, length in enumerate(lengths):
+        seat[request] = slot = free.argmin()
+        first[request] = free[slot]
+        free[slot] += length
+    count = int(free.max())
+    last = first + lengths - 1
+    kinds = [Kind.ARRIVE, Kind.BOARD, Kind.DECODE, Kind.FINISH]
+    nothing, none = np.zeros(requests, np.int64), np.full(requests, -1)
+    columns = {
+        "step": (nothing, first, first, last),
+        "request": (np.arange(requests),) * 4,
+        "slot": (none, seat, seat, seat),
+        "kind": tuple(np.full(requests, int(kind)) for kind in kinds),
+        "tokens": (nothing, nothing, lengths, nothing),
+        "blocks": (nothing,) * 4,
+    }
+    boarded, left = (np.bincount(at, minlength=count + 1)[:count] for at in (first, last + 1))
+    return Trace(
+        Header(slots=slots, policy="continuous"),
+        {name: np.stack(parts, 1).ravel() for name, parts in columns.items()},
+        {
+            "start": np.arange(count, dtype=float),
+            "duration": np.ones(count),
+            "waiting": requests - np.cumsum(boarded),
+            "running": np.cumsum(boarded - left),
+            "free_blocks": np.zeros(count, np.int64),
+        },
+        {"prompt_tokens": nothing, "priority": nothing, "arrival_time": nothing.astype(float)},
+    )
+
+
+def test_a_big_ride_stays_fluid(show, record_property) -> None:
+    """256 slots, 20,000 steps, 5,000 requests. The bounds are generous: a loaded machine must not fail."""
+    trace = big_ride()
+    assert trace.num_steps > 20_000
+    page = show(trace, width=1000)
+    first = page.page.evaluate(FIRST_PICTURE, (Path(elevator.__file__).parent / "elevator.js").read_text())
+    page.click("Play")
+    page.page.wait_for_timeout(2500)
+    times = sorted(page.page.evaluate("window.frameTimes"))
+    median, tail = times[len(times) // 2], times[int(len(times) * 0.95)]
+    measured = {"first_picture_ms": first, "frames": len(times), "script_ms": median, "script_ms_p95": tail}
+    for name, value in measured.items():
+        record_property(name, round(value, 1))
+    print(f"\n{ {name: round(value, 1) for name, value in measured.items()} }")
+    assert median < 8
+    assert first < 1500
