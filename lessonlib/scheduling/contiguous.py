@@ -1,0 +1,251 @@
+"""K/V memory in one piece a request, as before paging, and what becomes of it.
+
+A request needs one region for all it may ever store. What is set aside and not used falls into three kinds,
+named in Kwon et al., "PagedAttention", SOSP 2023, section 3.1: *reservation* (will be used, but not yet),
+*internal fragmentation* (never will be) and *external fragmentation* (free, but in holes too small).
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from lessonlib.errors import CourseError
+from lessonlib.scheduling.costs import kv_tokens
+from lessonlib.scheduling.policies import make_policy
+from lessonlib.scheduling.simulator import simulate
+from lessonlib.workload import Workload
+
+Hole = tuple[int, int]
+
+
+class ContiguousAllocator:
+    """First fit: a request gets the first hole that is large enough.
+
+    Args:
+        size: tokens of memory.
+
+    Attributes:
+        holes: (start, length) of each free piece, by start; neighbors are merged.
+        regions: (start, length) held by each request.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size < 1:
+            raise CourseError(f"a memory of {size} tokens: give at least 1")
+        self.size = size
+        self.holes: list[Hole] = [(0, size)]
+        self.regions: dict[str, Hole] = {}
+
+    @property
+    def num_free(self) -> int:
+        """Free tokens, wherever they lie."""
+        return sum(length for _, length in self.holes)
+
+    @property
+    def largest_hole(self) -> int:
+        """The longest request that would fit, in tokens."""
+        return max((length for _, length in self.holes), default=0)
+
+    def can_allocate(self, num_tokens: int) -> bool:
+        return num_tokens <= self.largest_hole
+
+    def allocate(self, request_id: str, num_tokens: int) -> int:
+        """Reserve `num_tokens` tokens in one piece; returns where it starts.
+
+        Raises `CourseError` where no hole is large enough or the request already has a region.
+        """
+        if request_id in self.regions:
+            raise CourseError(f"request {request_id!r} already has a region: free it first")
+        if num_tokens < 1:
+            raise CourseError(f"a region of {num_tokens} tokens: reserve at least 1")
+        for place, (start, length) in enumerate(self.holes):
+            if length >= num_tokens:
+                rest = [(start + num_tokens, length - num_tokens)] if length > num_tokens else []
+                self.holes[place : place + 1] = rest
+                self.regions[request_id] = (start, num_tokens)
+                return start
+        raise CourseError(
+            f"no hole for {num_tokens} tokens: {self.num_free} are free, {self.largest_hole} in one piece"
+        )
+
+    def free(self, request_id: str) -> None:
+        """Give a region back. Raises `CourseError` for a request that has none."""
+        if request_id not in self.regions:
+            raise CourseError(f"request {request_id!r} has no region: free it once")
+        start, length = self.regions.pop(request_id)
+        place = bisect_left(self.holes, (start, 0))
+        if place < len(self.holes) and self.holes[place][0] == start + length:
+            length += self.holes.pop(place)[1]
+        if place and sum(self.holes[place - 1]) == start:
+            place -= 1
+            start, before = self.holes.pop(place)
+            length += before
+        self.holes.insert(place, (start, length))
+
+
+@dataclass(frozen=True)
+class MemoryShares:
+    """Where the memory goes, averaged over the steps in which somebody waits for it. The shares add up to 1.
+
+    Attributes:
+        scheme: how memory was set aside.
+        tokens: share that holds tokens.
+        reservation: set aside, to be used later.
+        internal: set aside, never to be used.
+        external: free, while somebody waits who does not fit.
+        on_board: requests in memory, on average.
+    """
+
+    scheme: str
+    tokens: float
+    reservation: float
+    internal: float
+    external: float
+    on_board: float
+
+    def row(self) -> dict[str, str | float]:
+        """As plain numbers, for a table."""
+        return asdict(self)
+
+
+Reserve = Callable[[int, int], int]
+
+
+def reservations(max_model_len: int) -> dict[str, Reserve]:
+    """How many tokens each contiguous scheme sets aside for (prompt, output).
+
+    The names are those of Kwon et al., SOSP 2023. "max": the model's longest sequence. "pow2": the output's
+    length rounded up to a power of two. "oracle": what will be stored, which nobody knows beforehand; the
+    last word given is never stored.
+    """
+    return {
+        "contiguous max": lambda prompt, output: max_model_len,
+        "contiguous pow2": lambda prompt, output: min(
+            max_model_len, prompt + (1 << (output - 1).bit_length())
+        ),
+        "contiguous oracle": lambda prompt, output: prompt + output - 1,
+    }
+
+
+def memory_shares(
+    workload: Workload, memory_tokens: int, max_model_len: int | None = None, block_size: int = 16
+) -> list[MemoryShares]:
+    """What share of the memory holds tokens under each scheme, on one workload.
+
+    All requests wait from the start, in order; a step gives each one on board a token, and prompts are there
+    at once. Steps after the last request has boarded are left out: memory that nobody wants is not wasted.
+
+    Args:
+        memory_tokens: K/V memory, in tokens.
+        max_model_len: longest sequence the model takes; by default the longest request.
+
+    Raises:
+        CourseError: where one request does not fit in memory or in `max_model_len`.
+    """
+    longest = int((workload.prompt_tokens + workload.output_tokens).max())
+    max_model_len = max_model_len or longest
+    if longest > max_model_len:
+        raise CourseError(f"a request of {longest} tokens, but the model takes {max_model_len}: leave it out")
+    if memory_tokens < max_model_len:
+        raise CourseError(
+            f"a memory of {memory_tokens} tokens cannot hold one sequence of {max_model_len}: give more"
+        )
+    schemes = reservations(max_model_len).items()
+    shares = [_contiguous_shares(name, workload, memory_tokens, reserve) for name, reserve in schemes]
+    return [*shares, _paged_shares(workload, memory_tokens, block_size)]
+
+
+@dataclass
+class _Ledger:
+    """Sums over steps, brought forward from one departure to the next: in between, everyone just grows."""
+
+    stored: int = 0  # tokens of K/V that those on board have
+    final: int = 0  # and that they will have in their last step
+    reserved: int = 0
+    on_board: int = 0
+    steps: int = 0
+    sums: tuple[int, ...] = (0, 0, 0, 0)
+
+    def board(self, prompt: int, output: int, reserved: int) -> None:
+        self.stored += prompt
+        self._count(prompt + output - 1, reserved, 1)
+
+    def leave(self, prompt: int, output: int, reserved: int) -> None:
+        self.stored -= prompt + output
+        self._count(prompt + output - 1, reserved, -1)
+
+    def _count(self, final: int, reserved: int, sign: int) -> None:
+        self.final += sign * final
+        self.reserved += sign * reserved
+        self.on_board += sign
+
+    def advance(self, steps: int) -> None:
+        """Let `steps` steps pass: one more token each is stored by the next."""
+        stored = steps * self.stored + self.on_board * steps * (steps - 1) // 2
+        counts = (stored, steps * self.final, steps * self.reserved, steps * self.on_board)
+        self.sums = tuple(old + new for old, new in zip(self.sums, counts, strict=True))
+        self.stored += self.on_board * steps
+        self.steps += steps
+
+
+def _contiguous_shares(scheme: str, workload: Workload, size: int, reserve: Reserve) -> MemoryShares:
+    memory, ledger, now = ContiguousAllocator(size), _Ledger(), 0
+    leaving: list[tuple[int, int, int, int]] = []
+    prompts, outputs = workload.prompt_tokens.tolist(), workload.output_tokens.tolist()
+    for row, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
+        wanted = reserve(prompt, output)
+        while not memory.can_allocate(wanted):
+            leaves, gone, its_prompt, its_output = heapq.heappop(leaving)
+            ledger.advance(leaves - now)
+            now = leaves
+            ledger.leave(its_prompt, its_output, memory.regions[str(gone)][1])
+            memory.free(str(gone))
+        memory.allocate(str(row), wanted)
+        ledger.board(prompt, output, wanted)
+        heapq.heappush(leaving, (now + output, row, prompt, output))
+    return _shares_of(scheme, ledger, size)
+
+
+def _shares_of(scheme: str, ledger: _Ledger, size: int) -> MemoryShares:
+    if not ledger.steps:
+        raise CourseError(
+            f"{scheme}: everyone fits at once, nobody ever waits: give less memory or more requests"
+        )
+    stored, final, reserved, on_board = (total / ledger.steps for total in ledger.sums)
+    return MemoryShares(
+        scheme,
+        tokens=stored / size,
+        reservation=(final - stored) / size,
+        internal=(reserved - final) / size,
+        external=(size - reserved) / size,
+        on_board=on_board,
+    )
+
+
+def _paged_shares(workload: Workload, size: int, block_size: int) -> MemoryShares:
+    """The same by the Scheduler itself: blocks when needed, the last one thrown out when they are short."""
+    blocks = size // block_size
+    trace = simulate(
+        workload.with_arrivals(np.zeros(len(workload))),
+        make_policy("max-utilization"),
+        slots=len(workload),
+        num_blocks=blocks + 1,
+        block_size=block_size,
+        free_prefill=True,
+    )
+    contended = trace.steps["waiting"] > 0
+    if not contended.any():
+        raise CourseError(
+            "paged: everyone fits at once, nobody ever waits: give less memory or more requests"
+        )
+    held = (blocks - trace.steps["free_blocks"][contended]).mean() * block_size / size
+    tokens = kv_tokens(trace)[contended].mean() / size
+    on_board = float(trace.steps["running"][contended].mean())
+    return MemoryShares(
+        f"paged {block_size}", float(tokens), 0.0, float(held - tokens), float(1 - held), on_board
+    )

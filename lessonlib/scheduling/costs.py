@@ -1,0 +1,267 @@
+"""What a step costs: from a hardware description, or fitted to a measured Trace.
+
+    seconds = launch + weights + per_prefill_token × prompt tokens + per_kv_token × K/V tokens read
+
+Left out: the compute of decoding (on an H100 it hides behind reading the weights up to about 295 rows, the
+ratio of its FLOP/s to its bytes a second), attention's compute, which grows with the square of a prompt, and
+all that runs beside the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from lessonlib.errors import CourseError
+from lessonlib.scheduling.scheduler import StepPlan
+from lessonlib.trace import Kind, Trace
+
+BYTES_PER_VALUE = 2  # bf16 and fp16
+NEVER = -1
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A card by its datasheet: bytes of memory, bytes a second, dense 16-bit FLOP a second."""
+
+    memory: float
+    bandwidth: float
+    flops: float
+
+
+GPUS = {
+    # NVIDIA H100 SXM datasheet: 80 GB, 3.35 TB/s, 989.4 dense BF16 TFLOP/s.
+    "h100": Gpu(80e9, 3.35e12, 989.4e12),
+    # NVIDIA H200 datasheet: 141 GB, 4.8 TB/s, 989.4 dense BF16 TFLOP/s.
+    "h200": Gpu(141e9, 4.8e12, 989.4e12),
+    # NVIDIA A100 80GB SXM datasheet: 2,039 GB/s, 312 dense BF16 TFLOP/s.
+    "a100": Gpu(80e9, 2.039e12, 312e12),
+    # NVIDIA L4 datasheet: 24 GB, 300 GB/s, 242 FP16 TFLOP/s with sparsity, half of it dense.
+    "l4": Gpu(24e9, 0.3e12, 121e12),
+    # NVIDIA T4 datasheet: 16 GB, 320 GB/s (peak), 65 FP16 TFLOP/s.
+    "t4": Gpu(16e9, 0.32e12, 65e12),
+}
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """A Llama-architecture model by its config, as in the checkpoint's config.json."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    tied_embeddings: bool = False
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Weights that every step reads: all projections and the output head, without the input embedding."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate) + self.hidden * self.vocabulary
+
+    @property
+    def parameters(self) -> int:
+        """Weights in memory, norms aside."""
+        return self.matrix_parameters + (0 if self.tied_embeddings else self.hidden * self.vocabulary)
+
+    @property
+    def kv_bytes_per_token(self) -> int:
+        """K/V memory that one token takes: a key and a value in every layer."""
+        return 2 * self.layers * self.kv_heads * self.head_dim * BYTES_PER_VALUE
+
+
+MODELS = {
+    # config.json of meta-llama/Llama-2-7b-hf (Touvron et al., 2023).
+    "llama-2-7b": ModelShape(32, 4096, 32, 32, 128, 11008, 32000),
+    # config.json of meta-llama/Llama-3.1-8B (Grattafiori et al., 2024): grouped-query attention.
+    "llama-3.1-8b": ModelShape(32, 4096, 32, 8, 128, 14336, 128256),
+    # config.json of HuggingFaceTB/SmolLM2-135M-Instruct.
+    "smollm2-135m": ModelShape(30, 576, 9, 3, 64, 1536, 49152, tied_embeddings=True),
+}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A model on a card.
+
+    Attributes:
+        gpu, model: see `Gpu` and `ModelShape`.
+        bandwidth_share: share of the datasheet's bandwidth that is reached. 0.9 is a device-to-device copy on
+            an H100 (3.03 of 3.35 TB/s, measured).
+        compute_share: share of the datasheet's FLOP/s that a prompt's matrix products reach. 0.6 is an
+            assumption.
+        launch: seconds a step takes beside the matrix products and K/V reads. 1 ms is an assumption, near
+            what vLLM 0.25.1 needed on an H100 with Llama-2-7B shapes and one sequence.
+        name: what was asked for.
+    """
+
+    gpu: Gpu
+    model: ModelShape
+    bandwidth_share: float = 0.9
+    compute_share: float = 0.6
+    launch: float = 1e-3
+    name: str = ""
+
+    @classmethod
+    def parse(cls, spec: str) -> Hardware:
+        """Read "h100:llama-2-7b". Raises `CourseError` that lists the cards and models there are."""
+        gpu, _, model = spec.lower().partition(":")
+        if gpu not in GPUS or model not in MODELS:
+            raise CourseError(
+                f"unknown hardware {spec!r}: write GPU:MODEL with one of {', '.join(GPUS)} "
+                f"and one of {', '.join(MODELS)}"
+            )
+        return cls(GPUS[gpu], MODELS[model], name=spec.lower())
+
+    def num_blocks(self, block_size: int = 16, memory_share: float = 0.9) -> int:
+        """K/V blocks that fit beside the weights in `memory_share` of the card, the null block included.
+
+        0.9 is vLLM's default `gpu_memory_utilization`. Raises `CourseError` where the weights alone do not
+        fit.
+        """
+        room = self.gpu.memory * memory_share - self.model.parameters * BYTES_PER_VALUE
+        blocks = int(room // (block_size * self.model.kv_bytes_per_token))
+        if blocks < 2:
+            raise CourseError(
+                f"{self.name or 'this model'} leaves no room for K/V: use a larger card or smaller model"
+            )
+        return blocks
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """Seconds a step takes, from what is in it.
+
+    Attributes:
+        launch: seconds, whatever is in the step.
+        weights: seconds to read the weights once.
+        per_prefill_token: seconds for each prompt token computed.
+        per_kv_token: seconds for each token of K/V that attention reads.
+    """
+
+    launch: float
+    weights: float
+    per_prefill_token: float
+    per_kv_token: float
+
+    @classmethod
+    def from_hardware(cls, hardware: Hardware | str) -> CostModel:
+        """A model on a card: bytes over bandwidth, and two FLOP a weight for each prompt token."""
+        machine = Hardware.parse(hardware) if isinstance(hardware, str) else hardware
+        bandwidth = machine.gpu.bandwidth * machine.bandwidth_share
+        flops = machine.gpu.flops * machine.compute_share
+        return cls(
+            launch=machine.launch,
+            weights=machine.model.matrix_parameters * BYTES_PER_VALUE / bandwidth,
+            per_prefill_token=2 * machine.model.matrix_parameters / flops,
+            per_kv_token=machine.model.kv_bytes_per_token / bandwidth,
+        )
+
+    @classmethod
+    def fit(cls, trace: Trace) -> CostModel:
+        """Least squares over the steps of a measured Trace, no coefficient below 0.
+
+        A step's fixed cost cannot be told apart: all of it is `launch`, and `weights` is 0. Raises
+        `CourseError` for a Trace whose clock is not seconds or that has fewer than 4 steps with anyone on
+        board.
+        """
+        if trace.header.clock != "seconds":
+            raise CourseError(f"cannot fit a Trace in {trace.header.clock}: measure one in seconds")
+        busy = trace.steps["running"] > 0
+        if busy.sum() < 4:
+            raise CourseError(f"cannot fit {int(busy.sum())} steps: measure at least 4")
+        columns = np.column_stack([np.ones(trace.num_steps), prefill_tokens(trace), kv_tokens(trace)])
+        launch, prefill, kv = _non_negative_fit(columns[busy], trace.steps["duration"][busy])
+        return cls(launch, 0.0, prefill, kv)
+
+    def seconds(self, plan: StepPlan) -> float:
+        """What the planned step costs."""
+        prompts = kv = 0
+        for row in plan.prefills:
+            prompts += row.num_scheduled_tokens
+            kv += row.num_computed_tokens + row.num_scheduled_tokens
+        for row in plan.decodes:
+            kv += row.num_computed_tokens + 1
+        return self.launch + self.weights + self.per_prefill_token * prompts + self.per_kv_token * kv
+
+    def predict(self, trace: Trace) -> np.ndarray:
+        """What each step of a Trace would cost by this model, float64 `[num_steps]`, in seconds."""
+        fixed = self.launch + self.weights
+        return fixed + self.per_prefill_token * prefill_tokens(trace) + self.per_kv_token * kv_tokens(trace)
+
+
+def _non_negative_fit(columns: np.ndarray, target: np.ndarray) -> list[float]:
+    """Least squares with the columns that would get a negative coefficient taken out, the worst first."""
+    scale = np.abs(columns).max(axis=0)
+    used = np.flatnonzero(scale > 0)
+    while len(used):
+        answer, *_ = np.linalg.lstsq(columns[:, used] / scale[used], target, rcond=None)
+        if answer.min() >= 0:
+            break
+        used = np.delete(used, answer.argmin())
+    fitted = np.zeros(columns.shape[1])
+    if len(used):
+        fitted[used] = answer / scale[used]
+    return fitted.tolist()
+
+
+def prefill_tokens(trace: Trace) -> np.ndarray:
+    """Prompt tokens computed in each step, int64 `[num_steps]`; those computed again count again."""
+    rows = trace.rows(Kind.PREFILL)
+    return np.bincount(rows["step"], rows["tokens"], trace.num_steps).astype(np.int64)
+
+
+def kv_tokens(trace: Trace) -> np.ndarray:
+    """K/V tokens that attention reads in each step, int64 `[num_steps]`.
+
+    A request reads what it has stored, the tokens of the step included. A run of decode reads one more each
+    step, so its share is a ramp, kept as a jump and a slope at either end.
+    """
+    level, slope = np.zeros(trace.num_steps + 1, np.int64), np.zeros(trace.num_steps + 1, np.int64)
+    for run in computed_runs(trace):
+        last = run.step + run.steps
+        level[run.step] += run.stored + run.tokens
+        level[last] -= run.stored + run.tokens + run.steps - 1
+        slope[run.step + 1] += 1
+        slope[last] -= 1
+    return (np.cumsum(level) + np.cumsum(np.cumsum(slope)))[:-1]
+
+
+class Run(NamedTuple):
+    """`steps` steps from `step` on, each computing `tokens` tokens of a request that had `stored` before."""
+
+    request: int
+    step: int
+    steps: int
+    stored: int
+    tokens: int
+
+
+def computed_runs(trace: Trace) -> Iterator[Run]:
+    """What was computed, request after request: chunks of prompts, and runs of decode without the token that
+    comes with a prompt's last chunk. Where prompts are free, a request boards with its prompt stored."""
+    prompts = np.maximum(trace.requests["prompt_tokens"], 1).tolist()
+    rows = (trace.events[name].tolist() for name in ("request", "step", "kind", "tokens"))
+    stored = given = 0
+    read_in: int | None = None  # the step that last read a part of the prompt; None: none since boarding
+    for request, step, kind, tokens in zip(*rows, strict=True):
+        if kind == Kind.ARRIVE:
+            given = 0
+        elif kind == Kind.BOARD:
+            stored, read_in = tokens, None
+        elif kind == Kind.PREFILL:
+            yield Run(request, step, 1, stored, tokens)
+            stored, read_in = stored + tokens, step
+        elif kind == Kind.DECODE:
+            if read_in is None:
+                stored, read_in = prompts[request] + given - 1, NEVER
+            first, last = step + (read_in == step), step + tokens
+            if last > first:
+                yield Run(request, first, last - first, stored, 1)
+            stored, given = stored + last - first, given + tokens

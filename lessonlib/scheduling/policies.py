@@ -1,0 +1,282 @@
+"""The systems that the lesson names, each as what it decides otherwise than `Policy`.
+
+These are models of published scheduling rules over one scheduler, not ports: each docstring says what is
+modeled, where it is written down, and what is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lessonlib.errors import CourseError
+from lessonlib.scheduling.policy import Policy
+from lessonlib.scheduling.request import RequestState
+
+if TYPE_CHECKING:
+    from lessonlib.scheduling.scheduler import Scheduler
+
+
+def whole_prompt(scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+    """A prompt in one step or not yet. One that fits no step whole is cut, or it would never ride."""
+    if num_new <= budget or request.is_running or num_new > scheduler.token_budget:
+        return min(num_new, budget)
+    return 0
+
+
+class StaticBatching(Policy):
+    """The elevator that waits: a batch boards when the car is empty, and nobody boards before all are home.
+
+    So did servers that batch whole requests, such as NVIDIA FasterTransformer behind Triton (the baseline of
+    Yu et al., "Orca", OSDI 2022), and so does Hugging Face `generate`. Memory for everyone's whole answer is
+    set aside, so that a batch can always finish. A prompt longer than the step's budget is read over several
+    steps here; padding, and the compute it wastes, are left out.
+
+    Args:
+        fill: wait for a full car while more requests are still to come.
+    """
+
+    name = "static"
+    seats_ahead = True
+    work_conserving = False
+
+    def __init__(self, fill: bool = False) -> None:
+        self.fill = fill
+
+    def may_board(self, scheduler: Scheduler) -> bool:
+        if scheduler.running:
+            return False
+        due = min(scheduler.slots, len(scheduler.waiting) + scheduler.still_to_come)
+        return not self.fill or len(scheduler.waiting) >= due
+
+    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+        return request.most_stored_tokens
+
+
+class Orca(Policy):
+    """Iteration-level scheduling with K/V memory reserved for the longest answer there could be.
+
+    Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022:
+    batches are formed anew each iteration, prompts are read whole beside requests that are decoding
+    ("selective batching"), and a request enters only if its memory is set aside for good. The amount is that
+    of "Orca (Max)" in Kwon et al., SOSP 2023: the model's longest sequence. `scheduling.contiguous` measures
+    what becomes of such reservations.
+    """
+
+    name = "orca"
+
+    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+        return request.most_stored_tokens if scheduler.max_model_len is None else scheduler.max_model_len
+
+    def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+        return whole_prompt(scheduler, request, num_new, budget)
+
+
+class VLLM(Policy):
+    """Paged memory, taken as it is needed; whoever came last is thrown out and recomputed when it runs short.
+
+    Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP
+    2023, in the form of vLLM V1's scheduler: chunked prefill, running requests first, no admission in a step
+    that preempted. The watermark, 1% of the blocks, is that of vLLM's first scheduler; V1 has the option, and
+    0 by default. Prefixes are shared if the scheduler was made with `prefix_caching`.
+    """
+
+    name = "vllm"
+    watermark_share = 0.01
+
+    def watermark(self, scheduler: Scheduler) -> int:
+        return int(self.watermark_share * scheduler.kv_cache.num_blocks)
+
+
+class TGI(Policy):
+    """Prompts wait until there are enough of them, then everyone on board pauses while they are read.
+
+    Hugging Face Text Generation Inference, its router's batching task and launcher options: a new batch is
+    prefilled when the queue holds `waiting_served_ratio` requests for each one on board, or after
+    `max_waiting_tokens` steps of decoding; memory for prompt and whole answer is set aside. A prompt over the
+    budget is read in pieces here.
+
+    Raises:
+        CourseError: for a negative ratio or number of steps.
+    """
+
+    name = "tgi"
+    work_conserving = False
+
+    def __init__(self, waiting_served_ratio: float = 0.3, max_waiting_tokens: int = 20) -> None:
+        if waiting_served_ratio < 0:
+            raise CourseError(f"a waiting_served_ratio of {waiting_served_ratio}: give 0 or more")
+        if max_waiting_tokens < 0:
+            raise CourseError(f"a max_waiting_tokens of {max_waiting_tokens}: give 0 or more")
+        self.waiting_served_ratio, self.max_waiting_tokens = waiting_served_ratio, max_waiting_tokens
+
+    def may_board(self, scheduler: Scheduler) -> bool:
+        enough = int(self.waiting_served_ratio * len(scheduler.running))
+        return len(scheduler.waiting) >= enough or scheduler.steps_since_prefill >= self.max_waiting_tokens
+
+    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+        return request.most_stored_tokens
+
+    def pauses_decode(self, scheduler: Scheduler) -> bool:
+        return True
+
+
+class GuaranteedNoEvict(Policy):
+    """Whoever boards will finish: a request enters only if its longest answer fits beside everyone else's.
+
+    NVIDIA TensorRT-LLM, capacity scheduler policy `GUARANTEED_NO_EVICT`, its default; prompts are read whole,
+    as without chunked context. TensorRT-LLM counts the blocks that requests may still need; here they are
+    held from the start, which admits the same requests.
+    """
+
+    name = "guaranteed-no-evict"
+
+    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+        return request.most_stored_tokens
+
+    def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+        return whole_prompt(scheduler, request, num_new, budget)
+
+
+class MaxUtilization(Policy):
+    """Board whoever fits now, and pause the last ones when memory runs short.
+
+    NVIDIA TensorRT-LLM, capacity scheduler policy `MAX_UTILIZATION`; prompts are read whole, as without
+    chunked context, and no blocks are kept back. Paused requests are computed again.
+    """
+
+    name = "max-utilization"
+
+    def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+        return whole_prompt(scheduler, request, num_new, budget)
+
+
+class DynamicSplitFuse(Policy):
+    """Every step computes the same number of tokens: long prompts are split, short ones fused to fill it.
+
+    DeepSpeed-FastGen: Holmes et al., "DeepSpeed-FastGen: High-throughput Text Generation for LLMs via MII and
+    DeepSpeed-Inference", 2024. A prompt boards as soon as its first piece fits, and takes memory piece by
+    piece. The number of tokens is the scheduler's budget.
+    """
+
+    name = "splitfuse"
+
+    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+        return 1
+
+
+class SarathiServe(Policy):
+    """Stall-free batching: prompts are read in chunks small enough that no decode waits long for its next
+    token.
+
+    Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", OSDI 2024:
+    decodes first, then one prompt's chunk at a time, within a budget derived from the latency target. Here
+    that budget is `chunk_tokens` a step for prompts, whatever larger budget the scheduler has for the whole
+    step.
+
+    Raises:
+        CourseError: for a chunk of less than one token.
+    """
+
+    name = "sarathi"
+
+    def __init__(self, chunk_tokens: int = 512) -> None:
+        if chunk_tokens < 1:
+            raise CourseError(f"chunks of {chunk_tokens} tokens: give at least 1")
+        self.chunk_tokens = chunk_tokens
+
+    def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+        spent = max(0, scheduler.token_budget - self.chunk_tokens)
+        return min(num_new, budget - spent)
+
+
+class ShortestJobFirst(Policy):
+    """Short answers board before long ones, and a long one still boards some day.
+
+    Shortest job first gives the least mean waiting time (Smith, "Various optimizers for single-stage
+    production", 1956) and starves long jobs; for language models with predicted lengths see Fu et al.,
+    "Efficient LLM Scheduling by Learning to Rank", 2024. The length known here is `max_tokens`. The bound on
+    starvation: a request that asks for one token more may be overtaken by those that come up to `patience`
+    steps later, and by no others.
+
+    Raises:
+        CourseError: for negative patience.
+    """
+
+    name = "sjf"
+
+    def __init__(self, patience: float = 10.0) -> None:
+        self.patience = check_weight("patience", patience)
+
+    def rank(self, request: RequestState) -> float:
+        return request.arrival_step + self.patience * request.max_tokens
+
+
+class SLATiers(Policy):
+    """Tiers of service: who paid for speed boards first, and throws others out if the car is full.
+
+    Each request's place is its deadline: its arrival plus `patience` steps for each tier below the best
+    (priority 0). Serving the earliest deadline first is Liu and Layland, "Scheduling Algorithms for
+    Multiprogramming in a Hard-Real-Time Environment", 1973; tiers by number, smaller first, are vLLM's
+    `priority` scheduling. The bound on starvation: a request is overtaken only by those of a better tier that
+    come within `patience` steps a tier.
+
+    Raises:
+        CourseError: for negative patience, which would serve the worst tier first.
+    """
+
+    name = "sla"
+
+    def __init__(self, patience: float = 1000.0) -> None:
+        self.patience = check_weight("patience", patience)
+
+    def rank(self, request: RequestState) -> float:
+        return request.arrival_step + self.patience * request.priority
+
+    def victim(
+        self, scheduler: Scheduler, candidates: Sequence[RequestState], request: RequestState
+    ) -> RequestState | None:
+        last = candidates[-1]
+        return (
+            last
+            if request.is_running or (last.priority > request.priority and last.key > request.key)
+            else None
+        )
+
+
+def check_weight(name: str, weight: float) -> float:
+    """`weight` itself, or a `CourseError` where it would turn the order around."""
+    if not 0 <= weight < float("inf"):
+        raise CourseError(f"a {name} of {weight}: give a number of steps, 0 or more")
+    return weight
+
+
+POLICIES: dict[str, type[Policy]] = {
+    policy.name: policy
+    for policy in (
+        StaticBatching,
+        Policy,
+        Orca,
+        VLLM,
+        TGI,
+        GuaranteedNoEvict,
+        MaxUtilization,
+        DynamicSplitFuse,
+        SarathiServe,
+        ShortestJobFirst,
+        SLATiers,
+    )
+}
+
+
+def make_policy(name: str, **options: float) -> Policy:
+    """The policy of that name, e.g. `make_policy("sla", patience=500)`.
+
+    Raises `CourseError` for an unknown name or an option that the policy does not have.
+    """
+    if name not in POLICIES:
+        raise CourseError(f"unknown policy {name!r}: use one of {', '.join(POLICIES)}")
+    try:
+        return POLICIES[name](**options)
+    except TypeError:
+        raise CourseError(f"policy {name!r} does not take {', '.join(options)}: see its docstring") from None

@@ -1,0 +1,61 @@
+"""What a scheduling policy may decide. The scheduler asks these questions and knows no policy by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lessonlib.scheduling.request import RequestState
+
+if TYPE_CHECKING:
+    from lessonlib.scheduling.scheduler import Scheduler
+
+
+class Policy:
+    """First come, first served, a token budget and no phases: continuous batching at its plainest.
+
+    A policy overrides what it does otherwise. `scheduler` is there to be looked at, never to be changed.
+
+    Attributes:
+        name: what it is called on the command line.
+        seats_ahead: whether requests board even when the step has no tokens left for them.
+        work_conserving: whether it promises to leave no slot idle while something that fits is waiting.
+    """
+
+    name = "continuous"
+    seats_ahead = False
+    work_conserving = True
+
+    def rank(self, request: RequestState) -> float:
+        """The request's place in the queue, asked once; smaller boards first, ties by arrival."""
+        return 0.0
+
+    def may_board(self, scheduler: Scheduler) -> bool:
+        """Whether the doors open in this step."""
+        return True
+
+    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+        """Tokens of K/V memory set aside when the request boards; what this step writes is the least."""
+        return request.num_tokens
+
+    def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+        """How many of a prompt's `num_new` tokens to compute in this step, at most `budget`; 0: none yet."""
+        return min(num_new, budget)
+
+    def victim(
+        self, scheduler: Scheduler, candidates: Sequence[RequestState], request: RequestState
+    ) -> RequestState | None:
+        """Whom to throw out so that `request` can go on (or board, if it waits); None: nobody.
+
+        `candidates` are on board and not yet served in this step, in order of rank; where `request` is on
+        board, it is one of them. The last has the lowest claim, or came last.
+        """
+        return candidates[-1] if request.is_running else None
+
+    def pauses_decode(self, scheduler: Scheduler) -> bool:
+        """Whether this step is for prompts alone, if there is one that can be read."""
+        return False
+
+    def watermark(self, scheduler: Scheduler) -> int:
+        """Blocks that stay free when a request boards, so that those on board can grow."""
+        return 0

@@ -1,0 +1,148 @@
+"""One request as the scheduler sees it: counts, blocks, a place in the queue. The queue itself."""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from enum import Enum
+
+from lessonlib.errors import CourseError
+from lessonlib.trace import NO_SLOT
+
+
+class RequestRejectedError(CourseError):
+    """A request that could never run here, refused by name when it is added."""
+
+
+class RequestStatus(Enum):
+    """Where a request is. A preempted one is WAITING again."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+    ABORTED = "aborted"
+
+
+@dataclass(slots=True, eq=False)
+class RequestState:
+    """What the scheduler knows of a request.
+
+    Attributes:
+        id: its name, unique among requests that are not done.
+        prompt_tokens: tokens of its prompt, at least 1.
+        max_tokens: output tokens after which it is finished at the latest.
+        priority: smaller is served first by policies that look at it.
+        arrival_step: first step that could board it.
+        order: its row in the Trace; earlier requests have smaller ones.
+        token_ids: prompt and known output tokens, or None where only counts are known. Looked at for nothing
+            but prefix hashes.
+        salt: requests share cached prefixes only with requests of the same salt.
+        rank: its place in the queue, from `Policy.rank`; ties go to the one that came first.
+        slot: the slot it rides in, -1 while it waits.
+        block_table: ids of its K/V blocks in order of position.
+        num_computed_tokens: tokens whose K/V is stored, or will be once the steps in flight have run.
+        num_output_tokens: output tokens reported by `Scheduler.update`.
+        num_pending_tokens: output tokens that steps in flight will report.
+        prefill_target: tokens it had when it boarded; until they are computed, it is prefilling.
+        num_cached_tokens: tokens found in the prefix cache (or shared by a fork) when it boarded.
+        num_preemptions: how often it was thrown out.
+    """
+
+    id: str
+    prompt_tokens: int
+    max_tokens: int
+    priority: int = 0
+    arrival_step: int = 0
+    order: int = 0
+    token_ids: list[int] | None = None
+    salt: str = ""
+    rank: float = 0.0
+    status: RequestStatus = RequestStatus.WAITING
+    slot: int = NO_SLOT
+    block_table: list[int] = field(default_factory=list)
+    num_computed_tokens: int = 0
+    num_output_tokens: int = 0
+    num_pending_tokens: int = 0
+    prefill_target: int = 0
+    num_cached_tokens: int = 0
+    num_preemptions: int = 0
+    block_hashes: list[bytes] = field(default_factory=list)  # of full blocks, as far as anyone asked
+    num_registered_blocks: int = 0  # leading blocks that the prefix cache has been told of
+
+    @property
+    def num_tokens(self) -> int:
+        """Prompt and output tokens, those still to be reported included."""
+        return self.prompt_tokens + self.num_output_tokens + self.num_pending_tokens
+
+    @property
+    def num_new_tokens(self) -> int:
+        """Tokens still to be computed before the next one can be sampled."""
+        return (
+            self.prompt_tokens + self.num_output_tokens + self.num_pending_tokens - self.num_computed_tokens
+        )
+
+    @property
+    def most_stored_tokens(self) -> int:
+        """Tokens of K/V it may ever hold: nobody reads the last one it writes."""
+        return self.prompt_tokens + self.max_tokens - 1
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether tokens it boarded with are still to be computed."""
+        return self.num_computed_tokens < self.prefill_target
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the steps in flight will give its last token."""
+        return self.num_output_tokens + self.num_pending_tokens >= self.max_tokens
+
+    @property
+    def is_running(self) -> bool:
+        return self.status is RequestStatus.RUNNING
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has left for good."""
+        return self.status is RequestStatus.FINISHED or self.status is RequestStatus.ABORTED
+
+    @property
+    def key(self) -> tuple[float, int]:
+        """Sorts requests by who is served first. It never changes, so a preempted request comes back to the
+        front of its class, and the request with the least key always gets on."""
+        return self.rank, self.order
+
+
+class RequestQueue:
+    """Waiting requests by `RequestState.key`. Pushing and popping cost the logarithm of its length."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, RequestState]] = []
+        self._members: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def push(self, request: RequestState) -> None:
+        """Put a request in its place."""
+        heapq.heappush(self._heap, (*request.key, request))
+        self._members.add(request.id)
+
+    def peek(self) -> RequestState:
+        """Who boards next. The queue must not be empty."""
+        self._drop_removed()
+        return self._heap[0][2]
+
+    def pop(self) -> RequestState:
+        """Take who boards next off the queue."""
+        request = self.peek()
+        heapq.heappop(self._heap)
+        self._members.discard(request.id)
+        return request
+
+    def remove(self, request: RequestState) -> None:
+        """Forget a waiting request. Its heap entry goes when it reaches the top."""
+        self._members.discard(request.id)
+
+    def _drop_removed(self) -> None:
+        while self._heap[0][2].status is not RequestStatus.WAITING:
+            heapq.heappop(self._heap)
