@@ -1,83 +1,69 @@
 """Paged attention in Triton: one body, a decode kernel, a prefill kernel and a small combine.
 
 *Decode* reads every cached key and value once for one query token, so memory bandwidth is its limit. The
-query heads that share a K/V head become the rows of one tile (grouped-query attention read once, not once a
-head). All K/V tiles of the batch, over sequences and heads, form one line; each program takes an even share of
-it, whatever the lengths (the idea of Stream-K, Osama et al. 2023, and LeanAttention, Sanovar et al. 2024).
-A row cut by a border leaves partial results in a workspace and ``_combine_kernel`` merges them (Flash-Decoding,
+query heads that share a K/V head become the rows of one tile: K/V is read once a group, not once a head. All
+K/V tiles of the batch, over sequences and heads, form one line, and each program takes an even share of it,
+whatever the lengths (the idea of Stream-K, Osama et al. 2023, and LeanAttention, Sanovar et al. 2024). A row
+cut by a border leaves partial results in a workspace, and ``_combine_kernel`` merges them (Flash-Decoding,
 Dao et al. 2023). The shares are computed on the device, so nothing reads a length on the host and the grid
-depends on the GPU alone: one CUDA graph serves every length.
+depends on the GPU alone: a CUDA graph serves every length.
 
-*Prefill* takes tiles of (query token, head in the group) rows, as many as the tensor cores want. Tiles of keys
-that all rows see come first, without a mask; the few on the diagonal come last (FlashAttention-2, Dao 2023).
+*Prefill* takes tiles of (query token, head in the group) rows, as many as the tensor cores want. The tiles
+of keys that all rows see come first, without a causal mask; those on the diagonal come last
+(FlashAttention-2, Dao 2023).
 
-Both call ``_attend_tile``: online softmax (Milakov and Gimelshein 2018) over one tile of keys and values
-fetched through the block table (PagedAttention, Kwon et al. 2023).
+Both call ``_attend_tile``: online softmax (Milakov and Gimelshein 2018) over one tile of keys and
+values, fetched through the block table (PagedAttention, Kwon et al. 2023). Scores are scaled by log2(e) as well, since
+the hardware has exp2 and no exp.
 """
 
 import math
 import os
 from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from kernels.validate import FLOATS, INTERPRETED, check_caches, check_machine, check_tensor, upcast
 
 HEAD_DIMS = (64, 80, 96, 128, 256)
 LOG2_E = math.log2(math.e)
+LANES = 256  # sequences that a decode program looks at together when it finds its share
+
+
+@triton.jit
+def _block_ids(blocks, tile, length, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr):
+    """The block of each token of a tile; block 0 stands in beyond the end."""
+    tokens = tile * TILE + tl.arange(0, TILE)
+    return tl.load(blocks + tokens // BLOCK_SIZE, mask=tokens < length, other=0)
 
 
 @triton.jit
 def _attend_tile(
-    query,
-    best,
-    total,
-    acc,
-    keys,
-    values,
-    blocks,
-    tokens,
-    last_visible,
-    length,
-    scale,
-    k_block_stride,
-    k_token_stride,
-    v_block_stride,
-    v_token_stride,
-    HEAD_DIM: tl.constexpr,
-    PADDED_DIM: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    MASKED: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
+    query, best, total, acc, keys, values, ids, tile, last_visible, length, scale, block_stride, token_stride,
+    HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,
+    MASKED: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
     """Fold one tile of keys and values into the running maximum, sum and weighted values of each row.
 
-    query [ROWS, PADDED_DIM]; best and total [ROWS]; acc [ROWS, PADDED_DIM] in float32; keys and values point
-    at one K/V head; blocks at one sequence's row of the block table; tokens [TILE] are positions in it.
+    query [ROWS, PADDED_DIM]; best, total and last_visible [ROWS]; acc [ROWS, PADDED_DIM] in float32; keys and
+    values point at one K/V head; ids [TILE] are the tile's blocks.
     """
+    tokens = tile * TILE + tl.arange(0, TILE)
     dims = tl.arange(0, PADDED_DIM)
-    inside = (tokens % BLOCK_SIZE).to(tl.int64)
-    if MASKED:
-        present = tokens < length
-        ids = tl.load(blocks + tokens // BLOCK_SIZE, mask=present, other=0).to(tl.int64)
-    else:
-        ids = tl.load(blocks + tokens // BLOCK_SIZE).to(tl.int64)
-    k_at = (keys + ids * k_block_stride + inside * k_token_stride)[:, None] + dims[None, :]
-    v_at = (values + ids * v_block_stride + inside * v_token_stride)[:, None] + dims[None, :]
+    # 64-bit before the stride: block id times block stride passes 2^31 in a large cache.
+    at = ids.to(tl.int64) * block_stride + tokens % BLOCK_SIZE * token_stride
+    at = at[:, None] + dims[None, :]
     # A weight of zero does not silence a NaN beyond the end, so V is masked like K.
+    mask = (dims < HEAD_DIM)[None, :]
     if MASKED:
-        mask = present[:, None] & (dims < HEAD_DIM)[None, :]
-        k = tl.load(k_at, mask=mask, other=0.0)
-        v = tl.load(v_at, mask=mask, other=0.0)
-    elif HEAD_DIM < PADDED_DIM:
-        k = tl.load(k_at, mask=(dims < HEAD_DIM)[None, :], other=0.0)
-        v = tl.load(v_at, mask=(dims < HEAD_DIM)[None, :], other=0.0)
-    else:
-        k = tl.load(k_at)
-        v = tl.load(v_at)
+        mask = mask & (tokens < length)[:, None]
+    k = tl.load(keys + at, mask=mask, other=0.0)
+    v = tl.load(values + at, mask=mask, other=0.0)
     if UPCAST:
         k = k.to(tl.float32)
         v = v.to(tl.float32)
@@ -86,11 +72,10 @@ def _attend_tile(
     if MASKED:
         scores = tl.where(tokens[None, :] <= last_visible[:, None], scores, float("-inf"))
     new_best = tl.maximum(best, tl.max(scores, 1) * scale)
+    anchor = new_best
     if MASKED:
         # A row that has seen no key yet: -inf minus -inf would be NaN.
         anchor = tl.where(new_best == float("-inf"), 0.0, new_best)
-    else:
-        anchor = new_best
     weights = tl.exp2(scores * scale - anchor[:, None])
     correction = tl.exp2(best - anchor)
     total = total * correction + tl.sum(weights, 1)
@@ -100,10 +85,11 @@ def _attend_tile(
 
 @triton.jit
 def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexpr, LANES: tl.constexpr):
-    """This program's even share [first, last) of all tiles, the sequence it starts in, and the tiles before it.
+    """This program's even share [first, last) of all tiles; where it starts.
 
-    Tiles are numbered by sequence, then K/V head, then position. The tiles before a sequence are counted
-    for one K/V head.
+    Tiles are numbered by sequence, then K/V head, then position. Returns first, last, the number of all tiles
+    and of programs that share them, the sequence that ``first`` lies in, and how many tiles of one K/V head
+    lie before that sequence.
     """
     lanes = tl.arange(0, LANES)
     tiles = tl.cdiv(tl.load(seq_lens + lanes, mask=lanes < num_seqs, other=0), TILE)
@@ -112,8 +98,10 @@ def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexp
         more = tl.load(seq_lens + start + lanes, mask=start + lanes < num_seqs, other=0)
         per_head += tl.sum(tl.cdiv(more, TILE))
     everything = per_head.to(tl.int64) * num_kv_heads
-    first = program * everything // programs
-    last = (program + 1) * everything // programs
+    # Nobody between two sharers comes away with nothing: the combine counts on it.
+    sharers = tl.maximum(tl.minimum(everything, programs), 1)
+    first = tl.minimum(program, sharers) * everything // sharers
+    last = tl.minimum(program + 1, sharers) * everything // sharers
 
     target = (first // num_kv_heads).to(tl.int32)
     ends = tl.cumsum(tiles)
@@ -126,58 +114,27 @@ def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexp
         seq += tl.sum((ends <= target).to(tl.int32))
         before = tl.maximum(before, tl.max(tl.where(ends <= target, ends, 0)))
         counted = tl.max(ends)
-    return first, last, everything, seq, before
+    return first, last, everything, sharers, seq, before
 
 
 @triton.jit(do_not_specialize=["num_seqs", "table_stride"])
 def _decode_kernel(
-    out,
-    query,
-    key_cache,
-    value_cache,
-    block_table,
-    seq_lens,
-    partials,
-    stats,
-    openers,
-    scale,
-    num_seqs,
-    num_kv_heads,
-    table_stride,
-    out_token_stride,
-    out_head_stride,
-    q_token_stride,
-    q_head_stride,
-    k_block_stride,
-    k_token_stride,
-    k_head_stride,
-    v_block_stride,
-    v_token_stride,
-    v_head_stride,
-    GROUP: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    PADDED_DIM: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    ROWS: tl.constexpr,
-    TILE: tl.constexpr,
-    LANES: tl.constexpr,
-    UPCAST: tl.constexpr,
-):
+    out, query, key_cache, value_cache, block_table, seq_lens, partials, stats, openers, scale, num_seqs,
+    num_kv_heads, table_stride, out_token_stride, out_head_stride, q_token_stride, q_head_stride,
+    kv_block_stride, kv_token_stride, kv_head_stride, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    LANES: tl.constexpr, UPCAST: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    if OVERLAP:
+        gdc_launch_dependents()
     program = tl.program_id(0).to(tl.int64)
     programs = tl.num_programs(0)
-    first, last, everything, seq, before = _plan(
+    first, last, everything, sharers, seq, before = _plan(
         seq_lens, num_seqs, num_kv_heads, program, programs, TILE, LANES
     )
     rows = tl.arange(0, ROWS)
     dims = tl.arange(0, PADDED_DIM)
     kept = (rows < GROUP)[:, None] & (dims < HEAD_DIM)[None, :]
-
-    # Nobody has a tile of an empty sequence, so its zeros are dealt out separately.
-    for empty in range(program, num_seqs, programs):
-        if tl.load(seq_lens + empty) <= 0:
-            for head in range(num_kv_heads):
-                at = out + empty * out_token_stride + (head * GROUP + rows)[:, None] * out_head_stride
-                tl.store(at + dims[None, :], tl.zeros([ROWS, PADDED_DIM], out.dtype.element_ty), mask=kept)
 
     opened = tl.full([], -1, tl.int64)
     opened_until = tl.full([], -1, tl.int64)
@@ -199,29 +156,18 @@ def _decode_kernel(
         total = tl.zeros([ROWS], tl.float32)
         acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
         last_visible = tl.zeros([ROWS], tl.int32) + length - 1
+        keys = key_cache + head * kv_head_stride
+        values = value_cache + head * kv_head_stride
+        blocks = block_table + seq.to(tl.int64) * table_stride
+        # Ids one tile ahead: a load that waits for a load would hold up the pipeline.
+        ids = _block_ids(blocks, begin, length, BLOCK_SIZE, TILE)
         for tile in range(begin, end):
+            next_ids = _block_ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
             best, total, acc = _attend_tile(
-                q,
-                best,
-                total,
-                acc,
-                key_cache + head * k_head_stride,
-                value_cache + head * v_head_stride,
-                block_table + seq.to(tl.int64) * table_stride,
-                tile * TILE + tl.arange(0, TILE),
-                last_visible,
-                length,
-                scale,
-                k_block_stride,
-                k_token_stride,
-                v_block_stride,
-                v_token_stride,
-                HEAD_DIM,
-                PADDED_DIM,
-                BLOCK_SIZE,
-                True,
-                UPCAST,
-            )
+                q, best, total, acc, keys, values, ids, tile, last_visible, length, scale, kv_block_stride,
+                kv_token_stride, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, True, UPCAST,
+            )  # fmt: skip
+            ids = next_ids
 
         if end - begin == tiles:
             o_at = out + seq.to(tl.int64) * out_token_stride + heads[:, None] * out_head_stride
@@ -233,7 +179,7 @@ def _decode_kernel(
             if begin == 0:
                 slot += 1
                 opened = seq.to(tl.int64) * num_kv_heads + head
-                opened_until = ((flat + tiles) * programs - 1) // everything
+                opened_until = ((flat + tiles) * sharers - 1) // everything
             p_at = partials + (slot * GROUP + rows)[:, None] * PADDED_DIM + dims[None, :]
             tl.store(p_at, acc, mask=(rows < GROUP)[:, None])
             tl.store(stats + (slot * GROUP + rows) * 2, best, mask=rows < GROUP)
@@ -245,24 +191,25 @@ def _decode_kernel(
     tl.store(openers + 2 * program, opened.to(tl.int32))
     tl.store(openers + 2 * program + 1, opened_until.to(tl.int32))
 
+    # Nobody has a tile of an empty sequence, so its zeros are dealt out separately.
+    for empty in range(program, num_seqs, programs):
+        if tl.load(seq_lens + empty) <= 0:
+            for head in range(num_kv_heads):
+                at = out + empty * out_token_stride + (head * GROUP + rows)[:, None] * out_head_stride
+                tl.store(at + dims[None, :], tl.zeros([ROWS, PADDED_DIM], out.dtype.element_ty), mask=kept)
+
 
 @triton.jit
 def _combine_kernel(
-    out,
-    partials,
-    stats,
-    openers,
-    num_kv_heads,
-    out_token_stride,
-    out_head_stride,
-    GROUP: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    PADDED_DIM: tl.constexpr,
-    PIECES: tl.constexpr,
-):
+    out, partials, stats, openers, num_kv_heads, out_token_stride, out_head_stride, GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, PIECES: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
     """Merge the pieces of the row that decode program ``program`` left open, for one head of its group."""
     program = tl.program_id(0)
     member = tl.program_id(1)
+    if OVERLAP:
+        # Launched before the decode kernel has ended (programmatic dependent launch): wait for its stores.
+        gdc_wait()
     row = tl.load(openers + 2 * program)
     if row >= 0:
         until = tl.load(openers + 2 * program + 1)
@@ -293,36 +240,12 @@ def _combine_kernel(
 
 @triton.jit(do_not_specialize=["num_seqs", "num_tokens", "first_seq", "table_stride"])
 def _prefill_kernel(
-    out,
-    query,
-    key_cache,
-    value_cache,
-    block_table,
-    seq_lens,
-    query_start_loc,
-    scale,
-    num_seqs,
-    num_tokens,
-    first_seq,
-    table_stride,
-    out_token_stride,
-    out_head_stride,
-    q_token_stride,
-    q_head_stride,
-    k_block_stride,
-    k_token_stride,
-    k_head_stride,
-    v_block_stride,
-    v_token_stride,
-    v_head_stride,
-    GROUP: tl.constexpr,
-    HEAD_DIM: tl.constexpr,
-    PADDED_DIM: tl.constexpr,
-    BLOCK_SIZE: tl.constexpr,
-    ROWS: tl.constexpr,
-    TILE: tl.constexpr,
+    out, query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_seqs, num_tokens,
+    first_seq, table_stride, out_token_stride, out_head_stride, q_token_stride, q_head_stride,
+    kv_block_stride, kv_token_stride, kv_head_stride, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
     UPCAST: tl.constexpr,
-):
+):  # fmt: skip
     QUERIES: tl.constexpr = ROWS // GROUP
     head = tl.program_id(0).to(tl.int64)
     # Late blocks see the most keys: they start first, so that the short ones fill the gaps at the end.
@@ -366,55 +289,24 @@ def _prefill_kernel(
     best = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
-    keys = key_cache + head * k_head_stride
-    values = value_cache + head * v_head_stride
+    keys = key_cache + head * kv_head_stride
+    values = value_cache + head * kv_head_stride
     blocks = block_table + seq.to(tl.int64) * table_stride
-    for tile in range(0, seen_by_all):
+    ids = _block_ids(blocks, 0, length, BLOCK_SIZE, TILE)
+    for tile in range(seen_by_all):
+        next_ids = _block_ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
         best, total, acc = _attend_tile(
-            q,
-            best,
-            total,
-            acc,
-            keys,
-            values,
-            blocks,
-            tile * TILE + tl.arange(0, TILE),
-            last_visible,
-            length,
-            scale,
-            k_block_stride,
-            k_token_stride,
-            v_block_stride,
-            v_token_stride,
-            HEAD_DIM,
-            PADDED_DIM,
-            BLOCK_SIZE,
-            False,
-            UPCAST,
-        )
+            q, best, total, acc, keys, values, ids, tile, last_visible, length, scale, kv_block_stride,
+            kv_token_stride, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, False, UPCAST,
+        )  # fmt: skip
+        ids = next_ids
     for tile in range(seen_by_all, seen_by_any):
+        next_ids = _block_ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
         best, total, acc = _attend_tile(
-            q,
-            best,
-            total,
-            acc,
-            keys,
-            values,
-            blocks,
-            tile * TILE + tl.arange(0, TILE),
-            last_visible,
-            length,
-            scale,
-            k_block_stride,
-            k_token_stride,
-            v_block_stride,
-            v_token_stride,
-            HEAD_DIM,
-            PADDED_DIM,
-            BLOCK_SIZE,
-            True,
-            UPCAST,
-        )
+            q, best, total, acc, keys, values, ids, tile, last_visible, length, scale, kv_block_stride,
+            kv_token_stride, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, True, UPCAST,
+        )  # fmt: skip
+        ids = next_ids
     o_at = out + (at * out_token_stride + heads * out_head_stride)[:, None] + dims[None, :]
     result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
     tl.store(o_at, result.to(out.dtype.element_ty), mask=kept)
@@ -425,6 +317,7 @@ class DecodeConfig(NamedTuple):
     programs: int
     num_warps: int
     num_stages: int
+    max_registers: int | None = None
 
 
 class PrefillConfig(NamedTuple):
@@ -432,11 +325,18 @@ class PrefillConfig(NamedTuple):
     tile: int
     num_warps: int
     num_stages: int
+    max_registers: int | None = None
 
 
 @cache
 def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@cache
+def _can_overlap(device: torch.device) -> bool:
+    """Programmatic dependent launch came with Hopper."""
+    return not INTERPRETED and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 def decode_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> DecodeConfig:
@@ -445,7 +345,9 @@ def decode_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> De
         return DecodeConfig(tile=16, programs=5, num_warps=4, num_stages=1)
     processors = _processors(device)
     if dtype is torch.float32:
-        return DecodeConfig(tile=32 if head_dim <= 128 else 16, programs=2 * processors, num_warps=4, num_stages=2)
+        return DecodeConfig(
+            tile=32 if head_dim <= 128 else 16, programs=2 * processors, num_warps=4, num_stages=2
+        )
     if head_dim == 256:
         return DecodeConfig(tile=32, programs=4 * processors, num_warps=4, num_stages=3)
     return DecodeConfig(tile=64, programs=4 * processors, num_warps=4, num_stages=3)
@@ -494,7 +396,8 @@ def paged_attention(
     CUDA graph can hold the call and be replayed after lengths, block table and caches have changed.
 
     Args:
-        query: [num_tokens, num_heads, head_dim], float16, bfloat16 or float32; head_dim 64, 80, 96, 128 or 256.
+        query: [num_tokens, num_heads, head_dim], float16, bfloat16 or float32; head_dim 64, 80, 96, 128
+            or 256.
         key_cache: [num_blocks, block_size, num_kv_heads, head_dim], like query; block_size 16, 32, 64, 128
             or 256. num_heads is a multiple of num_kv_heads (equal: MHA; one: MQA; between: GQA).
         value_cache: like key_cache.
@@ -522,8 +425,7 @@ def paged_attention(
     _check_arguments(
         query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes, max_seq_len
     )
-    num_tokens, num_heads, head_dim = query.shape
-    num_seqs = seq_lens.shape[0]
+    num_tokens, num_seqs = query.shape[0], seq_lens.shape[0]
     if out is None:
         out = torch.empty_like(query)
     check_tensor("out", out, list(query.shape), [query.dtype], query.device)
@@ -554,48 +456,20 @@ def _decode(out, query, key_cache, value_cache, block_table, seq_lens, scale, nu
         raise ValueError(f"workspace holds {workspace.numel()} floats, due are at least {sum(sizes)}")
     partials, stats, openers = workspace[: sum(sizes)].split(sizes)
     openers = openers.view(torch.int32)
+    overlap = _can_overlap(query.device)
     _decode_kernel[(config.programs,)](
-        out,
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        partials,
-        stats,
-        openers,
-        scale * LOG2_E,
-        num_decodes,
-        num_kv_heads,
-        block_table.stride(0),
-        *out.stride()[:2],
-        *query.stride()[:2],
-        *key_cache.stride()[:3],
-        *value_cache.stride()[:3],
-        GROUP=group,
-        HEAD_DIM=head_dim,
-        PADDED_DIM=padded_dim,
-        BLOCK_SIZE=block_size,
-        ROWS=max(16, triton.next_power_of_2(group)),
-        TILE=config.tile,
-        LANES=256,
-        UPCAST=upcast(query),
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
-    )
+        out, query, key_cache, value_cache, block_table, seq_lens, partials, stats, openers, scale * LOG2_E,
+        num_decodes, num_kv_heads, block_table.stride(0), *out.stride()[:2], *query.stride()[:2],
+        *key_cache.stride()[:3], GROUP=group, HEAD_DIM=head_dim, PADDED_DIM=padded_dim,
+        BLOCK_SIZE=block_size, ROWS=max(16, triton.next_power_of_2(group)), TILE=config.tile, LANES=LANES,
+        UPCAST=upcast(query), OVERLAP=overlap, num_warps=config.num_warps, num_stages=config.num_stages,
+        maxnreg=config.max_registers,
+    )  # fmt: skip
     _combine_kernel[(config.programs, group)](
-        out,
-        partials,
-        stats,
-        openers,
-        num_kv_heads,
-        *out.stride()[:2],
-        GROUP=group,
-        HEAD_DIM=head_dim,
-        PADDED_DIM=padded_dim,
-        PIECES=16,
-        num_warps=4,
-    )
+        out, partials, stats, openers, num_kv_heads, *out.stride()[:2], GROUP=group, HEAD_DIM=head_dim,
+        PADDED_DIM=padded_dim, PIECES=16, OVERLAP=overlap, num_warps=4,
+        **({"launch_pdl": True} if overlap else {}),
+    )  # fmt: skip
 
 
 def _prefill(out, query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes):
@@ -607,39 +481,20 @@ def _prefill(out, query, key_cache, value_cache, block_table, seq_lens, query_st
     rows = max(config.rows, triton.next_power_of_2(group))
     blocks = (num_tokens - num_decodes) // (rows // group) + num_seqs - num_decodes + 1
     _prefill_kernel[(num_kv_heads, blocks)](
-        out,
-        query,
-        key_cache,
-        value_cache,
-        block_table,
-        seq_lens,
-        query_start_loc,
-        scale * LOG2_E,
-        num_seqs,
-        num_tokens,
-        num_decodes,
-        block_table.stride(0),
-        *out.stride()[:2],
-        *query.stride()[:2],
-        *key_cache.stride()[:3],
-        *value_cache.stride()[:3],
-        GROUP=group,
-        HEAD_DIM=head_dim,
-        PADDED_DIM=triton.next_power_of_2(head_dim),
-        BLOCK_SIZE=block_size,
-        ROWS=rows,
-        TILE=config.tile,
-        UPCAST=upcast(query),
-        num_warps=config.num_warps,
-        num_stages=config.num_stages,
-    )
+        out, query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale * LOG2_E,
+        num_seqs, num_tokens, num_decodes, block_table.stride(0), *out.stride()[:2], *query.stride()[:2],
+        *key_cache.stride()[:3], GROUP=group, HEAD_DIM=head_dim,
+        PADDED_DIM=triton.next_power_of_2(head_dim), BLOCK_SIZE=block_size, ROWS=rows, TILE=config.tile,
+        UPCAST=upcast(query), num_warps=config.num_warps, num_stages=config.num_stages,
+        maxnreg=config.max_registers,
+    )  # fmt: skip
 
 
 def _check_arguments(
-    query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes, max_seq_len
-):
-    check_tensor("query", query, ["num_tokens", "num_heads", "head_dim"], FLOATS, query.device)
-    device = query.device
+    query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes, max_seq_len,
+):  # fmt: skip
+    device = getattr(query, "device", None)
+    check_tensor("query", query, ["num_tokens", "num_heads", "head_dim"], FLOATS, device)
     check_caches(key_cache, value_cache, device)
     num_tokens, num_heads, head_dim = query.shape
     num_kv_heads = key_cache.shape[2]
@@ -661,7 +516,9 @@ def _check_arguments(
         raise ValueError(f"num_decodes is {num_decodes}, due is 0 to {min(num_seqs, num_tokens)}")
     room = block_table.shape[1] * key_cache.shape[1]
     if max_seq_len is not None and max_seq_len > room:
-        raise ValueError(f"max_seq_len is {max_seq_len}, due is at most {room}, what block_table has room for")
+        raise ValueError(
+            f"max_seq_len is {max_seq_len}, due is at most {room}, what block_table has room for"
+        )
 
 
 def _check_contents(key_cache, block_table, seq_lens, query_start_loc, num_tokens, num_decodes):
@@ -671,9 +528,13 @@ def _check_contents(key_cache, block_table, seq_lens, query_start_loc, num_token
     room = block_table.shape[1] * block_size
     due = list(range(num_decodes + 1))
     if starts[: num_decodes + 1] != due:
-        raise ValueError(f"query_start_loc begins {starts[: num_decodes + 1]}, due is one token a decode: {due}")
-    if starts[0] != 0 or starts[-1] > num_tokens or any(a > b for a, b in zip(starts, starts[1:], strict=False)):
-        raise ValueError(f"query_start_loc is {starts}, due is 0 up to at most {num_tokens}, never decreasing")
+        raise ValueError(
+            f"query_start_loc begins {starts[: num_decodes + 1]}, due is one token a decode: {due}"
+        )
+    if starts[0] != 0 or starts[-1] > num_tokens or any(a > b for a, b in pairwise(starts)):
+        raise ValueError(
+            f"query_start_loc is {starts}, due is 0 up to at most {num_tokens}, never decreasing"
+        )
     for seq, length in enumerate(lengths):
         new = starts[seq + 1] - starts[seq]
         if length and not new <= length <= room:

@@ -1,7 +1,7 @@
-"""What each kernel computes, in plain PyTorch: one sequence at a time, nothing fused, nothing paged twice.
+"""What each kernel computes, in plain PyTorch: one sequence at a time, nothing fused.
 
-The signatures are the kernels'. Sums run in float64 where the inputs are float64, else in float32, and results
-are rounded to the input's dtype. Nothing here looks at an argument twice: the kernels check, these explain.
+The signatures are the kernels'. Sums run in float64 where the inputs are float64, else in float32, and
+results are rounded to the input's dtype. Nothing here checks an argument: the kernels check, these explain.
 """
 
 import torch

@@ -52,10 +52,14 @@ def check_tensor(
 
 
 def check_caches(key_cache: torch.Tensor, value_cache: torch.Tensor, device: torch.device) -> None:
-    """Raise ValueError unless both caches are paged alike: [num_blocks, block_size, num_kv_heads, head_dim]."""
+    """Raise ValueError unless both are paged alike: [num_blocks, block_size, num_kv_heads, head_dim]."""
     due = ["num_blocks", "block_size", "num_kv_heads", "head_dim"]
     check_tensor("key_cache", key_cache, due, FLOATS, device)
     check_tensor("value_cache", value_cache, list(key_cache.shape), [key_cache.dtype], device)
+    if value_cache.stride() != key_cache.stride():
+        raise ValueError(
+            f"value_cache has strides {value_cache.stride()}, due are key_cache's {key_cache.stride()}"
+        )
     block_size = key_cache.shape[1]
     if block_size not in (16, 32, 64, 128, 256):
         raise ValueError(f"key_cache has block size {block_size}, due is 16, 32, 64, 128 or 256")

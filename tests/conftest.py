@@ -1,0 +1,30 @@
+"""Where the kernels run: Triton's interpreter on a machine without a GPU, compiled on one with."""
+
+import os
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    # Triton reads this when a kernel is decorated, so it comes before any test imports one.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+KERNEL_TIER = "interpreter" if os.environ.get("TRITON_INTERPRET") == "1" else "gpu"
+
+
+def pytest_report_header() -> str:
+    where = torch.cuda.get_device_name() if KERNEL_TIER == "gpu" else "Triton's interpreter, no GPU"
+    return f"kernels: tier {KERNEL_TIER} ({where})"
+
+
+@pytest.fixture(params=["interpreter", pytest.param("gpu", marks=pytest.mark.gpu)])
+def tier(request: pytest.FixtureRequest) -> str:
+    """The tier a test ran in stands in its id; the other one is skipped and says so."""
+    if request.param != KERNEL_TIER:
+        pytest.skip(f"not checked here: tier {request.param}; this machine runs tier {KERNEL_TIER}")
+    return request.param
+
+
+@pytest.fixture
+def device(tier: str) -> str:
+    return "cuda" if tier == "gpu" else "cpu"
