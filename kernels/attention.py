@@ -12,15 +12,14 @@ depends on the GPU alone: a CUDA graph serves every length.
 of keys that all rows see come first, without a causal mask; those on the diagonal come last
 (FlashAttention-2, Dao 2023).
 
-Both call ``_attend_tile``: online softmax (Milakov and Gimelshein 2018) over one tile of keys and
-values, fetched through the block table (PagedAttention, Kwon et al. 2023). Scores are scaled by log2(e) as well, since
-the hardware has exp2 and no exp.
+Both call ``_attend_tile``: online softmax (Milakov and Gimelshein 2018) over one tile of keys and values that
+is fetched through the block table (PagedAttention, Kwon et al. 2023). Scores are scaled by log2(e) as well,
+since the hardware has exp2 and no exp.
 """
 
 import math
 import os
 from functools import cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -28,9 +27,15 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from kernels.validate import FLOATS, INTERPRETED, check_caches, check_machine, check_tensor, upcast
+from kernels.validate import (
+    INTERPRETED,
+    check_attention,
+    check_attention_contents,
+    check_machine,
+    check_tensor,
+    upcast,
+)
 
-HEAD_DIMS = (64, 80, 96, 128, 256)
 LOG2_E = math.log2(math.e)
 LANES = 256  # sequences that a decode program looks at together when it finds its share
 
@@ -85,10 +90,10 @@ def _attend_tile(
 
 @triton.jit
 def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexpr, LANES: tl.constexpr):
-    """This program's even share [first, last) of all tiles; where it starts.
+    """This program's share [first, last) of all tiles, even to within one tile, and where it starts.
 
-    Tiles are numbered by sequence, then K/V head, then position. Returns first, last, the number of all tiles
-    and of programs that share them, the sequence that ``first`` lies in, and how many tiles of one K/V head
+    Tiles are numbered by sequence, then K/V head, then position. Returns first and last; the tiles of a share
+    and how many programs have one more; the sequence that ``first`` lies in; how many tiles of one K/V head
     lie before that sequence.
     """
     lanes = tl.arange(0, LANES)
@@ -97,13 +102,15 @@ def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexp
     for start in range(LANES, num_seqs, LANES):
         more = tl.load(seq_lens + start + lanes, mask=start + lanes < num_seqs, other=0)
         per_head += tl.sum(tl.cdiv(more, TILE))
-    everything = per_head.to(tl.int64) * num_kv_heads
+    everything = per_head * num_kv_heads
     # Nobody between two sharers comes away with nothing: the combine counts on it.
     sharers = tl.maximum(tl.minimum(everything, programs), 1)
-    first = tl.minimum(program, sharers) * everything // sharers
-    last = tl.minimum(program + 1, sharers) * everything // sharers
+    share = everything // sharers
+    longer = everything % sharers
+    first = tl.minimum(program * share + tl.minimum(program, longer), everything)
+    last = tl.minimum(first + share + (program < longer).to(tl.int32), everything)
 
-    target = (first // num_kv_heads).to(tl.int32)
+    target = first // num_kv_heads
     ends = tl.cumsum(tiles)
     seq = tl.sum((ends <= target).to(tl.int32))
     before = tl.max(tl.where(ends <= target, ends, 0))
@@ -114,7 +121,14 @@ def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexp
         seq += tl.sum((ends <= target).to(tl.int32))
         before = tl.maximum(before, tl.max(tl.where(ends <= target, ends, 0)))
         counted = tl.max(ends)
-    return first, last, everything, sharers, seq, before
+    return first, last, share, longer, seq, before
+
+
+@triton.jit
+def _owner(tile, share, longer):
+    """The program whose share holds this tile: the first ``longer`` shares have one tile more."""
+    border = longer * (share + 1)
+    return tl.where(tile < border, tile // (share + 1), longer + (tile - border) // tl.maximum(share, 1))
 
 
 @triton.jit(do_not_specialize=["num_seqs", "table_stride"])
@@ -127,27 +141,27 @@ def _decode_kernel(
 ):  # fmt: skip
     if OVERLAP:
         gdc_launch_dependents()
-    program = tl.program_id(0).to(tl.int64)
+    program = tl.program_id(0)
     programs = tl.num_programs(0)
-    first, last, everything, sharers, seq, before = _plan(
+    first, last, share, longer, seq, before = _plan(
         seq_lens, num_seqs, num_kv_heads, program, programs, TILE, LANES
     )
     rows = tl.arange(0, ROWS)
     dims = tl.arange(0, PADDED_DIM)
     kept = (rows < GROUP)[:, None] & (dims < HEAD_DIM)[None, :]
 
-    opened = tl.full([], -1, tl.int64)
-    opened_until = tl.full([], -1, tl.int64)
+    opened = -1
+    opened_until = -1
     flat = first
     while flat < last:
         length = tl.load(seq_lens + seq)
         tiles = tl.cdiv(length, TILE)
-        local = flat - before.to(tl.int64) * num_kv_heads
+        local = flat - before * num_kv_heads
         head = local // tl.maximum(tiles, 1)
-        begin = (local - head * tiles).to(tl.int32)
-        end = tl.minimum(tiles, begin + (last - flat)).to(tl.int32)
+        begin = local - head * tiles
+        end = tl.minimum(tiles, begin + last - flat)
 
-        heads = head * GROUP + rows
+        heads = (head * GROUP + rows).to(tl.int64)
         q_at = query + seq.to(tl.int64) * q_token_stride + heads[:, None] * q_head_stride + dims[None, :]
         q = tl.load(q_at, mask=kept, other=0.0)
         if UPCAST:
@@ -156,8 +170,8 @@ def _decode_kernel(
         total = tl.zeros([ROWS], tl.float32)
         acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
         last_visible = tl.zeros([ROWS], tl.int32) + length - 1
-        keys = key_cache + head * kv_head_stride
-        values = value_cache + head * kv_head_stride
+        keys = key_cache + head.to(tl.int64) * kv_head_stride
+        values = value_cache + head.to(tl.int64) * kv_head_stride
         blocks = block_table + seq.to(tl.int64) * table_stride
         # Ids one tile ahead: a load that waits for a load would hold up the pipeline.
         ids = _block_ids(blocks, begin, length, BLOCK_SIZE, TILE)
@@ -175,11 +189,11 @@ def _decode_kernel(
             tl.store(o_at + dims[None, :], result.to(out.dtype.element_ty), mask=kept)
         else:
             # At most two cut rows a program: the one it found open, and the one it leaves open.
-            slot = 2 * program
+            slot = program.to(tl.int64) * 2
             if begin == 0:
                 slot += 1
-                opened = seq.to(tl.int64) * num_kv_heads + head
-                opened_until = ((flat + tiles) * sharers - 1) // everything
+                opened = seq * num_kv_heads + head
+                opened_until = _owner(flat + tiles - 1, share, longer)
             p_at = partials + (slot * GROUP + rows)[:, None] * PADDED_DIM + dims[None, :]
             tl.store(p_at, acc, mask=(rows < GROUP)[:, None])
             tl.store(stats + (slot * GROUP + rows) * 2, best, mask=rows < GROUP)
@@ -188,14 +202,15 @@ def _decode_kernel(
         if head * tiles + end == num_kv_heads * tiles:
             seq += 1
             before += tiles
-    tl.store(openers + 2 * program, opened.to(tl.int32))
-    tl.store(openers + 2 * program + 1, opened_until.to(tl.int32))
+    tl.store(openers + 2 * program, opened)
+    tl.store(openers + 2 * program + 1, opened_until)
 
     # Nobody has a tile of an empty sequence, so its zeros are dealt out separately.
-    for empty in range(program, num_seqs, programs):
+    for empty in range(program.to(tl.int64), num_seqs, programs):
         if tl.load(seq_lens + empty) <= 0:
             for head in range(num_kv_heads):
-                at = out + empty * out_token_stride + (head * GROUP + rows)[:, None] * out_head_stride
+                heads = (head * GROUP + rows).to(tl.int64)
+                at = out + empty * out_token_stride + heads[:, None] * out_head_stride
                 tl.store(at + dims[None, :], tl.zeros([ROWS, PADDED_DIM], out.dtype.element_ty), mask=kept)
 
 
@@ -422,7 +437,7 @@ def paged_attention(
         RuntimeError: there is no GPU and TRITON_INTERPRET=1 is not set.
     """
     check_machine()
-    _check_arguments(
+    check_attention(
         query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes, max_seq_len
     )
     num_tokens, num_seqs = query.shape[0], seq_lens.shape[0]
@@ -432,7 +447,7 @@ def paged_attention(
     if num_decodes is None:
         num_decodes = num_seqs if max_query_len == 1 and num_tokens == num_seqs else 0
     if os.environ.get("KERNELS_DEBUG") == "1":
-        _check_contents(key_cache, block_table, seq_lens, query_start_loc, num_tokens, num_decodes)
+        check_attention_contents(key_cache, block_table, seq_lens, query_start_loc, num_tokens, num_decodes)
     shared = (query, key_cache, value_cache, block_table, seq_lens)
     if num_decodes:
         _decode(out, *shared, scale, num_decodes, workspace)
@@ -488,57 +503,3 @@ def _prefill(out, query, key_cache, value_cache, block_table, seq_lens, query_st
         UPCAST=upcast(query), num_warps=config.num_warps, num_stages=config.num_stages,
         maxnreg=config.max_registers,
     )  # fmt: skip
-
-
-def _check_arguments(
-    query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes, max_seq_len,
-):  # fmt: skip
-    device = getattr(query, "device", None)
-    check_tensor("query", query, ["num_tokens", "num_heads", "head_dim"], FLOATS, device)
-    check_caches(key_cache, value_cache, device)
-    num_tokens, num_heads, head_dim = query.shape
-    num_kv_heads = key_cache.shape[2]
-    if head_dim not in HEAD_DIMS:
-        raise ValueError(f"query has head_dim {head_dim}, due is one of {', '.join(map(str, HEAD_DIMS))}")
-    if key_cache.shape[3] != head_dim:
-        raise ValueError(f"key_cache has head_dim {key_cache.shape[3]}, due is query's {head_dim}")
-    if key_cache.dtype != query.dtype:
-        raise ValueError(f"key_cache is {key_cache.dtype}, due is query's {query.dtype}")
-    if num_kv_heads == 0 or num_heads % num_kv_heads:
-        raise ValueError(f"query has {num_heads} heads, due is a multiple of key_cache's {num_kv_heads}")
-    check_tensor("seq_lens", seq_lens, ["num_seqs"], [torch.int32], device)
-    num_seqs = seq_lens.shape[0]
-    check_tensor("block_table", block_table, [num_seqs, "max_blocks"], [torch.int32], device)
-    check_tensor("query_start_loc", query_start_loc, [num_seqs + 1], [torch.int32], device)
-    if not scale > 0:
-        raise ValueError(f"scale is {scale}, due is a positive number")
-    if num_decodes is not None and not 0 <= num_decodes <= min(num_seqs, num_tokens):
-        raise ValueError(f"num_decodes is {num_decodes}, due is 0 to {min(num_seqs, num_tokens)}")
-    room = block_table.shape[1] * key_cache.shape[1]
-    if max_seq_len is not None and max_seq_len > room:
-        raise ValueError(
-            f"max_seq_len is {max_seq_len}, due is at most {room}, what block_table has room for"
-        )
-
-
-def _check_contents(key_cache, block_table, seq_lens, query_start_loc, num_tokens, num_decodes):
-    """What costs a copy to the host: lengths, starts and block ids in range."""
-    num_blocks, block_size = key_cache.shape[:2]
-    lengths, starts = seq_lens.tolist(), query_start_loc.tolist()
-    room = block_table.shape[1] * block_size
-    due = list(range(num_decodes + 1))
-    if starts[: num_decodes + 1] != due:
-        raise ValueError(
-            f"query_start_loc begins {starts[: num_decodes + 1]}, due is one token a decode: {due}"
-        )
-    if starts[0] != 0 or starts[-1] > num_tokens or any(a > b for a, b in pairwise(starts)):
-        raise ValueError(
-            f"query_start_loc is {starts}, due is 0 up to at most {num_tokens}, never decreasing"
-        )
-    for seq, length in enumerate(lengths):
-        new = starts[seq + 1] - starts[seq]
-        if length and not new <= length <= room:
-            raise ValueError(f"seq_lens[{seq}] is {length}, due is 0 or {new} to {room}")
-        for at, block in enumerate(block_table[seq, : -(-length // block_size)].tolist()):
-            if not 0 <= block < num_blocks:
-                raise ValueError(f"block_table[{seq}, {at}] is {block}, due is 0 to {num_blocks - 1}")

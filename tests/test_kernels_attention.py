@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from kernel_batches import assert_close, error, make_batch, truth
 
 from kernels import attention
-from kernels.attention import HEAD_DIMS, decode_config, make_workspace, paged_attention, prefill_config
+from kernels.attention import decode_config, make_workspace, paged_attention, prefill_config
+from kernels.validate import HEAD_DIMS
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16]
 
