@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from kernels import attention
+from kernels import attention, bench
 from kernels.attention import DecodeConfig, PrefillConfig
 from kernels.bench import DECODE_ROWS, NUM_HEADS, PREFILL_ROWS, Batch, decode_batch, time_in_turn
 
@@ -19,7 +19,8 @@ from kernels.bench import DECODE_ROWS, NUM_HEADS, PREFILL_ROWS, Batch, decode_ba
 DECODE_KERNELS = (
     (64, 4, 3, None), (64, 4, 4, None), (64, 4, 3, 128), (64, 4, 2, None), (64, 4, 2, 128), (128, 4, 2, None),
     (128, 4, 3, None), (128, 8, 3, None), (128, 8, 2, None), (32, 2, 3, None), (32, 2, 4, None),
-    (32, 4, 4, None), (32, 4, 4, 128), (64, 2, 3, None), (64, 8, 4, None),
+    (32, 4, 4, None), (32, 4, 4, 128), (64, 2, 3, None), (64, 8, 4, None), (128, 4, 2, 128), (32, 4, 2, 128),
+    (32, 4, 2, None), (16, 4, 3, 128),
 )  # fmt: skip
 DECODE_PROGRAMS = (1, 2, 3, 4, 6, 8)
 # (rows, tile, num_warps, num_stages, max_registers)
@@ -27,7 +28,8 @@ PREFILL_KERNELS = (
     (128, 64, 8, 2, None), (128, 64, 8, 3, None), (128, 64, 8, 4, None), (128, 64, 8, 2, 128),
     (128, 64, 8, 3, 128), (128, 128, 8, 2, None), (64, 64, 4, 2, None), (64, 64, 4, 3, None),
     (64, 32, 4, 3, None), (64, 32, 4, 4, None), (64, 128, 4, 2, None), (128, 32, 8, 3, 128),
-    (128, 32, 8, 4, None), (128, 32, 4, 3, None),
+    (128, 32, 8, 4, None), (128, 32, 4, 3, None), (128, 128, 8, 3, None), (128, 128, 8, 2, 128),
+    (128, 64, 4, 2, None), (64, 32, 4, 2, None), (128, 32, 8, 2, None), (64, 64, 8, 2, 128),
 )  # fmt: skip
 
 
@@ -38,8 +40,8 @@ def use(decode: DecodeConfig | None = None, prefill: PrefillConfig | None = None
         attention.prefill_config = lambda *_: prefill
 
 
-def compile_one(job: tuple[str, tuple]) -> str:
-    kind, knobs = job
+def compile_one(job: tuple[str, tuple, int]) -> str:
+    kind, knobs, bench.HEAD_DIM = job
     try:
         for kv_heads in (8, 32):
             if kind == "decode":
@@ -57,11 +59,14 @@ def compile_one(job: tuple[str, tuple]) -> str:
     return ""
 
 
-def tune(seconds: float) -> dict:
+def tune(head_dim: int, rows: int) -> dict:
+    bench.HEAD_DIM = head_dim
     began = time.perf_counter()
     jobs = [("decode", knobs) for knobs in DECODE_KERNELS] + [("prefill", knobs) for knobs in PREFILL_KERNELS]
     with multiprocessing.get_context("spawn").Pool(10) as pool:
-        failures = dict(zip(jobs, pool.map(compile_one, jobs, chunksize=1), strict=True))
+        failures = dict(
+            zip(jobs, pool.map(compile_one, [(*job, head_dim) for job in jobs], chunksize=1), strict=True)
+        )
     print(
         f"compiled in {time.perf_counter() - began:.0f} s",
         {k: v for k, v in failures.items() if v},
@@ -74,7 +79,7 @@ def tune(seconds: float) -> dict:
     }
     result |= {"decode": {}, "prefill": {}}
     good = [knobs for kind, knobs in jobs if kind == "prefill" and not failures[kind, knobs]]
-    for name, seqs, kv_heads in PREFILL_ROWS[:-1]:
+    for name, seqs, kv_heads in PREFILL_ROWS[: min(rows, 6)]:
         batch = Batch(seqs, NUM_HEADS, kv_heads, "cuda")
         times = {}
         for knobs in good:
@@ -83,7 +88,7 @@ def tune(seconds: float) -> dict:
         result["prefill"][name] = times
         show(name, times, 4)
     good = [knobs for kind, knobs in jobs if kind == "decode" and not failures[kind, knobs]]
-    for row in DECODE_ROWS:
+    for row in DECODE_ROWS[:rows]:
         batch = decode_batch(*row, "cuda")
         times = {}
         for (tile, warps, stages, registers), programs in itertools.product(good, DECODE_PROGRAMS):
@@ -92,9 +97,6 @@ def tune(seconds: float) -> dict:
             times[str(knobs)] = time_in_turn({"ours": batch.ours()}, rounds=6)["ours"]
         result["decode"][str(row)] = times
         show(str(row), times, 5)
-        if time.perf_counter() - began > seconds:
-            print("out of time", flush=True)
-            break
     for kind in ("prefill", "decode"):
         tables = list(result[kind].values())
         loss = {k: [t[k] / min(t.values()) for t in tables] for k in tables[0]}
@@ -114,8 +116,9 @@ def show(name: str, times: dict[str, float], count: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", required=True)
-    parser.add_argument("--seconds", type=float, default=400)
+    parser.add_argument("--head-dim", type=int, default=128)
+    parser.add_argument("--rows", type=int, default=9, help="only the first so many rows of the benchmark")
     arguments = parser.parse_args()
-    outcome = tune(arguments.seconds)
+    outcome = tune(arguments.head_dim, arguments.rows)
     with open(arguments.out, "w") as file:
         json.dump(outcome, file, indent=1)

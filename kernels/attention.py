@@ -19,7 +19,7 @@ since the hardware has exp2 and no exp.
 
 import math
 import os
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -219,15 +219,18 @@ def _combine_kernel(
     out, partials, stats, openers, num_kv_heads, out_token_stride, out_head_stride, GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, PIECES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Merge the pieces of the row that decode program ``program`` left open, for one head of its group."""
+    """Merge the pieces of the row that decode program ``program`` left open, for one head of its group.
+
+    One warp: each lane keeps its dimensions of all pieces, so nothing is exchanged but the stats.
+    """
     program = tl.program_id(0)
     member = tl.program_id(1)
     if OVERLAP:
         # Launched before the decode kernel has ended (programmatic dependent launch): wait for its stores.
         gdc_wait()
     row = tl.load(openers + 2 * program)
+    until = tl.load(openers + 2 * program + 1)
     if row >= 0:
-        until = tl.load(openers + 2 * program + 1)
         dims = tl.arange(0, PADDED_DIM)
         best = tl.full([], float("-inf"), tl.float32)
         total = tl.zeros([], tl.float32)
@@ -236,7 +239,7 @@ def _combine_kernel(
             pieces = start + tl.arange(0, PIECES)
             held = pieces <= until
             # The opener's own piece is in its second slot, everyone else's in the first.
-            slots = (2 * pieces + (pieces == program).to(tl.int32)).to(tl.int64) * GROUP + member
+            slots = (2 * pieces + (pieces == program).to(tl.int32)) * GROUP + member
             bests = tl.load(stats + slots * 2, mask=held, other=float("-inf"))
             totals = tl.load(stats + slots * 2 + 1, mask=held, other=0.0)
             p_at = partials + slots[:, None] * PADDED_DIM + dims[None, :]
@@ -349,23 +352,30 @@ def _processors(device: torch.device) -> int:
 
 
 @cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+@cache
 def _can_overlap(device: torch.device) -> bool:
     """Programmatic dependent launch came with Hopper."""
     return not INTERPRETED and torch.cuda.get_device_capability(device)[0] >= 9
+
+
+# The settings below were measured on an H200 (benchmarks/tune_attention.py), 16-bit types at head_dim 128.
+# More programs a processor hide each other's waits; registers are capped so that they fit.
 
 
 def decode_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> DecodeConfig:
     """Tile of keys, number of programs, warps and pipeline stages of the decode kernel."""
     if device.type == "cpu":
         return DecodeConfig(tile=16, programs=5, num_warps=4, num_stages=1)
-    processors = _processors(device)
+    programs = 4 * _processors(device)
     if dtype is torch.float32:
-        return DecodeConfig(
-            tile=32 if head_dim <= 128 else 16, programs=2 * processors, num_warps=4, num_stages=2
-        )
+        return DecodeConfig(32 if head_dim <= 128 else 16, programs // 2, num_warps=4, num_stages=2)
     if head_dim == 256:
-        return DecodeConfig(tile=32, programs=4 * processors, num_warps=4, num_stages=3)
-    return DecodeConfig(tile=64, programs=4 * processors, num_warps=4, num_stages=3)
+        return DecodeConfig(32, programs, num_warps=4, num_stages=2, max_registers=128)
+    return DecodeConfig(64, programs, num_warps=4, num_stages=2, max_registers=128)
 
 
 def prefill_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> PrefillConfig:
@@ -373,10 +383,10 @@ def prefill_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> P
     if device.type == "cpu":
         return PrefillConfig(rows=16, tile=16, num_warps=4, num_stages=1)
     if dtype is torch.float32:
-        return PrefillConfig(rows=32, tile=32 if head_dim <= 128 else 16, num_warps=4, num_stages=2)
+        return PrefillConfig(32, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=2)
     if head_dim == 256:
-        return PrefillConfig(rows=128, tile=64, num_warps=8, num_stages=2)
-    return PrefillConfig(rows=128, tile=64, num_warps=8, num_stages=3)
+        return PrefillConfig(128, 64, num_warps=8, num_stages=2)
+    return PrefillConfig(128, 64, num_warps=8, num_stages=2, max_registers=128)
 
 
 def make_workspace(
@@ -448,11 +458,22 @@ def paged_attention(
         num_decodes = num_seqs if max_query_len == 1 and num_tokens == num_seqs else 0
     if os.environ.get("KERNELS_DEBUG") == "1":
         check_attention_contents(key_cache, block_table, seq_lens, query_start_loc, num_tokens, num_decodes)
-    shared = (query, key_cache, value_cache, block_table, seq_lens)
-    if num_decodes:
-        _decode(out, *shared, scale, num_decodes, workspace)
+    caches = (query, key_cache, value_cache, block_table, seq_lens)
+    decode = partial(_decode, out, *caches, scale, num_decodes, workspace)
+    prefill = partial(_prefill, out, *caches, query_start_loc, scale, num_decodes)
+    if 0 < num_decodes < num_tokens and query.is_cuda:
+        # One waits for memory, the other for the tensor cores: side by side they take less than in turn.
+        main, side = torch.cuda.current_stream(query.device), _side_stream(query.device)
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            prefill()
+        decode()
+        main.wait_stream(side)
+        return out
     if num_tokens > num_decodes:
-        _prefill(out, *shared, query_start_loc, scale, num_decodes)
+        prefill()
+    if num_decodes:
+        decode()
     return out
 
 
@@ -482,7 +503,7 @@ def _decode(out, query, key_cache, value_cache, block_table, seq_lens, scale, nu
     )  # fmt: skip
     _combine_kernel[(config.programs, group)](
         out, partials, stats, openers, num_kv_heads, *out.stride()[:2], GROUP=group, HEAD_DIM=head_dim,
-        PADDED_DIM=padded_dim, PIECES=16, OVERLAP=overlap, num_warps=4,
+        PADDED_DIM=padded_dim, PIECES=4096 // padded_dim, OVERLAP=overlap, num_warps=1,
         **({"launch_pdl": True} if overlap else {}),
     )  # fmt: skip
 
