@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from kernels import ladder
 from kernels.attention import make_workspace, paged_attention
 from kernels.validate import INTERPRETED
 
@@ -256,6 +257,45 @@ def _measure(name: str, batch: Batch, decode: bool, copy_gb_s: float) -> dict[st
     return row
 
 
+def bench_ladder(copy_gb_s: float) -> list[dict[str, Any]]:
+    """Time each rung of ``kernels.ladder`` and the kernel itself: one head, a full batch, a long one."""
+    one = Batch([(1, 2048)], 1, 1, "cuda")
+    many, long = (decode_batch(*row, "cuda") for row in (DECODE_ROWS[2], DECODE_ROWS[6]))
+    query, (keys, values), blocks = one.query[0, 0], one.caches[0], one.block_table[0]
+    flat = [cache[blocks.long()].flatten(0, 2) for cache in (keys, values)]
+    options = {"scale": one.scale}
+    took = time.perf_counter()
+    ladder.loop(query, *flat, **options)
+    torch.cuda.synchronize()
+    took = time.perf_counter() - took
+    rows: list[dict[str, Any]] = [
+        {"rung": "loop", "batch": "1 x 2048, 1/1", "us": took * 1e6, "kv": one.kv_bytes}
+    ]
+    small = {
+        "tiled": [functools.partial(ladder.tiled, query, *flat, **options)],
+        "paged": [
+            functools.partial(ladder.ragged, one.query, keys, values, blocks[None], one.seq_lens, **options)
+        ],
+    }
+    for name, micros in time_in_turn(small).items():
+        rows.append({"rung": name, "batch": "1 x 2048, 1/1", "us": micros, "kv": one.kv_bytes})
+    for name, batch in (("64 x 2048, 32/8", many), ("1 x 32768, 32/8", long)):
+        calls: dict[str, list[Call]] = {}
+        for rung in (ladder.ragged, ladder.grouped):
+            calls[rung.__name__] = [
+                functools.partial(
+                    rung, batch.query, *caches, batch.block_table, batch.seq_lens, scale=batch.scale
+                )
+                for caches in batch.caches
+            ]
+        for each, micros in time_in_turn({**calls, "paged_attention": batch.ours()}).items():
+            rows.append({"rung": each, "batch": name, "us": micros, "kv": batch.kv_bytes})
+    for row in rows:
+        row["gb_s"] = row.pop("kv") / row["us"] / 1e3
+        row["share_of_copy"] = row["gb_s"] / copy_gb_s
+    return rows
+
+
 def _machine() -> dict[str, Any]:
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     for package in ("triton", "vllm"):
@@ -292,14 +332,15 @@ def _bench_interpreter() -> dict[str, Any]:
     return {"tier": "interpreter", "note": note, "interpreter": rows}
 
 
-def bench_attention(decode: bool = True, prefill: bool = True) -> dict[str, Any]:
+def bench_attention(decode: bool = True, prefill: bool = True, rungs: bool = True) -> dict[str, Any]:
     """Time decode and prefill rows beside the peers that are here; see the module's docstring.
 
     Returns:
         machine, versions, date, commit, command and tier. Tier "gpu" adds copy_gb_s and the lists decode and
         prefill: per row microseconds of each contender, GB/s of K/V and share of the copy bandwidth or
         TFLOP/s, and how fast this kernel is as a share of FlashAttention 3 and of vLLM's better Triton mode
-        (above 1 is faster). Tier "interpreter" (no GPU) has a note and two tiny rows.
+        (above 1 is faster); and the list ladder, the rungs that lead to the kernel. Tier
+        "interpreter" (no GPU) has a note and two tiny rows.
     """
     if INTERPRETED or not torch.cuda.is_available():
         return {**_bench_interpreter(), **_machine()}
@@ -314,6 +355,8 @@ def bench_attention(decode: bool = True, prefill: bool = True) -> dict[str, Any]
     for name, seqs, num_kv_heads in PREFILL_ROWS if prefill else ():
         rows = Batch(seqs, NUM_HEADS, num_kv_heads, "cuda")
         result["prefill"].append(_measure(name, rows, False, copy_gb_s))
+    if rungs:
+        result["ladder"] = bench_ladder(copy_gb_s)
     return result
 
 
@@ -338,6 +381,9 @@ def report(result: dict[str, Any]) -> str:
             cells.append(f"{row['speed_of_vllm_triton']:.2f} of vLLM's Triton")
             cells.append(f"difference {row['difference_to_flash_attention_3']:.1e}")
         lines.append(f"{row['row']}: " + " | ".join(cells))
+    for row in result.get("ladder", []):
+        speed = f"{row['gb_s']:,.1f} GB/s {row['share_of_copy']:.1%}"
+        lines.append(f"ladder, {row['batch']}: {row['rung']} {row['us']:,.1f} us {speed}")
     return "\n".join(lines)
 
 
