@@ -74,7 +74,7 @@ def tune(head_dim: int, rows: int) -> dict:
     )
     processors = torch.cuda.get_device_properties(0).multi_processor_count
     result: dict = {
-        "machine": torch.cuda.get_device_name(),
+        **bench.machine(),
         "failures": {str(k): v for k, v in failures.items()},
     }
     result |= {"decode": {}, "prefill": {}}

@@ -362,7 +362,7 @@ def _can_overlap(device: torch.device) -> bool:
     return not INTERPRETED and torch.cuda.get_device_capability(device)[0] >= 9
 
 
-# The settings below were measured on an H200 (benchmarks/tune_attention.py), 16-bit types at head_dim 128.
+# The settings below were measured on an H200 (benchmarks/tune_attention.py) for 16-bit types.
 # More programs a processor hide each other's waits; registers are capped so that they fit.
 
 
@@ -373,6 +373,8 @@ def decode_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> De
     programs = 4 * _processors(device)
     if dtype is torch.float32:
         return DecodeConfig(32 if head_dim <= 128 else 16, programs // 2, num_warps=4, num_stages=2)
+    if head_dim == 64:
+        return DecodeConfig(64, programs, num_warps=4, num_stages=3)
     if head_dim == 256:
         return DecodeConfig(32, programs, num_warps=4, num_stages=2, max_registers=128)
     return DecodeConfig(64, programs, num_warps=4, num_stages=2, max_registers=128)
@@ -384,6 +386,8 @@ def prefill_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> P
         return PrefillConfig(rows=16, tile=16, num_warps=4, num_stages=1)
     if dtype is torch.float32:
         return PrefillConfig(32, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=2)
+    if head_dim == 64:
+        return PrefillConfig(128, 64, num_warps=8, num_stages=3, max_registers=128)
     if head_dim == 256:
         return PrefillConfig(128, 64, num_warps=8, num_stages=2)
     return PrefillConfig(128, 64, num_warps=8, num_stages=2, max_registers=128)

@@ -257,10 +257,13 @@ def _measure(name: str, batch: Batch, decode: bool, copy_gb_s: float) -> dict[st
     return row
 
 
+def _decode_name(batch: int, context: int, num_heads: int, num_kv_heads: int, ragged: bool) -> str:
+    return f"{batch} x {'ragged up to ' if ragged else ''}{context}, {num_heads}/{num_kv_heads}"
+
+
 def bench_ladder(copy_gb_s: float) -> list[dict[str, Any]]:
     """Time each rung of ``kernels.ladder`` and the kernel itself: one head, a full batch, a long one."""
     one = Batch([(1, 2048)], 1, 1, "cuda")
-    many, long = (decode_batch(*row, "cuda") for row in (DECODE_ROWS[2], DECODE_ROWS[6]))
     query, (keys, values), blocks = one.query[0, 0], one.caches[0], one.block_table[0]
     flat = [cache[blocks.long()].flatten(0, 2) for cache in (keys, values)]
     options = {"scale": one.scale}
@@ -271,7 +274,7 @@ def bench_ladder(copy_gb_s: float) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [
         {"rung": "loop", "batch": "1 x 2048, 1/1", "us": took * 1e6, "kv": one.kv_bytes}
     ]
-    small = {
+    small: dict[str, list[Call]] = {
         "tiled": [functools.partial(ladder.tiled, query, *flat, **options)],
         "paged": [
             functools.partial(ladder.ragged, one.query, keys, values, blocks[None], one.seq_lens, **options)
@@ -279,7 +282,8 @@ def bench_ladder(copy_gb_s: float) -> list[dict[str, Any]]:
     }
     for name, micros in time_in_turn(small).items():
         rows.append({"rung": name, "batch": "1 x 2048, 1/1", "us": micros, "kv": one.kv_bytes})
-    for name, batch in (("64 x 2048, 32/8", many), ("1 x 32768, 32/8", long)):
+    for row in (DECODE_ROWS[2], DECODE_ROWS[3], DECODE_ROWS[6]):
+        batch = decode_batch(*row, "cuda")
         calls: dict[str, list[Call]] = {}
         for rung in (ladder.ragged, ladder.grouped):
             calls[rung.__name__] = [
@@ -288,15 +292,16 @@ def bench_ladder(copy_gb_s: float) -> list[dict[str, Any]]:
                 )
                 for caches in batch.caches
             ]
-        for each, micros in time_in_turn({**calls, "paged_attention": batch.ours()}).items():
-            rows.append({"rung": each, "batch": name, "us": micros, "kv": batch.kv_bytes})
-    for row in rows:
-        row["gb_s"] = row.pop("kv") / row["us"] / 1e3
-        row["share_of_copy"] = row["gb_s"] / copy_gb_s
+        for name, micros in time_in_turn({**calls, "paged_attention": batch.ours()}).items():
+            rows.append({"rung": name, "batch": _decode_name(*row), "us": micros, "kv": batch.kv_bytes})
+    for each in rows:
+        each["gb_s"] = each.pop("kv") / each["us"] / 1e3
+        each["share_of_copy"] = each["gb_s"] / copy_gb_s
     return rows
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """What a result must say of itself: machine, versions, date, commit and command."""
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     for package in ("triton", "vllm"):
         try:
@@ -310,7 +315,7 @@ def _machine() -> dict[str, Any]:
         "versions": versions,
         "date": datetime.date.today().isoformat(),
         "commit": found or os.environ.get("COURSE_COMMIT", "unknown"),
-        "command": " ".join([os.path.basename(sys.executable), "-m", "kernels.bench", *sys.argv[1:]]),
+        "command": " ".join([os.path.basename(sys.executable), *sys.argv]),
     }
 
 
@@ -343,15 +348,12 @@ def bench_attention(decode: bool = True, prefill: bool = True, rungs: bool = Tru
         "interpreter" (no GPU) has a note and two tiny rows.
     """
     if INTERPRETED or not torch.cuda.is_available():
-        return {**_bench_interpreter(), **_machine()}
+        return {**_bench_interpreter(), **machine()}
     copy_gb_s = copy_bandwidth()
-    result: dict[str, Any] = {**_machine(), "tier": "gpu", "dtype": "bfloat16", "head_dim": HEAD_DIM}
+    result: dict[str, Any] = {**machine(), "tier": "gpu", "dtype": "bfloat16", "head_dim": HEAD_DIM}
     result |= {"block_size": BLOCK_SIZE, "copy_gb_s": copy_gb_s, "decode": [], "prefill": []}
-    for batch, context, num_heads, num_kv_heads, ragged in DECODE_ROWS if decode else ():
-        kind = "ragged up to " if ragged else ""
-        name = f"{batch} x {kind}{context}, {num_heads}/{num_kv_heads}"
-        rows = decode_batch(batch, context, num_heads, num_kv_heads, ragged, "cuda")
-        result["decode"].append(_measure(name, rows, True, copy_gb_s))
+    for row in DECODE_ROWS if decode else ():
+        result["decode"].append(_measure(_decode_name(*row), decode_batch(*row, "cuda"), True, copy_gb_s))
     for name, seqs, num_kv_heads in PREFILL_ROWS if prefill else ():
         rows = Batch(seqs, NUM_HEADS, num_kv_heads, "cuda")
         result["prefill"].append(_measure(name, rows, False, copy_gb_s))

@@ -1,8 +1,9 @@
 """The rungs below ``kernels.attention``: one idea each, from a loop over tokens to grouped query heads.
 
 ``loop`` → ``tiled`` → ``paged`` → ``ragged`` → ``grouped`` → ``attention.paged_attention`` with
-``num_decodes`` (the split over K/V and its combine) → the same with prompts in the batch. Every rung gives the same answer;
-each is slower than the next for one reason. For reading and measuring, not for an engine: nothing is checked.
+``num_decodes`` (the split over K/V and its combine) → the same with prompts in the batch. Every rung gives
+the same answer. Each adds one idea; where an idea does not pay (a split where every sequence is long enough),
+the benchmark shows that too. For reading and measuring, not for an engine: nothing is checked.
 """
 
 import torch
