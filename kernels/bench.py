@@ -315,7 +315,7 @@ def machine() -> dict[str, Any]:
         "versions": versions,
         "date": datetime.date.today().isoformat(),
         "commit": found or os.environ.get("COURSE_COMMIT", "unknown"),
-        "command": " ".join([os.path.basename(sys.executable), os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+        "command": " ".join(os.path.basename(each) for each in (sys.executable, *sys.argv)),
     }
 
 
