@@ -331,6 +331,8 @@ def _prefill_kernel(
 
 
 class DecodeConfig(NamedTuple):
+    """How the decode kernel is cut and compiled; the grid is ``programs``, whatever the batch."""
+
     tile: int
     programs: int
     num_warps: int
@@ -339,6 +341,8 @@ class DecodeConfig(NamedTuple):
 
 
 class PrefillConfig(NamedTuple):
+    """How the prefill kernel is cut and compiled; a program takes ``rows`` (query token, head) pairs."""
+
     rows: int
     tile: int
     num_warps: int
@@ -396,7 +400,13 @@ def prefill_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> P
 def make_workspace(
     num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device | str
 ) -> torch.Tensor:
-    """The decode split's partial results: a float32 tensor whose size does not depend on the batch."""
+    """Room for the decode split's partial results, for ``paged_attention(workspace=...)``.
+
+    Returns:
+        A float32 tensor whose size depends on the heads and the GPU, not on the batch: one serves every batch
+        and every CUDA graph, as long as no two calls that use it run at the same time. Its contents do not
+        matter before a call.
+    """
     device = torch.device(device)
     group = num_heads // num_kv_heads
     slots = 2 * decode_config(head_dim, dtype, device).programs
@@ -422,14 +432,15 @@ def paged_attention(
     """Causal attention of each query token over its sequence's paged keys and values.
 
     Any mix of decodes, whole prompts and prompt chunks goes into one call. Nothing is read on the host, so a
-    CUDA graph can hold the call and be replayed after lengths, block table and caches have changed.
+    CUDA graph can hold the call and be replayed after lengths, block table and caches have changed. In a mixed
+    call decodes and prompts run side by side on two streams, joined before it returns.
 
     Args:
         query: [num_tokens, num_heads, head_dim], float16, bfloat16 or float32; head_dim 64, 80, 96, 128
             or 256.
         key_cache: [num_blocks, block_size, num_kv_heads, head_dim], like query; block_size 16, 32, 64, 128
             or 256. num_heads is a multiple of num_kv_heads (equal: MHA; one: MQA; between: GQA).
-        value_cache: like key_cache.
+        value_cache: like key_cache, with its strides.
         block_table: int32 [num_seqs, max_blocks]; entries beyond a sequence's length are never read.
         seq_lens: int32 [num_seqs], each context's length including this call's tokens. A sequence of
             length 0 gives zeros, and so do query rows that no sequence owns.

@@ -73,16 +73,9 @@ def upcast(tensor: torch.Tensor) -> bool:
 
 
 def check_attention(
-    query,
-    key_cache,
-    value_cache,
-    block_table,
-    seq_lens,
-    query_start_loc,
-    scale,
-    num_decodes,
-    max_seq_len,
-):
+    query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes, max_seq_len
+) -> None:
+    """Raise ValueError unless paged_attention's arguments fit together; reads shapes, never contents."""
     device = getattr(query, "device", None)
     check_tensor("query", query, ["num_tokens", "num_heads", "head_dim"], FLOATS, device)
     check_caches(key_cache, value_cache, device)
@@ -112,7 +105,7 @@ def check_attention(
 
 
 def check_attention_contents(key_cache, block_table, seq_lens, query_start_loc, num_tokens, num_decodes):
-    """What costs a copy to the host: lengths, starts and block ids in range."""
+    """Raise ValueError unless lengths, starts and block ids are in range; copies them to the host."""
     num_blocks, block_size = key_cache.shape[:2]
     lengths, starts = seq_lens.tolist(), query_start_loc.tolist()
     room = block_table.shape[1] * block_size
