@@ -432,8 +432,8 @@ def paged_attention(
     """Causal attention of each query token over its sequence's paged keys and values.
 
     Any mix of decodes, whole prompts and prompt chunks goes into one call. Nothing is read on the host, so a
-    CUDA graph can hold the call and be replayed after lengths, block table and caches have changed. In a mixed
-    call decodes and prompts run side by side on two streams, joined before it returns.
+    CUDA graph can hold the call and be replayed after lengths, block table and caches have changed. In a
+    mixed call decodes and prompts run side by side on two streams, joined before it returns.
 
     Args:
         query: [num_tokens, num_heads, head_dim], float16, bfloat16 or float32; head_dim 64, 80, 96, 128
