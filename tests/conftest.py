@@ -1,23 +1,35 @@
-"""Shared by all tests: the tier is said once, at the top of every run."""
+"""Shared by all tests: the tier, said once at the top of a run, and the real model."""
 
-import importlib.util
 import os
 
 import pytest
 
 import lessonlib  # noqa: F401  (before torch: it sets how torch's threads wait)
+import torch  # isort: skip
 
-if "TRITON_INTERPRET" not in os.environ and importlib.util.find_spec("torch"):
-    import torch
+if not torch.cuda.is_available():
+    # Triton reads this when a kernel is decorated, so it comes before any test imports one.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
-    if not torch.cuda.is_available():
-        os.environ["TRITON_INTERPRET"] = "1"  # must be set before triton is imported
+KERNEL_TIER = "interpreter" if os.environ.get("TRITON_INTERPRET") == "1" else "gpu"
 
 
-def pytest_report_header():
-    from lessonlib.doctor import examine, tier_of
+def pytest_report_header() -> str:
+    where = torch.cuda.get_device_name() if KERNEL_TIER == "gpu" else "Triton's interpreter, no GPU"
+    return f"kernels: tier {KERNEL_TIER} ({where})"
 
-    return f"tier: {tier_of(examine())}"
+
+@pytest.fixture(params=["interpreter", pytest.param("gpu", marks=pytest.mark.gpu)])
+def tier(request: pytest.FixtureRequest) -> str:
+    """The tier a test ran in stands in its id; the other one is skipped and says so."""
+    if request.param != KERNEL_TIER:
+        pytest.skip(f"not checked here: tier {request.param}; this machine runs tier {KERNEL_TIER}")
+    return request.param
+
+
+@pytest.fixture
+def device(tier: str) -> str:
+    return "cuda" if tier == "gpu" else "cpu"
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,111 @@
+"""What each kernel computes, in plain PyTorch: one sequence at a time, nothing fused.
+
+The signatures are the kernels'. Sums run in float64 where the inputs are float64, else in float32, and
+results are rounded to the input's dtype. Nothing here checks an argument: the kernels check, these explain.
+"""
+
+import torch
+
+
+def _wide(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.dtype is torch.float64 else tensor.float()
+
+
+def paged_attention(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    *,
+    scale: float,
+    num_decodes: int | None = None,
+    max_query_len: int | None = None,
+    max_seq_len: int | None = None,
+    workspace: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Causal attention over paged keys and values; see ``kernels.attention.paged_attention``.
+
+    num_decodes, max_query_len, max_seq_len and workspace change nothing here: they only tell a kernel how to
+    share out its work.
+    """
+    out = torch.empty_like(query) if out is None else out
+    out.zero_()
+    group = query.shape[1] // key_cache.shape[2]
+    block_size = key_cache.shape[1]
+    starts = query_start_loc.tolist()
+    for seq, length in enumerate(seq_lens.tolist()):
+        rows = slice(starts[seq], starts[seq + 1])
+        new = rows.stop - rows.start
+        if length == 0 or new == 0:
+            continue
+        blocks = block_table[seq, : -(-length // block_size)].long()
+        keys = _wide(key_cache[blocks].flatten(0, 1)[:length]).repeat_interleave(group, dim=1)
+        values = _wide(value_cache[blocks].flatten(0, 1)[:length]).repeat_interleave(group, dim=1)
+        scores = torch.einsum("qhd,khd->hqk", _wide(query[rows]), keys) * scale
+        positions = torch.arange(length - new, length, device=query.device)
+        unseen = torch.arange(length, device=query.device)[None, :] > positions[:, None]
+        weights = scores.masked_fill(unseen, float("-inf")).softmax(dim=-1)
+        out[rows] = torch.einsum("hqk,khd->qhd", weights, values).to(out.dtype)
+    return out
+
+
+def write_kv(
+    key: torch.Tensor,
+    value: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+) -> None:
+    """Put each token's key and value into its slot; slot −1 is skipped."""
+    kept = slot_mapping >= 0
+    slots = slot_mapping[kept].long()
+    block_size = key_cache.shape[1]
+    key_cache[slots // block_size, slots % block_size] = key[kept]
+    value_cache[slots // block_size, slots % block_size] = value[kept]
+
+
+def rms_norm(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    *,
+    eps: float,
+    residual: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """x over its root mean square, times weight; with a residual, x is added to it in place first."""
+    if residual is not None:
+        x = residual.add_(x)
+    wide = _wide(x)
+    normed = (wide * torch.rsqrt(wide.square().mean(dim=-1, keepdim=True) + eps)).to(x.dtype) * weight
+    return normed if out is None else out.copy_(normed)
+
+
+def rotary_write_kv(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    positions: torch.Tensor,
+    cos_sin: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    slot_mapping: torch.Tensor,
+) -> None:
+    """Rotate query in place by its position; write rotated key and plain value to their slots."""
+    cos, sin = _wide(cos_sin)[positions.long()].unsqueeze(1).chunk(2, dim=-1)
+
+    def rotate(x: torch.Tensor) -> torch.Tensor:
+        first, second = _wide(x).chunk(2, dim=-1)
+        return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+    query.copy_(rotate(query))
+    write_kv(rotate(key), value, key_cache, value_cache, slot_mapping)
+
+
+def silu_and_mul(gate_up: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
+    """silu(gate) × up, where gate and up are the two halves of the last dimension."""
+    gate, up = _wide(gate_up).chunk(2, dim=-1)
+    product = (torch.nn.functional.silu(gate) * up).to(gate_up.dtype)
+    return product if out is None else out.copy_(product)
