@@ -7,17 +7,13 @@ modeled, where it is written down, and what is left out.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.policy import Policy
+from lessonlib.scheduling.policy import Policy, SchedulerView
 from lessonlib.scheduling.request import RequestState
 
-if TYPE_CHECKING:
-    from lessonlib.scheduling.scheduler import Scheduler
 
-
-def whole_prompt(scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+def whole_prompt(scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
     """A prompt in one step or not yet. One that fits no step whole is cut, or it would never ride."""
     if num_new <= budget or request.is_running or num_new > scheduler.token_budget:
         return min(num_new, budget)
@@ -43,13 +39,13 @@ class StaticBatching(Policy):
     def __init__(self, fill: bool = False) -> None:
         self.fill = fill
 
-    def may_board(self, scheduler: Scheduler) -> bool:
+    def may_board(self, scheduler: SchedulerView) -> bool:
         if scheduler.running:
             return False
         due = min(scheduler.slots, len(scheduler.waiting) + scheduler.still_to_come)
         return not self.fill or len(scheduler.waiting) >= due
 
-    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         return request.most_stored_tokens
 
 
@@ -65,10 +61,10 @@ class Orca(Policy):
 
     name = "orca"
 
-    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         return request.most_stored_tokens if scheduler.max_model_len is None else scheduler.max_model_len
 
-    def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+    def chunk(self, scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
         return whole_prompt(scheduler, request, num_new, budget)
 
 
@@ -84,7 +80,7 @@ class VLLM(Policy):
     name = "vllm"
     watermark_share = 0.01
 
-    def watermark(self, scheduler: Scheduler) -> int:
+    def watermark(self, scheduler: SchedulerView) -> int:
         return int(self.watermark_share * scheduler.kv_cache.num_blocks)
 
 
@@ -110,14 +106,14 @@ class TGI(Policy):
             raise CourseError(f"a max_waiting_tokens of {max_waiting_tokens}: give 0 or more")
         self.waiting_served_ratio, self.max_waiting_tokens = waiting_served_ratio, max_waiting_tokens
 
-    def may_board(self, scheduler: Scheduler) -> bool:
+    def may_board(self, scheduler: SchedulerView) -> bool:
         enough = int(self.waiting_served_ratio * len(scheduler.running))
         return len(scheduler.waiting) >= enough or scheduler.steps_since_prefill >= self.max_waiting_tokens
 
-    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         return request.most_stored_tokens
 
-    def pauses_decode(self, scheduler: Scheduler) -> bool:
+    def pauses_decode(self, scheduler: SchedulerView) -> bool:
         return True
 
 
@@ -131,10 +127,10 @@ class GuaranteedNoEvict(Policy):
 
     name = "guaranteed-no-evict"
 
-    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         return request.most_stored_tokens
 
-    def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+    def chunk(self, scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
         return whole_prompt(scheduler, request, num_new, budget)
 
 
@@ -147,7 +143,7 @@ class MaxUtilization(Policy):
 
     name = "max-utilization"
 
-    def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+    def chunk(self, scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
         return whole_prompt(scheduler, request, num_new, budget)
 
 
@@ -161,7 +157,7 @@ class DynamicSplitFuse(Policy):
 
     name = "splitfuse"
 
-    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         return 1
 
 
@@ -185,7 +181,7 @@ class SarathiServe(Policy):
             raise CourseError(f"chunks of {chunk_tokens} tokens: give at least 1")
         self.chunk_tokens = chunk_tokens
 
-    def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+    def chunk(self, scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
         spent = max(0, scheduler.token_budget - self.chunk_tokens)
         return min(num_new, budget - spent)
 
@@ -234,7 +230,7 @@ class SLATiers(Policy):
         return request.arrival_step + self.patience * request.priority
 
     def victim(
-        self, scheduler: Scheduler, candidates: Sequence[RequestState], request: RequestState
+        self, scheduler: SchedulerView, candidates: Sequence[RequestState], request: RequestState
     ) -> RequestState | None:
         last = candidates[-1]
         return (

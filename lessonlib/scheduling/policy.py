@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from lessonlib.scheduling.request import RequestState
+from lessonlib.scheduling.kv_cache import KVCache, UnlimitedKVCache
+from lessonlib.scheduling.request import RequestQueue, RequestState
 
-if TYPE_CHECKING:
-    from lessonlib.scheduling.scheduler import Scheduler
+
+class SchedulerView(Protocol):
+    """What a policy may look at: part of `Scheduler`, described there."""
+
+    slots: int
+    token_budget: int
+    max_model_len: int | None
+    kv_cache: KVCache | UnlimitedKVCache
+    running: list[RequestState]
+    waiting: RequestQueue
+    still_to_come: int
+    steps_since_prefill: int
 
 
 class Policy:
@@ -30,20 +41,20 @@ class Policy:
         """The request's place in the queue, asked once; smaller boards first, ties by arrival."""
         return 0.0
 
-    def may_board(self, scheduler: Scheduler) -> bool:
+    def may_board(self, scheduler: SchedulerView) -> bool:
         """Whether the doors open in this step."""
         return True
 
-    def reserve(self, scheduler: Scheduler, request: RequestState) -> int:
+    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         """Tokens of K/V memory set aside when the request boards; what this step writes is the least."""
         return request.num_tokens
 
-    def chunk(self, scheduler: Scheduler, request: RequestState, num_new: int, budget: int) -> int:
+    def chunk(self, scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
         """How many of a prompt's `num_new` tokens to compute in this step, at most `budget`; 0: none yet."""
         return min(num_new, budget)
 
     def victim(
-        self, scheduler: Scheduler, candidates: Sequence[RequestState], request: RequestState
+        self, scheduler: SchedulerView, candidates: Sequence[RequestState], request: RequestState
     ) -> RequestState | None:
         """Whom to throw out so that `request` can go on (or board, if it waits); None: nobody.
 
@@ -52,10 +63,10 @@ class Policy:
         """
         return candidates[-1] if request.is_running else None
 
-    def pauses_decode(self, scheduler: Scheduler) -> bool:
+    def pauses_decode(self, scheduler: SchedulerView) -> bool:
         """Whether this step is for prompts alone, if there is one that can be read."""
         return False
 
-    def watermark(self, scheduler: Scheduler) -> int:
+    def watermark(self, scheduler: SchedulerView) -> int:
         """Blocks that stay free when a request boards, so that those on board can grow."""
         return 0

@@ -164,7 +164,7 @@ class Scheduler:
         self.free_prefill = free_prefill
         if kv_cache is None and num_blocks:
             kv_cache = KVCache(BlockPool(num_blocks, block_size, hash_seed), prefix_caching)
-        self.kv_cache = kv_cache or UnlimitedKVCache()
+        self.kv_cache: KVCache | UnlimitedKVCache = kv_cache or UnlimitedKVCache()
 
         self.requests: dict[str, RequestState] = {}
         self.running: list[RequestState] = []
