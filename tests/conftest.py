@@ -5,6 +5,7 @@ import os
 import pytest
 
 import lessonlib  # noqa: F401  (before torch: it sets how torch's threads wait)
+
 import torch  # isort: skip
 
 if not torch.cuda.is_available():
