@@ -11,6 +11,7 @@ from typing import Any
 
 from lessonlib import __version__
 from lessonlib.errors import CourseError
+from lessonlib.trace import Trace
 from lessonlib.workload import (
     DISTRIBUTION_SPECS,
     Workload,
@@ -92,7 +93,9 @@ def _model_fetch(options: argparse.Namespace) -> int:
 
 def _add_simulate(commands: Any) -> None:
     simulate = commands.add_parser("simulate", help="ride a workload without a model")
-    simulate.add_argument("--policy", default="continuous", help="static or continuous (default: continuous)")
+    simulate.add_argument(
+        "--policy", default="continuous", help="a name, several with commas, or all (continuous)"
+    )
     simulate.add_argument("--slots", type=int, default=8, help="requests on board at once (default: 8)")
     source = simulate.add_mutually_exclusive_group(required=True)
     source.add_argument("--lengths", help="output lengths, e.g. 3,5,7")
@@ -103,26 +106,72 @@ def _add_simulate(commands: Any) -> None:
     )
     simulate.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
     simulate.add_argument(
-        "--arrivals", default="together", help="together, trace, or poisson:RATE (requests a step)"
+        "--arrivals",
+        default="together",
+        help="together, trace, or poisson:RATE (a step; a second with --hardware)",
     )
     simulate.add_argument(
         "--step-ms", type=float, default=25.0, help="length of a step with --arrivals trace (25)"
     )
     simulate.add_argument("--fill", action="store_true", help="static: wait for a full car")
+    simulate.add_argument(
+        "--blocks", type=int, help="K/V blocks, the null block included (default: no limit)"
+    )
+    simulate.add_argument("--block-size", type=int, default=16, help="tokens a block (default: 16)")
+    simulate.add_argument("--token-budget", type=int, help="tokens a step may compute (default: no limit)")
+    simulate.add_argument("--hardware", metavar="GPU:MODEL", help="predict seconds, e.g. h100:llama-2-7b")
     simulate.add_argument("--save", metavar="FILE", help="write the Trace as JSON (.gz: compressed)")
+    simulate.add_argument("--plot", metavar="FILE", help="draw it, or all policies side by side, as a PNG")
     simulate.add_argument("--json", action="store_true", help="print JSON")
     simulate.set_defaults(run=_simulate)
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from lessonlib.scheduling.slots import ride
+    from lessonlib.scheduling.simulator import format_table, metrics
 
-    trace = ride(_workload(options), options.slots, options.policy, fill=options.fill)
+    traces = _rides(options)
+    rows = [metrics(trace) for trace in traces]
     if options.save:
-        _save(trace, options.save)
-    summary = trace.summary()
-    print(json.dumps(summary, indent=1) if options.json else _table(summary))
+        _save(_only(traces, "--save"), options.save)
+    if options.plot:
+        _plot(traces, rows, options.plot)
+    if options.json:
+        print(json.dumps(rows[0] if len(rows) == 1 else rows, indent=1))
+    else:
+        print(_table(rows[0]) if len(rows) == 1 else format_table(rows))
     return DONE
+
+
+def _rides(options: argparse.Namespace) -> list[Trace]:
+    """One Trace a policy: by the slot scheduler where memory and prompts are no question, else by the Scheduler."""
+    from lessonlib.scheduling import slots
+    from lessonlib.scheduling.policies import POLICIES
+    from lessonlib.scheduling.simulator import simulate_on
+
+    names = list(POLICIES) if options.policy == "all" else options.policy.split(",")
+    workload = _workload(options)
+    costs = options.blocks is not None or options.token_budget is not None or options.hardware is not None
+    if not costs and set(names) <= set(slots.POLICIES):
+        return [slots.ride(workload, options.slots, name, fill=options.fill) for name in names]
+    if options.fill:
+        raise CourseError(
+            "--fill is for the static policy with no memory, budget or hardware given: leave it out"
+        )
+    return simulate_on(
+        workload,
+        names,
+        options.slots,
+        options.blocks,
+        options.block_size,
+        options.token_budget,
+        options.hardware,
+    )
+
+
+def _only(traces: list[Trace], option: str) -> Trace:
+    if len(traces) > 1:
+        raise CourseError(f"{option} takes one ride, here are {len(traces)}: name one policy")
+    return traces[0]
 
 
 def _workload(options: argparse.Namespace) -> Workload:
@@ -153,19 +202,34 @@ def _arriving(workload: Workload, options: argparse.Namespace) -> Workload:
     if kind == "trace" and not rate:
         if not options.trace:
             raise CourseError("--arrivals trace needs the times of a file: give --trace FILE")
-        return workload.in_steps(options.step_ms)
+        return workload if options.hardware else workload.in_steps(options.step_ms)
     if kind == "poisson":
         try:
-            per_step = float(rate)
+            per_unit = float(rate)
         except ValueError:
             raise CourseError(
                 f"cannot read arrivals {options.arrivals!r}: write poisson:RATE, e.g. poisson:0.1"
             ) from None
-        return workload.with_arrivals(poisson_arrivals(len(workload), per_step, options.seed))
+        arrivals = poisson_arrivals(len(workload), per_unit, options.seed)
+        return workload.with_arrivals(arrivals, "seconds" if options.hardware else "steps")
     raise CourseError(f"unknown arrivals {options.arrivals!r}: use together, trace or poisson:RATE")
 
 
-def _save(trace: Any, path: str) -> None:
+def _plot(traces: list[Trace], rows: list[dict[str, Any]], path: str) -> None:
+    from lessonlib.viz import plots
+
+    if len(traces) == 1:
+        picture = plots.gantt(traces[0], str(traces[0]))
+    else:
+        best = min(rows, key=lambda row: row.get("seconds", row["steps"]))
+        picture = plots.policies_chart(rows, f"{best['policy']} is home first")
+    try:
+        Path(path).write_bytes(picture.png())
+    except OSError as error:
+        raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+
+
+def _save(trace: Trace, path: str) -> None:
     try:
         trace.save(path)
     except OSError as error:
@@ -177,7 +241,7 @@ def _table(summary: dict[str, Any]) -> str:
         if isinstance(value, dict):
             return "  ".join(f"{name} {number:,.1f}" for name, number in value.items())
         if isinstance(value, float):
-            return f"{value:.1%}"  # the summary's only floats are shares
+            return f"{value:,.4g}"
         return f"{value:,}" if isinstance(value, int) else str(value)
 
     return "\n".join(f"{name:<16}{shown(value)}" for name, value in summary.items())
