@@ -44,7 +44,7 @@ function filmWords(tape, now) {
 const TAPE_ROWS = 6;
 const TAPE_ROW = 30;
 const TAPE_GAP = 5;
-const WANT_TALL = 58;
+const WANT_SIGN = 22;
 
 class TapePicture {
   constructor(canvas) {
@@ -56,7 +56,8 @@ class TapePicture {
     Object.assign(this, { tape, width, colors });
     this.perRow = Math.ceil(tape.size / TAPE_ROWS);
     this.wantTop = TAPE_ROWS * (TAPE_ROW + TAPE_GAP) + 4;
-    this.height = this.wantTop + (tape.wants.length ? WANT_TALL : 0);
+    const rows = Math.ceil(Math.max(0, ...tape.wants.map(({ length }) => length)) / this.perRow);
+    this.height = this.wantTop + (rows ? WANT_SIGN + rows * (TAPE_ROW + TAPE_GAP) : 0);
     this.ratio = size(this.canvas, width, this.height);
     this.hole = hatch(this.ctx, colors.lobby, colors.idle);
   }
@@ -112,7 +113,8 @@ class TapePicture {
     ctx.globalAlpha = 1;
     this.#fill(start, tokens[step - first], colors.decode);
     this.#outline(start, length, first === step ? colors.ink : colors.decode, first === step ? 2 : 1);
-    const [{ x, y, wide }] = this.#parts(start, length);
+    const parts = this.#parts(start, length);
+    const { x, y, wide } = parts.reduce((best, part) => (part.wide > best.wide ? part : best));
     ctx.font = font(10.5, 600);
     ctx.textAlign = "left";
     if (wide < 16) return;
@@ -133,13 +135,13 @@ class TapePicture {
     ctx.fillStyle = colors.preempted;
     const words = `${want.label} wants ${whole(want.length)}: ${whole(free)} are free, ${whole(largest.length)} in one piece`;
     ctx.fillText(clip(ctx, words, this.width - 4), 2, wantTop + 14);
-    const wide = Math.min(this.width - 4, ((this.width - 2) * want.length) / this.perRow);
-    ctx.strokeStyle = colors.preempted;
-    ctx.lineWidth = 2;
-    ctx.strokeRect(2, wantTop + 22, wide, TAPE_ROW - 2);
+    ctx.save();
+    ctx.translate(0, wantTop + WANT_SIGN);
     ctx.globalAlpha = 0.18;
-    ctx.fillRect(2, wantTop + 22, wide, TAPE_ROW - 2);
+    this.#fill(0, want.length, colors.preempted);
     ctx.globalAlpha = 1;
+    this.#outline(0, want.length, colors.preempted, 2);
+    ctx.restore();
   }
 }
 
@@ -254,7 +256,7 @@ class FilmPlayer {
       ctx.fillStyle = color || hatch(ctx, colors.lobby, colors.idle);
       ctx.fillRect(1, 1, 14, 12);
       return element("span", {}, mark, document.createTextNode(words));
-    }), element("span", { class: "elevator-hint", text: "dark outline: just taken; green dashes: just given back" }));
+    }), element("span", { class: "elevator-hint", text: "bold outline: just taken; green dashes: just given back" }));
   }
 
   show() {
