@@ -28,6 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors of the user's input become one line and status 2."""
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "seed", None) is not None and options.seed < 0:
+            raise CourseError(f"a seed of {options.seed}: give 0 or more")
         return options.run(options)
     except CourseError as error:
         print(f"lesson: error: {error}", file=sys.stderr)
@@ -151,6 +153,10 @@ def _rides(options: argparse.Namespace) -> list[Trace]:
     names = list(POLICIES) if options.policy == "all" else options.policy.split(",")
     workload = _workload(options)
     costs = options.blocks is not None or options.token_budget is not None or options.hardware is not None
+    if options.fill and names != [slots.STATIC]:
+        raise CourseError(
+            f"--fill with policy {options.policy}: only static waits for a full car, leave it out"
+        )
     if not costs and set(names) <= set(slots.POLICIES):
         return [slots.ride(workload, options.slots, name, fill=options.fill) for name in names]
     if options.fill:
