@@ -222,13 +222,13 @@ def _arriving(workload: Workload, options: argparse.Namespace) -> Workload:
 
 
 def _plot(traces: list[Trace], rows: list[dict[str, Any]], path: str) -> None:
-    from lessonlib.viz import plots
+    from lessonlib.viz import memory, plots
 
     if len(traces) == 1:
         picture = plots.gantt(traces[0], str(traces[0]))
     else:
         best = min(rows, key=lambda row: row.get("seconds", row["steps"]))
-        picture = plots.policies_chart(rows, f"{best['policy']} is home first")
+        picture = memory.policies_chart(rows, f"{best['policy']} is home first")
     try:
         Path(path).write_bytes(picture.png())
     except OSError as error:
