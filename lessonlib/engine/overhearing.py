@@ -69,6 +69,7 @@ def eavesdrop(
     stranger: str,
     pool: Callable[[int, int, int], BlockPool] = BlockPool,
     max_tokens: int = 32,
+    poison: bool = False,
 ) -> Eavesdropping:
     """Two slots. A first rider leaves; the guest boards into its blocks; a step later the stranger boards.
 
@@ -76,9 +77,13 @@ def eavesdrop(
         guest, stranger: what they say, as one chat message each.
         pool: makes the block pool, as `BlockPool` or `DoubleFreePool`.
         max_tokens: longest answer of guest and stranger.
+        poison: fill free blocks with NaN after each step.
+
+    Raises `CourseError` where somebody reads a poisoned block.
     """
-    scheduler = Scheduler(2, block_size=BLOCK_SIZE, kv_cache=KVCache(pool(NUM_BLOCKS, BLOCK_SIZE, 0)))
-    ride = _Ride(PagedRunner(model, NUM_BLOCKS, BLOCK_SIZE), scheduler)
+    blocks = pool(NUM_BLOCKS, BLOCK_SIZE, 0)
+    scheduler = Scheduler(2, block_size=BLOCK_SIZE, kv_cache=KVCache(blocks))
+    ride = _Ride(PagedRunner(model, NUM_BLOCKS, BLOCK_SIZE), scheduler, blocks if poison else None)
     scheduler.add_request(FIRST, chat_ids(tokenizer, GREETING), 2)
     ride.step()
     ride.step()
@@ -94,8 +99,8 @@ def eavesdrop(
 class _Ride:
     """Steps a scheduler with a real model, and watches the block tables."""
 
-    def __init__(self, runner: PagedRunner, scheduler: Scheduler) -> None:
-        self.runner, self.scheduler = runner, scheduler
+    def __init__(self, runner: PagedRunner, scheduler: Scheduler, poisoned: BlockPool | None) -> None:
+        self.runner, self.scheduler, self.poisoned = runner, scheduler, poisoned
         self.tokens: dict[str, list[int]] = {FIRST: [], GUEST: [], STRANGER: []}
         self.shared: set[int] = set()
 
@@ -107,6 +112,8 @@ class _Ride:
             self.tokens[name].append(token)
         ended = [name for name, token in sampled.items() if token in self.runner.model.config.eos_token_ids]
         self.scheduler.update(plan, sampled, ended)
+        if self.poisoned is not None:
+            self.runner.poison(self.poisoned.free_blocks())
 
 
 def blocks_in_two_tables(plan: StepPlan) -> set[int]:

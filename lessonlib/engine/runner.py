@@ -11,6 +11,7 @@ from torch import Tensor
 
 from kernels import reference
 from lessonlib.engine.model import Attend, Llama
+from lessonlib.errors import CourseError
 from lessonlib.scheduling.scheduler import ScheduledRequest, Scheduler, StepPlan
 from lessonlib.trace import Trace
 
@@ -102,7 +103,9 @@ class PagedRunner:
         with torch.inference_mode():
             hidden = self.model.forward(inputs.token_ids, inputs.positions, self._attend(inputs))
             last = hidden[inputs.query_start_loc[1:].long() - 1]
-            tokens = self.model.logits(last).argmax(-1).tolist()
+            logits = self.model.logits(last)
+            check_logits(logits, rows)
+            tokens = logits.argmax(-1).tolist()
         return {row.id: token for row, token in zip(rows, tokens, strict=True) if row.yields_token}
 
     def _attend(self, inputs: StepInputs) -> Attend:
@@ -116,6 +119,16 @@ class PagedRunner:
             )
 
         return attend
+
+
+def check_logits(logits: Tensor, rows: Sequence[ScheduledRequest]) -> None:
+    """Raise `CourseError` where a row of `[num_rows, vocab_size]` is not a number: it read a poisoned block."""
+    for row, broken in zip(rows, logits.isnan().any(-1).tolist(), strict=True):
+        if broken:
+            raise CourseError(
+                f"request {row.id!r} read a block that was free (its table: {row.block_table}): "
+                "look for a block that was freed while a table still pointed at it"
+            )
 
 
 def ride_model(
