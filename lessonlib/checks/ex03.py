@@ -67,10 +67,10 @@ class Blocks(NamedTuple):
 
 
 def _memory(rng: Random) -> Iterator[Given]:
-    """Each function with few blocks first, then with many."""
-    for num_free, block_size, num_tokens in product((1, 0, 2, 3), (1, 2, 3), (1, 2, 3, 4, 6)):
+    """Each function with blocks to spare, then with few, then with many tokens."""
+    for num_free, block_size, num_tokens in product((6, 1, 0, 2, 3), (1, 2, 3), (1, 2, 3, 4, 6)):
         yield {"free": _ids(rng, num_free), "num_tokens": num_tokens, "block_size": block_size}
-    for held, num_free, block_size in product((1, 2, 0), (1, 0, 2), (1, 2, 3)):
+    for num_free, held, block_size in product((6, 1, 0, 2), (1, 2, 0), (1, 2, 3)):
         for more in range(block_size + 2):
             yield _table_to_grow(rng, held, num_free, held * block_size + more, block_size)
         if held:
@@ -105,13 +105,35 @@ def _smaller_memory(given: Given) -> Iterator[Given]:
     if "num_blocks" in given:
         yield from _lower(given, "num_blocks", 2)
         return
-    is_release = "num_tokens" not in given
+    if "num_tokens" not in given:
+        yield from _fewer(given, "table", least=1)
+        yield from _fewer(given, "free")
+        return
+    for smaller in _smaller_growth(given):
+        if _spare(smaller) == _spare(given):
+            yield smaller
+
+
+def _smaller_growth(given: Given) -> Iterator[Given]:
     if "table" in given:
-        yield from _fewer(given, "table", least=1 if is_release else 0)
+        yield from _fewer(given, "table")
     yield from _fewer(given, "free")
-    if not is_release:
-        yield from _lower(given, "num_tokens", 1)
-        yield from _lower(given, "block_size", 1)
+    yield from _lower(given, "num_tokens", 1)
+    yield from _lower(given, "block_size", 1)
+    if given["num_tokens"] > given["block_size"]:  # a block less, of what is wanted and of what there is
+        less = {**given, "num_tokens": given["num_tokens"] - given["block_size"]}
+        yield from _fewer(less, "free")
+        yield from _fewer(less, "table") if "table" in given else ()
+
+
+def _spare(given: Given) -> int:
+    """1 where a free block is left over, 0 where there are just enough, -1 where there are too few.
+
+    The smaller case stays like the larger one: who counts blocks wrong is not told of a refusal.
+    """
+    missing = _blocks_for(given["num_tokens"], given["block_size"]) - len(given.get("table", []))
+    spare = len(given["free"]) - max(0, missing)
+    return (spare > 0) - (spare < 0)
 
 
 def _pool_with(free: list[int], table: list[int]) -> BlockPool:
@@ -192,7 +214,7 @@ def _explain_memory(given: Given, due: Any) -> str:
         return ""
     size, tokens = given["block_size"], given["num_tokens"]
     needed = f"{count(tokens, 'token')} in blocks of {size} are {count(_blocks_for(tokens, size), 'block')}"
-    return f"{needed}, {len(given['free'])} free" if due.table is None else needed
+    return f"{needed}, {len(given['free'])} free"
 
 
 MEMORY = Task(
@@ -247,22 +269,35 @@ class _Watermark(Policy):
 
 
 def _queues(rng: Random) -> Iterator[Given]:
-    """Cars of few slots and blocks with few who wait, then larger ones."""
-    for waiting in (1, 2, 3):
-        for _ in range(50):
-            yield _queue(rng, waiting, slots=rng.randint(1, 3), block_size=2, most=5)
+    """Few slots, blocks and requests: short of nothing else, then of tokens, then with a watermark, then both.
+
+    At last larger ones.
+    """
+    for budgets, watermarks in product(((1_000,), (0, 1, 2, 5)), ((0,), (1, 2))):
+        for waiting, times in ((1, 15), (0, 1), (2, 20), (3, 10)):
+            for _ in range(times):
+                yield _queue(rng, waiting, rng.randint(1, 3), 2, 5, budgets, watermarks)
     for _ in range(DRAWN):
-        yield _queue(rng, rng.randint(0, 8), slots=rng.randint(1, 8), block_size=rng.choice((4, 16)), most=24)
+        slots, block_size = rng.randint(1, 8), rng.choice((4, 16))
+        yield _queue(rng, rng.randint(0, 8), slots, block_size, 24, (0, 20, 1_000), (0, 1, 2))
 
 
-def _queue(rng: Random, waiting: int, slots: int, block_size: int, most: int) -> Given:
-    """A car with room for up to `most` blocks beside those who ride."""
+def _queue(
+    rng: Random,
+    waiting: int,
+    slots: int,
+    block_size: int,
+    most: int,
+    budgets: tuple[int, ...],
+    watermarks: tuple[int, ...],
+) -> Given:
+    """A car with up to `most` blocks beside those who ride, and so many tokens more than slots."""
     running = rng.choice((0, rng.randint(0, slots)))
     num_blocks = 1 + running + rng.randint(1, most)
     num_free = rng.randint(0, num_blocks - 1 - running)
     if not running:
         num_free = num_blocks - 1
-    longest = rng.choice((block_size, num_blocks * block_size + 2))
+    longest = rng.choice((block_size, 2 * block_size, num_blocks * block_size + 2))
     waitlist = list(range(waiting))
     if waiting > 3:
         rng.shuffle(waitlist)
@@ -274,8 +309,8 @@ def _queue(rng: Random, waiting: int, slots: int, block_size: int, most: int) ->
         "num_free": num_free,
         "num_blocks": num_blocks,
         "block_size": block_size,
-        "watermark": rng.choice((0, 1, 2)),
-        "token_budget": slots + rng.choice((0, rng.randint(0, 6), 1_000)),
+        "watermark": rng.choice(watermarks),
+        "token_budget": slots + rng.choice(budgets),
     }
 
 
@@ -290,7 +325,7 @@ def _smaller_queues(given: Given) -> Iterator[Given]:
     yield from _lower(given, "token_budget", given["slots"])
     if given["running"]:
         # Whoever leaves holds one block; where all leave, every block is free.
-        left, fewer = given["running"] - 1, given["num_blocks"] - 1
+        left, fewer = given["running"] - 1, max(2, given["num_blocks"] - 1)
         num_free = min(given["num_free"], fewer - 1) if left else fewer - 1
         yield {**given, "running": left, "num_blocks": fewer, "num_free": num_free}
         yield from _lower(given, "num_free", 0)
@@ -389,7 +424,8 @@ def _watermark_kept(given: Given, answer: Boarding, due: Boarding) -> bool:
 
 
 def _empty_car(given: Given, answer: Boarding, due: Boarding) -> bool:
-    return given["running"] > 0 or bool(answer.boarded) or not due.boarded
+    held_back = given["watermark"] > 0 and not given["running"] and not answer.boarded
+    return not (held_back and due.boarded)
 
 
 def _boards_at_once(given: Given, answer: Boarding, due: Boarding) -> bool:
@@ -406,7 +442,7 @@ def _explain_boarding(given: Given, due: Boarding) -> str:
         return ""
     needed = ", ".join(f"{size:,}" for size in sizes)
     budget = given["token_budget"] - given["running"]
-    return f"who waits needs {needed} blocks; {given['num_free']} are free, {budget} tokens left for prompts"
+    return f"blocks needed: {needed}; free: {given['num_free']}; tokens left for prompts: {budget:,}"
 
 
 ADMISSION = Task(
@@ -664,6 +700,10 @@ DIGITS = 64  # of a sha256
 
 def _texts(rng: Random) -> Iterator[Given]:
     """Prompts after other prompts, short ones first; then what each block's hash is."""
+    yield {"tokens": [1], "salt": "", "earlier": [], "block_size": 1}
+    yield from (_text(rng, block_size - 1, "", block_size) for block_size in (2, 3, 4))
+    for size in (1, 2):
+        yield from _meant_to_mislead(size)
     for block_size, length in product((1, 2), (1, 2, 3, 4)):
         for salts in (("", ""), ("a", "a"), ("a", "b"), ("", "a")):
             yield _prompt_after(rng, 1, length, block_size, salts)
@@ -677,21 +717,40 @@ def _texts(rng: Random) -> Iterator[Given]:
         yield _text(rng, rng.randint(1, 40), rng.choice(("", "tenant")), rng.choice((3, 4, 16)))
 
 
+def _meant_to_mislead(size: int) -> Iterator[Given]:
+    """The same prompt again; its second block behind another first one; its second and third so.
+
+    And blocks that end alike.
+    """
+    first, second, third, other = ([token] * size for token in (1, 2, 3, 4))
+    for tokens, *texts in (
+        (first + second, first + second),
+        (first + second, other[1:] + first[:1] + second),
+        (first + second + third, other + second + third),
+        (first + second + third + other, first + second, other + second + third),
+    ):
+        for salt in ("", "a"):
+            earlier = [(text, salt) for text in texts]
+            yield {"tokens": tokens, "salt": salt, "earlier": earlier, "block_size": size}
+
+
 def _text(rng: Random, length: int, salt: str, block_size: int) -> Given:
-    return {"tokens": _words(rng, length, 50_000), "salt": salt, "block_size": block_size}
+    tokens = [rng.randrange(300, 50_000) for _ in range(length)]
+    return {"tokens": tokens, "salt": salt, "block_size": block_size}
 
 
-def _words(rng: Random, length: int, vocabulary: int) -> list[int]:
-    return [rng.randrange(vocabulary) for _ in range(length)]
+def _bits(rng: Random, length: int) -> list[int]:
+    """Tokens that often agree by chance."""
+    return [rng.randrange(2) for _ in range(length)]
 
 
 def _prompt_after(rng: Random, many: int, length: int, block_size: int, salts: tuple[str, ...]) -> Given:
     """A prompt after so many others, some of which begin like it, or go on like it behind another word."""
-    tokens = _words(rng, length, 2)
+    tokens = _bits(rng, length)
     earlier = []
     for _ in range(many):
-        alike = rng.randint(0, length)
-        text = tokens[:alike] + _words(rng, rng.randint(0, block_size), 2) or [1]
+        alike = rng.choice((length, rng.randint(0, length)))
+        text = tokens[:alike] + _bits(rng, rng.randint(0, block_size)) or [1]
         if rng.random() < 0.3:
             text[0] = 1 - text[0]
         earlier.append((text, rng.choice(salts[1:])))
@@ -709,8 +768,8 @@ def _smaller_texts(given: Given) -> Iterator[Given]:
         yield {**given, "tokens": given["tokens"][:-1]}
     yield from _lower(given, "block_size", 1)
     for place, token in enumerate(given["tokens"]):
-        if token > 1:
-            yield {**given, "tokens": [*given["tokens"][:place], token % 2, *given["tokens"][place + 1 :]]}
+        if token > 300:
+            yield {**given, "tokens": [*given["tokens"][:place], 300, *given["tokens"][place + 1 :]]}
 
 
 def _due_texts(
