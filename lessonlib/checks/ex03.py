@@ -269,10 +269,8 @@ class _Watermark(Policy):
 
 
 def _queues(rng: Random) -> Iterator[Given]:
-    """Few slots, blocks and requests: short of nothing else, then of tokens, then with a watermark, then both.
-
-    At last larger ones.
-    """
+    """One shortage at a time; then small cars with several, then larger ones."""
+    yield from _one_shortage()
     for budgets, watermarks in product(((1_000,), (0, 1, 2, 5)), ((0,), (1, 2))):
         for waiting, times in ((1, 15), (0, 1), (2, 20), (3, 10)):
             for _ in range(times):
@@ -280,6 +278,36 @@ def _queues(rng: Random) -> Iterator[Given]:
     for _ in range(DRAWN):
         slots, block_size = rng.randint(1, 8), rng.choice((4, 16))
         yield _queue(rng, rng.randint(0, 8), slots, block_size, 24, (0, 20, 1_000), (0, 1, 2))
+
+
+def _one_shortage() -> Iterator[Given]:
+    """The smallest queues that show each rule: prompts, who rides, slots, free blocks, watermark, budget."""
+    for prompts, running, slots, num_free, watermark, token_budget in (
+        ([3], 0, 1, 2, 0, 1_000),  # there is just enough
+        ([5], 0, 1, 2, 0, 1_000),  # more than all of memory
+        ([1, 1], 0, 2, 4, 0, 1_000),
+        ([1, 1], 0, 1, 4, 0, 1_000),  # a slot for one
+        ([3, 1], 1, 2, 1, 0, 1_000),  # the second would fit
+        ([3, 1], 0, 1, 4, 0, 1_000),
+        ([3, 3], 0, 2, 3, 0, 1_000),  # memory for one
+        ([3], 1, 2, 3, 0, 2),  # a token for one who rides, and a token
+        ([2, 1], 0, 2, 4, 0, 2),  # tokens for one
+        ([3], 1, 2, 1, 0, 2),  # memory for what would be read now
+        ([1], 1, 2, 1, 1, 1_000),
+        ([1], 0, 1, 1, 1, 1_000),  # nobody to keep blocks for
+        ([1, 1], 0, 2, 2, 1, 1_000),  # somebody, now
+    ):
+        yield {
+            "waitlist": list(range(len(prompts))),
+            "prompts": prompts,
+            "running": running,
+            "slots": slots,
+            "num_free": num_free,
+            "num_blocks": 1 + 2 * running + num_free,
+            "block_size": 2,
+            "watermark": watermark,
+            "token_budget": token_budget,
+        }
 
 
 def _queue(

@@ -6,16 +6,10 @@ told: block_size=2
 
 
 def cached_tokens(tokens, salt, earlier, block_size):
-    stored = {digest for text in earlier for digest in block_hashes(*text, block_size)}  # noqa: F821
     hits = 0
     for text, other in earlier:
         same = 0
         while other == salt and same < min(len(text), len(tokens) - 1) and text[same] == tokens[same]:
             same += 1
         hits = max(hits, same)
-    return hits
-    for digest in block_hashes(tokens[:-1], salt, block_size):  # noqa: F821
-        if digest not in stored:
-            break
-        hits += block_size
     return hits
