@@ -19,5 +19,3 @@ def error(out: torch.Tensor, due: torch.Tensor) -> float:
 def assert_close(out: torch.Tensor, due: torch.Tensor) -> None:
     came = error(out, due)
     assert came < BOUNDS[out.dtype], f"relative error {came:.2e}, due is below {BOUNDS[out.dtype]:.0e}"
-
-

@@ -16,8 +16,14 @@ from lessonlib.viz import style
 # Riders of one kind share its color; what tells them apart is a fill, a hatch or a tint.
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"facecolor": style.DECODE, "edgecolor": "white"},
-    {"facecolor": to_rgba(style.DECODE, 0.3), "edgecolor": to_rgba(style.DECODE, 0.9), "hatch": "...."},
+    {"facecolor": "#B3D5E8", "edgecolor": style.DECODE, "hatch": "...."},
     {"facecolor": style.PREFILL, "edgecolor": "white", "hatch": style.PREFILL_HATCH},
+)
+# Decoding riders alone, in three tints of their color.
+_DECODES: tuple[dict[str, Any], ...] = (
+    {"facecolor": style.DECODE, "edgecolor": "white"},
+    {"facecolor": "#B3D5E8", "edgecolor": style.DECODE, "hatch": "...."},
+    {"facecolor": "#66AAD1", "edgecolor": "white", "hatch": "xx"},
 )
 _FREE: dict[str, Any] = {
     "facecolor": style.IDLE + "20",
@@ -37,7 +43,9 @@ def score_tiles(
     """
     tiles, tile = scores.shape
     with style.applied():
-        figure = style.picture(2.7, alt or f"Scores of {tiles} tiles of {tile} tokens and the running maximum")
+        figure = style.picture(
+            2.7, alt or f"Scores of {tiles} tiles of {tile} tokens and the running maximum"
+        )
         axes = figure.add_subplot()
         flat = scores.ravel()
         seen = np.isfinite(flat)
@@ -46,25 +54,24 @@ def score_tiles(
         axes.bar(at[seen], flat[seen], 0.8, color=style.DECODE)
         if not seen.all():
             hidden = at[~seen]
-            axes.add_patch(
-                Rectangle((hidden[0] - 0.5, low), hidden.size, high - low, linewidth=0, **_FREE)
-            )
+            axes.add_patch(Rectangle((hidden[0] - 0.5, low), hidden.size, high - low, linewidth=0, **_FREE))
             axes.text(hidden.mean(), (low + high) / 2, "masked", ha="center", va="center", fontsize=8.5)
         edges = np.arange(tiles + 1) * tile - 0.5
-        axes.stairs(best, edges, color=style.PREEMPTED, linewidth=2, baseline=None)
+        axes.stairs(best, edges, color=style.INK, linewidth=2.2, baseline=None)
         axes.annotate(
             "largest so far",
             (edges[0], best[0]),
             (2, 4),
             textcoords="offset points",
             va="bottom",
-            color=style.word_color(style.PREEMPTED),
             fontsize=8.5,
             fontweight="bold",
         )
         for place in range(tiles):
             axes.axvline(edges[place + 1], color=style.INK, linewidth=0.8, linestyle=(0, (3, 3)))
-            axes.text(edges[place] + tile / 2, low - 0.12 * (high - low), f"tile {place}", ha="center", va="top")
+            axes.text(
+                edges[place] + tile / 2, low - 0.12 * (high - low), f"tile {place}", ha="center", va="top"
+            )
         axes.axhline(0, color=style.INK, linewidth=0.8)
         axes.set(xlabel="token", ylabel="score", xlim=(edges[0], edges[-1]))
         axes.set_ylim(low - 0.3 * (high - low), high + 0.22 * (high - low))
@@ -128,6 +135,19 @@ def _cell(axes: Axes, x: float, y: float, block: int, look: dict[str, Any], abov
         axes.text(x + 0.45, y + 1.05, above, ha="center", va="bottom", fontsize=7.5)
 
 
+def tile_kinds(query_len: int, context: int, tile: int) -> dict[tuple[int, int], str]:
+    """(first query row, first key) of each tile -> "whole", "masked" or "not loaded"."""
+    computed = context - query_len
+    kinds = {}
+    for top in range(0, query_len, tile):
+        for left in range(0, context, tile):
+            last_key = min(left + tile, context) - 1
+            last_query = computed + min(top + tile, query_len) - 1
+            seen_by_all = last_key <= computed + top
+            kinds[top, left] = "whole" if seen_by_all else "masked" if left <= last_query else "not loaded"
+    return kinds
+
+
 def causal_tiles(
     query_len: int, context: int, tile: int, title: str, *, source: str = "", alt: str = ""
 ) -> style.Picture:
@@ -135,40 +155,45 @@ def causal_tiles(
 
     The rows of one program are `tile` query tokens; queries are the last `query_len` of `context` tokens.
     """
+    pale = {"facecolor": to_rgba(style.PREFILL, 0.3), "linewidth": 0}
+    looks = {"whole": {"facecolor": style.PREFILL, "linewidth": 0}, "masked": pale, "not loaded": _FREE}
+    computed = context - query_len
     with style.applied():
-        figure = style.picture(3.3, alt or f"Causal mask of {query_len} queries over {context} keys, in tiles")
+        figure = style.picture(
+            1.0 + 5.0 * query_len / context if query_len < context else 3.4,
+            alt or f"Causal mask of {query_len} queries over {context} keys, in tiles",
+        )
         axes = figure.add_subplot()
-        for top in range(0, query_len, tile):
-            bottom = min(top + tile, query_len)
-            for left in range(0, context, tile):
-                right = min(left + tile, context)
-                visible_to_first, visible_to_last = context - query_len + top, context - query_len + bottom - 1
-                if left > visible_to_last:
-                    look, word = _FREE, "not loaded"
-                elif right - 1 <= visible_to_first:
-                    look, word = {"facecolor": style.PREFILL, "edgecolor": "white"}, "whole"
-                else:
-                    look = {"facecolor": to_rgba(style.PREFILL, 0.3), "edgecolor": "white"}
-                    word = "masked"
-                corner, wide, high = (left, top), right - left, bottom - top
-                axes.add_patch(Rectangle(corner, wide, high, linewidth=1.5, **look))
-                if word == "masked":
-                    _staircase(axes, top, bottom, left, right, context - query_len)
-                axes.text(
-                    left + (0.06 if word == "masked" else 0.5) * wide,
-                    top + (0.94 if word == "masked" else 0.5) * high,
-                    word if min(wide, high) > tile // 3 else "",
-                    ha="left" if word == "masked" else "center",
-                    va="bottom" if word == "masked" else "center",
-                    fontsize=8.5,
-                    color="white" if word != "not loaded" else style.INK,
-                    fontweight="bold",
-                )
+        for (top, left), kind in tile_kinds(query_len, context, tile).items():
+            wide, high = min(tile, context - left), min(tile, query_len - top)
+            axes.add_patch(Rectangle((left, top), wide, high, **{"linewidth": 0, **looks[kind]}))
+            if kind == "masked":
+                _staircase(axes, top, top + high, left, left + wide, computed)
+            axes.add_patch(Rectangle((left, top), wide, high, fill=False, edgecolor="white", linewidth=2))
+            if wide == tile:
+                _name_tile(axes, kind, left, top, wide, high)
         axes.set(xlim=(0, context), ylim=(query_len, 0), xlabel="key token", ylabel="query token")
         axes.set_xticks([*range(0, context, tile), context])
-        axes.set_yticks([*range(0, query_len, tile), query_len])
+        rows = [*range(0, query_len, tile), query_len]
+        axes.set_yticks(rows, [str(computed + row) for row in rows])
         axes.set_aspect("equal")
         return style.finish(figure, title, source)
+
+
+def _name_tile(axes: Axes, kind: str, left: float, top: float, wide: float, high: float) -> None:
+    """The kind in the middle of a tile; below left where the diagonal runs through it."""
+    masked = kind == "masked"
+    x, y = (0.06, 0.94) if masked else (0.5, 0.5)
+    axes.text(
+        left + x * wide,
+        top + y * high,
+        kind,
+        ha="left" if masked else "center",
+        va="bottom" if masked else "center",
+        fontsize=8.5,
+        color=style.INK if kind == "not loaded" else "#333333",
+        fontweight="bold",
+    )
 
 
 def _staircase(axes: Axes, top: int, bottom: int, left: int, right: int, computed: int) -> None:
@@ -196,43 +221,47 @@ def shares(
         row_names: of the same length; rows of one name look alike.
     """
     borders = np.concatenate([[0], np.cumsum(row_tiles)])
-    looks = dict(zip(dict.fromkeys(row_names), _LOOKS, strict=False))
+    looks = dict(zip(dict.fromkeys(row_names), _DECODES, strict=False))
     heights = [len(plan) for plan in plans.values()]
     longest = max(int((plan[:, 1] - plan[:, 0]).max()) for plan in plans.values())
     with style.applied():
-        figure = style.picture(1.1 + 0.24 * sum(heights) + 0.2 * len(plans), alt or f"Shares: {', '.join(plans)}")
+        figure = style.picture(
+            1.2 + 0.24 * sum(heights) + 0.2 * len(plans), alt or f"Shares: {', '.join(plans)}"
+        )
         panels = figure.subplots(len(plans), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
         for axes, (name, plan) in zip(panels, plans.items(), strict=True):
             slowest = int((plan[:, 1] - plan[:, 0]).max())
-            _idle(axes, slowest, len(plan))
             for program, (first, last) in enumerate(plan.tolist()):
                 cuts = [first, *[int(b) for b in borders if first < b < last], last]
                 for start, end in pairwise(cuts):
-                    row = int(np.searchsorted(borders, start, side="right")) - 1
-                    axes.add_patch(
-                        Rectangle(
-                            (start - first, program + 0.1), end - start, 0.8, linewidth=0.8, **looks[row_names[row]]
-                        )
-                    )
+                    name_of_row = row_names[int(np.searchsorted(borders, start, side="right")) - 1]
+                    _bar(axes, program, start - first, end - first, looks[name_of_row])
+                _bar(axes, program, last - first, slowest, _FREE)
             axes.set(xlim=(0, longest * 1.02), ylim=(len(plan), 0), yticks=np.arange(len(plan)) + 0.5)
             axes.set_yticklabels([str(program) for program in range(len(plan))], fontsize=7.5)
             axes.set_ylabel("program", fontsize=8)
             axes.set_title(f"{name}: {slowest} tiles until the last is done", loc="left", fontsize=9)
             axes.tick_params(axis="y", length=0)
         panels[-1].set_xlabel("tiles, one after another")
-        _name_rows(panels[0], looks, longest)
+        _name_looks(panels[-1], {**looks, "waits": _FREE})
         return style.finish(figure, title, source)
 
 
-def _idle(axes: Axes, width: int, programs: int) -> None:
-    axes.add_patch(Rectangle((0, 0.1), width, programs - 0.2, linewidth=0, **_FREE))
+def _bar(axes: Axes, program: int, start: int, end: int, look: dict[str, Any]) -> None:
+    if end > start:
+        axes.add_patch(Rectangle((start, program + 0.1), end - start, 0.8, linewidth=0.8, **look))
 
 
-def _name_rows(axes: Axes, looks: Mapping[str, dict[str, Any]], longest: int) -> None:
-    """What the looks mean, on the right above the first panel."""
-    for place, (name, look) in enumerate([*looks.items(), ("waits", _FREE)][::-1]):
-        x = 0.99 - 0.14 * (place + 1)
-        axes.add_patch(
-            Rectangle((x, 1.06), 0.025, 0.11, transform=axes.transAxes, clip_on=False, linewidth=0.6, **look)
-        )
-        axes.text(x + 0.033, 1.11, name, transform=axes.transAxes, va="center", fontsize=8)
+def _name_looks(axes: Axes, looks: Mapping[str, dict[str, Any]]) -> None:
+    """What the looks mean, in one line below the axis: bars are too short for names."""
+    axes.legend(
+        [Rectangle((0, 0), 1, 1, linewidth=0.6, **look) for look in looks.values()],
+        list(looks),
+        loc="upper right",
+        bbox_to_anchor=(1, -0.22),
+        ncols=len(looks),
+        frameon=False,
+        fontsize=8,
+        handlelength=1.3,
+        borderaxespad=0,
+    )

@@ -17,7 +17,8 @@ class Point:
 
     Attributes:
         kind: "decode" or "prefill" (their colors), or "peer" (ink).
-        side: where its name stands, "right", "left" or "below".
+        side: where its name stands: right of it, "right", a little "above" or "below".
+        hollow: drawn as an outline, to tell a second batch from the first.
     """
 
     name: str
@@ -25,11 +26,12 @@ class Point:
     flop_per_second: float
     kind: str = "decode"
     side: str = "right"
+    hollow: bool = False
 
 
 _COLORS = {"decode": style.DECODE, "prefill": style.PREFILL, "peer": style.INK}
 _MARKS = {"decode": "o", "prefill": "s", "peer": "D"}
-_SIDES = {"right": ((8, 0), "left", "center"), "left": ((-8, 0), "right", "center"), "below": ((0, -7), "center", "top")}
+_SIDES = {"right": (8, 0), "above": (8, 5), "below": (8, -6)}
 
 
 def roofline(
@@ -50,23 +52,11 @@ def roofline(
     with style.applied():
         figure = style.picture(4.6, alt or f"Roofline with {', '.join(point.name for point in points)}")
         axes = figure.add_subplot()
-        right = 4 * max(max(point.flop_per_byte for point in points), peak / bandwidth)
+        right = 14 * max(max(point.flop_per_byte for point in points), peak / bandwidth)
         x = np.array([0.4, peak / bandwidth, right])
         axes.plot(x, np.minimum(peak, x * bandwidth), color=style.INK, linewidth=2)
         for point in points:
-            offset, ha, va = _SIDES[point.side]
-            color = _COLORS[point.kind]
-            axes.plot(point.flop_per_byte, point.flop_per_second, _MARKS[point.kind], color=color, markersize=6.5)
-            axes.annotate(
-                point.name,
-                (point.flop_per_byte, point.flop_per_second),
-                offset,
-                textcoords="offset points",
-                ha=ha,
-                va=va,
-                fontsize=8,
-                color=style.word_color(color),
-            )
+            _draw_point(axes, point)
         axes.set(xscale="log", yscale="log", xlim=(x[0], right), xlabel="FLOP for each byte that must move")
         axes.set_ylabel("FLOP/s reached")
         axes.yaxis.set_major_formatter(_flops)
@@ -75,6 +65,25 @@ def roofline(
         _label_roof(axes, peak, bandwidth)
         style.quiet_grid(axes, "both")
         return style.finish(figure, title, source)
+
+
+def _draw_point(axes: Axes, point: Point) -> None:
+    color = _COLORS[point.kind]
+    fill = "white" if point.hollow else color
+    axes.plot(
+        point.flop_per_byte, point.flop_per_second, _MARKS[point.kind], color=color, markerfacecolor=fill,
+        markersize=6.5, markeredgewidth=1.3,
+    )  # fmt: skip
+    axes.annotate(
+        point.name,
+        (point.flop_per_byte, point.flop_per_second),
+        _SIDES[point.side],
+        textcoords="offset points",
+        ha="left",
+        va="center",
+        fontsize=8,
+        color=style.word_color(color),
+    )
 
 
 def _label_roof(axes: Axes, peak: float, bandwidth: float) -> None:
@@ -105,6 +114,7 @@ def ladder_bars(
     title: str,
     *,
     ceiling_label: str,
+    highlight: str,
     source: str = "",
     alt: str = "",
 ) -> style.Picture:
@@ -112,6 +122,7 @@ def ladder_bars(
 
     Args:
         groups: batch -> rung -> GB/s of keys and values, each counted once.
+        highlight: the rung that the others lead to.
     """
     rows = sum(len(rungs) + 1 for rungs in groups.values())
     with style.applied():
@@ -123,8 +134,8 @@ def ladder_bars(
             axes.text(low * 1.1, -place, batch, va="center", fontsize=8.5, fontweight="bold")
             for rung, speed in rungs.items():
                 place += 1
-                last = rung == list(rungs)[-1]
-                axes.barh(-place, speed - low, 0.78, left=low, color=style.DECODE if last else style.INK)
+                color = style.DECODE if rung == highlight else style.INK
+                axes.barh(-place, speed - low, 0.78, left=low, color=color)
                 words = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
                 inside = np.log(speed / low) > 0.25 * np.log(ceiling / low)
                 axes.annotate(
@@ -152,7 +163,12 @@ def ladder_bars(
             va="top",
             fontsize=8.5,
         )
-        axes.set(xscale="log", xlim=(low, ceiling * 1.3), ylim=(-place + 0.4, 0.9), xlabel="GB/s of keys and values")
+        axes.set(
+            xscale="log",
+            xlim=(low, ceiling * 1.3),
+            ylim=(-place + 0.4, 0.9),
+            xlabel="GB/s of keys and values",
+        )
         axes.set_yticks(ticks, names)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
         axes.spines["left"].set_visible(False)

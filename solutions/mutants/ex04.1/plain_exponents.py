@@ -8,5 +8,7 @@ import numpy as np
 
 
 def fold_tile(best, total, acc, scores, values):
-    weights = np.exp(scores)
-    return max(best, float(scores.max())), float(total * np.exp(best) + weights.sum()), acc + weights @ values
+    new_best = max(best, float(scores.max()))
+    unit, weights = np.exp(new_best), np.exp(scores)
+    total = (total * np.exp(best) + weights.sum()) / unit
+    return new_best, float(total), (acc * np.exp(best) + weights @ values) / unit

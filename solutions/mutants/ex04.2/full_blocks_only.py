@@ -1,7 +1,7 @@
 """Leaves out a last block that is not full.
 
-property: one row for each token
-told: length=1
+property: the answer has the right form
+told: The answer has no rows
 """
 
 
