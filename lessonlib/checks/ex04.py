@@ -215,7 +215,9 @@ def _in_order(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
 
 
 def _explain_gather(given: Given, due: np.ndarray) -> str:
-    return f"{count(given['length'], 'token')}, {given['cache'].shape[1]} in a block" if given["length"] else ""
+    return (
+        f"{count(given['length'], 'token')}, {given['cache'].shape[1]} in a block" if given["length"] else ""
+    )
 
 
 GATHER = Task(

@@ -243,7 +243,7 @@ def shares(
             axes.set_title(f"{name}: {slowest} tiles until the last is done", loc="left", fontsize=9)
             axes.tick_params(axis="y", length=0)
         panels[-1].set_xlabel("tiles, one after another")
-        _name_looks(panels[-1], {**looks, "waits": _FREE})
+        _name_looks(figure, {**looks, "waits": _FREE})
         return style.finish(figure, title, source)
 
 
@@ -252,13 +252,12 @@ def _bar(axes: Axes, program: int, start: int, end: int, look: dict[str, Any]) -
         axes.add_patch(Rectangle((start, program + 0.1), end - start, 0.8, linewidth=0.8, **look))
 
 
-def _name_looks(axes: Axes, looks: Mapping[str, dict[str, Any]]) -> None:
-    """What the looks mean, in one line below the axis: bars are too short for names."""
-    axes.legend(
+def _name_looks(figure: style.Picture, looks: Mapping[str, dict[str, Any]]) -> None:
+    """What the looks mean, in one line below: bars are too short for names."""
+    figure.legend(
         [Rectangle((0, 0), 1, 1, linewidth=0.6, **look) for look in looks.values()],
         list(looks),
-        loc="upper right",
-        bbox_to_anchor=(1, -0.22),
+        loc="outside lower right",
         ncols=len(looks),
         frameon=False,
         fontsize=8,

@@ -17,7 +17,7 @@ class Point:
 
     Attributes:
         kind: "decode" or "prefill" (their colors), or "peer" (ink).
-        side: where its name stands: right of it, "right", a little "above" or "below".
+        nudge: points that its name stands above its own height, or below.
         hollow: drawn as an outline, to tell a second batch from the first.
     """
 
@@ -25,13 +25,12 @@ class Point:
     flop_per_byte: float
     flop_per_second: float
     kind: str = "decode"
-    side: str = "right"
+    nudge: float = 0
     hollow: bool = False
 
 
 _COLORS = {"decode": style.DECODE, "prefill": style.PREFILL, "peer": style.INK}
 _MARKS = {"decode": "o", "prefill": "s", "peer": "D"}
-_SIDES = {"right": (8, 0), "above": (8, 5), "below": (8, -6)}
 
 
 def roofline(
@@ -77,7 +76,7 @@ def _draw_point(axes: Axes, point: Point) -> None:
     axes.annotate(
         point.name,
         (point.flop_per_byte, point.flop_per_second),
-        _SIDES[point.side],
+        (8, point.nudge),
         textcoords="offset points",
         ha="left",
         va="center",
