@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors of the user's input become one line and status 2."""
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "seed", None) is not None and options.seed < 0:
+            raise CourseError(f"a seed of {options.seed}: give 0 or more")
         return options.run(options)
     except CourseError as error:
         print(f"lesson: error: {error}", file=sys.stderr)
@@ -153,6 +155,10 @@ def _rides(options: argparse.Namespace) -> list[Trace]:
     names = list(POLICIES) if options.policy == "all" else options.policy.split(",")
     workload = _workload(options)
     costs = options.blocks is not None or options.token_budget is not None or options.hardware is not None
+    if options.fill and names != [slots.STATIC]:
+        raise CourseError(
+            f"--fill with policy {options.policy}: only static waits for a full car, leave it out"
+        )
     if not costs and set(names) <= set(slots.POLICIES):
         return [slots.ride(workload, options.slots, name, fill=options.fill) for name in names]
     if options.fill:
@@ -218,13 +224,13 @@ def _arriving(workload: Workload, options: argparse.Namespace) -> Workload:
 
 
 def _plot(traces: list[Trace], rows: list[dict[str, Any]], path: str) -> None:
-    from lessonlib.viz import plots
+    from lessonlib.viz import memory, plots
 
     if len(traces) == 1:
         picture = plots.gantt(traces[0], str(traces[0]))
     else:
         best = min(rows, key=lambda row: row.get("seconds", row["steps"]))
-        picture = plots.policies_chart(rows, f"{best['policy']} is home first")
+        picture = memory.policies_chart(rows, f"{best['policy']} is home first")
     try:
         Path(path).write_bytes(picture.png())
     except OSError as error:

@@ -105,6 +105,11 @@ def test_bench_without_a_gpu_says_what_its_times_are_not(tmp_path):
     ("words", "said"),
     [
         (("simulate", "--lengths", "3,5", "--slots", "0"), "0 slots"),
+        (("simulate", "--lengths", "3,5", "--slots", "99999999999"), "give at most"),
+        (("simulate", "--dist", "azure", "--seed", "-1"), "a seed of -1"),
+        (("simulate", "--lengths", "3", "--fill", "--policy", "continuous"), "only static waits"),
+        (("simulate", "--lengths", "3", "--policy", "vllm", "--blocks", "1"), "pool of 1 blocks"),
+        (("simulate", "--lengths", "99999999999999999999"), "below 2**63"),
         (("simulate", "--lengths", ""), "empty"),
         (("simulate", "--lengths", "3,-1"), "asks for -1"),
         (("simulate", "--lengths", "3,x"), "cannot read lengths '3,x'"),

@@ -1,5 +1,6 @@
 // The elevator: plays packed Traces (see ride.py for the columns). Python sends them once; every frame is worked
-// out here, so playing sends nothing back. Sections: rides, clock, colors, figures, building, gantt, words, page.
+// out here, so playing sends nothing back. Sections: rides, clock, colors, figures, memory, building, gantt, words,
+// page.
 
 // ---------- rides: who sits where at a step ----------
 
@@ -9,6 +10,9 @@ const SPAN = ["stay", "kind", "first", "end", "before", "tokens"];
 const WAIT = ["request", "first", "end", "why"];
 const STEP = ["waiting", "running"];
 const REQUEST = ["goal", "prompt"];
+const STAY_BLOCKS = ["blocks", "cached"];
+const SPAN_BLOCKS = ["blocks"];
+const STEP_BLOCKS = ["free"];
 
 const bytesOf = (view) => view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
 
@@ -50,6 +54,11 @@ class Ride {
     this.waits = table(wire.waits, WAIT);
     this.steps = table(wire.steps, STEP);
     this.requests = table(wire.requests, REQUEST);
+    this.blockSize = wire.block_size;
+    this.capacity = wire.capacity;
+    this.stayBlocks = table(wire.stay_blocks, STAY_BLOCKS);
+    this.spanBlocks = table(wire.span_blocks, SPAN_BLOCKS);
+    this.stepBlocks = table(wire.step_blocks, STEP_BLOCKS);
     this.times = wire.times.byteLength
       ? new Float64Array(bytesOf(wire.times))
       : Float64Array.from({ length: this.numSteps + 1 }, (_, i) => i);
@@ -166,6 +175,73 @@ class Ride {
   nameOf(request) {
     return `rider ${request}`;
   }
+
+  // ----- memory; what is counted and how stands in ride.py, where `Ride.memory` does the same -----
+
+  /** Blocks in the table of a stay in `step`. A run of decode takes one when what it stores fills the last. */
+  blocksOf(stay, step) {
+    const { spans, stays } = this;
+    const start = this.spanStart[stay];
+    const last = after(spans.first, step, start, this.spanStart[stay + 1]) - 1;
+    if (last < start) return this.stayBlocks.blocks[stay];
+    const most = this.spanBlocks.blocks[last];
+    if (spans.kind[last] !== KIND.DECODE) return most;
+    const earlier = last > start ? this.spanBlocks.blocks[last - 1] : this.stayBlocks.blocks[stay];
+    const prompt = Math.max(1, this.requests.prompt[stays.request[stay]]);
+    const stored = prompt + spans.before[last] + Math.min(step - spans.first[last], spans.tokens[last] - 1);
+    return Math.min(most, Math.max(earlier, Math.ceil(stored / this.blockSize)));
+  }
+
+  /** The blocks in `step`: {held, free, shared, saved, other, owners: [{stay, slot, table, own}], lost}. */
+  memory(step) {
+    if (this.floor?.step === step) return this.floor;
+    const over = step < 0 || step >= this.numSteps;
+    const owners = over ? [] : this.#owners(step);
+    const free = over ? this.capacity : this.stepBlocks.free[step];
+    const held = this.capacity - free;
+    const sum = owners.reduce((total, owner) => total + owner.table, 0);
+    const saved = Math.max(0, sum - held);
+    const shared = Math.min(held, sharedBlocks(owners, saved));
+    shareOut(owners, shared, saved + shared);
+    const lost = [...this.leavers(step)]
+      .filter((stay) => this.stays.how[stay] === KIND.PREEMPT && this.stays.first[stay] < step)
+      .map((stay) => ({ request: this.stays.request[stay], blocks: this.blocksOf(stay, step - 1) }));
+    this.floor = { step, held, free, shared, saved, other: Math.max(0, held - sum), owners, lost };
+    return this.floor;
+  }
+
+  #owners(step) {
+    const owners = [];
+    for (let slot = 0; slot < this.slots; slot++) {
+      const stay = this.stayAt(slot, step);
+      if (stay < 0) continue;
+      const blocks = this.blocksOf(stay, step);
+      const found = Math.min(this.stayBlocks.cached[stay], blocks);
+      owners.push({ stay, slot, first: this.stays.first[stay], table: blocks, found, own: blocks });
+    }
+    return owners;
+  }
+}
+
+/** How many blocks have more than one holder. */
+function sharedBlocks(owners, saved) {
+  const found = owners.map((owner) => owner.found).filter(Boolean);
+  if (!saved || !found.length) return 0;
+  return Math.min(saved, Math.max(Math.min(...found), Math.ceil(saved / found.length)));
+}
+
+/** Each table less what it has in common: first of those who found a prefix, then of who first had it. */
+function shareOut(owners, shared, drawnOnce) {
+  const finders = owners.filter((owner) => owner.found);
+  const others = owners.filter((owner) => !owner.found).sort((a, b) => a.first - b.first);
+  const take = (owner, limit) => {
+    const taken = Math.min(limit, owner.own, drawnOnce);
+    owner.own -= taken;
+    drawnOnce -= taken;
+  };
+  finders.forEach((owner) => take(owner, owner.found));
+  others.forEach((owner) => take(owner, shared));
+  owners.forEach((owner) => take(owner, owner.table));
 }
 
 // ---------- clock: one ruler for all rides ----------
@@ -218,7 +294,7 @@ class Clock {
 // ---------- colors: read from the style sheet, so that themes stay there ----------
 
 const COLORS = [
-  "ink", "ink-soft", "surface", "prefill", "decode", "preempted", "finished", "idle",
+  "ink", "ink-soft", "surface", "prefill", "decode", "preempted", "finished", "shared", "free", "idle",
   "facade", "facade-edge", "window", "shaft", "car", "slot", "sky", "street", "lobby",
 ];
 
@@ -325,6 +401,183 @@ function drawCheck(ctx, x, y, size) {
   ctx.stroke();
 }
 
+// ---------- memory: the floor below the lobby, a cell a block ----------
+
+const BLOCKS_TO = 400;
+const MEMORY_SIGN = 17;
+const MEMORY_TALL = 64;
+const BAR_TALL = 24;
+
+/** How the blocks lie in a floor of a given width: level of detail, columns, size of a cell, height with its sign. */
+function memoryPlan(capacity, width) {
+  const inner = width - 20;
+  for (let cell = 20; cell >= 5 && capacity <= BLOCKS_TO; cell--) {
+    const columns = Math.floor(inner / cell);
+    const rows = Math.ceil(capacity / columns);
+    if (rows * cell <= MEMORY_TALL) {
+      return { level: "blocks", columns, rows, cell, inner, height: MEMORY_SIGN + rows * cell + 9 };
+    }
+  }
+  return { level: "bar", inner, height: MEMORY_SIGN + BAR_TALL + 9 };
+}
+
+/** The pool in order: shared blocks, each rider's in order of slot, those of nobody on board, free ones. */
+function blockRuns(memory) {
+  const lost = Math.min(memory.free, memory.lost.reduce((sum, { blocks }) => sum + blocks, 0));
+  return [
+    { kind: "shared", count: memory.shared },
+    ...memory.owners.map((owner) => ({ kind: "own", count: owner.own, owner })),
+    { kind: "other", count: memory.other },
+    { kind: "lost", count: lost },
+    { kind: "free", count: memory.free - lost },
+  ].filter(({ count }) => count > 0);
+}
+
+/** One block: a square, filled where held; round where shared; a wedge in it where it was just lost. */
+function drawBlock(ctx, colors, kind, x, y, side, color) {
+  ctx.lineWidth = 1;
+  if (kind === "shared") {
+    ctx.fillStyle = colors.shared;
+    ctx.beginPath();
+    ctx.arc(x + side / 2, y + side / 2, side / 2, 0, 2 * Math.PI);
+    ctx.fill();
+  } else if (kind === "own" || kind === "other") {
+    ctx.fillStyle = color || colors["ink-soft"];
+    ctx.fillRect(x, y, side, side);
+  } else {
+    ctx.strokeStyle = kind === "lost" ? colors.preempted : colors.free;
+    ctx.strokeRect(x + 0.5, y + 0.5, side - 1, side - 1);
+  }
+  if (kind === "lost") {
+    ctx.fillStyle = colors.preempted;
+    ctx.beginPath();
+    ctx.moveTo(x + side / 2, y + side * 0.25);
+    ctx.lineTo(x + side * 0.75, y + side * 0.72);
+    ctx.lineTo(x + side * 0.25, y + side * 0.72);
+    ctx.fill();
+  }
+}
+
+/** The memory floor of one ride: its plan, and how it looks in one step. */
+class MemoryFloor {
+  constructor(ride, x, width, top) {
+    Object.assign(this, { ride, x, width, top }, memoryPlan(ride.capacity, width));
+    this.left = x + (width - (this.level === "blocks" ? this.columns * this.cell : this.inner)) / 2;
+    this.cellsTop = top + MEMORY_SIGN + 2;
+  }
+
+  /** The walls, which never change. */
+  walls(ctx, colors) {
+    ctx.fillStyle = colors.lobby;
+    ctx.strokeStyle = colors["facade-edge"];
+    ctx.lineWidth = 1;
+    ctx.beginPath();
+    ctx.roundRect(this.x, this.top, this.width, this.height, [0, 0, 5, 5]);
+    ctx.fill();
+    ctx.stroke();
+  }
+
+  /** `slot`: the one pointed at, or -1. */
+  draw(ctx, colors, step, slot) {
+    const memory = this.ride.memory(step);
+    this.#sign(ctx, colors, memory);
+    let place = 0;
+    for (const run of blockRuns(memory)) {
+      const chosen = run.owner?.slot === slot;
+      const color = run.owner && this.#color(colors, run.owner.stay, step);
+      ctx.globalAlpha = slot < 0 || chosen ? 1 : 0.4;
+      if (this.level === "blocks") this.#cells(ctx, colors, run, place, color, chosen);
+      else this.#segment(ctx, colors, run, place, color, chosen);
+      place += run.count;
+    }
+    ctx.globalAlpha = 1;
+  }
+
+  #color(colors, stay, step) {
+    const { phase } = this.ride.rider(stay, step);
+    return colors[phase] || colors["ink-soft"];
+  }
+
+  #sign(ctx, colors, memory) {
+    const room = this.width - 20;
+    ctx.textAlign = "left";
+    ctx.font = font(10.5, 600);
+    ctx.fillStyle = colors.ink;
+    const counted = `${whole(memory.held)} of ${whole(this.ride.capacity)} blocks`;
+    const words = ctx.measureText(`${counted} held`).width > room ? counted : `${counted} held`;
+    ctx.fillText(clip(ctx, words, room), this.x + 10, this.top + 13);
+    const left = room - ctx.measureText(words).width - 8;
+    const lost = memory.lost.reduce((sum, { blocks }) => sum + blocks, 0);
+    const note = lost ? `${whole(lost)} just lost` : memory.saved ? `sharing saves ${whole(memory.saved)}` : "";
+    ctx.font = font(10.5);
+    if (!note || ctx.measureText(note).width > left) return;
+    ctx.textAlign = "right";
+    ctx.fillStyle = lost ? colors.preempted : colors["ink-soft"];
+    ctx.fillText(note, this.x + this.width - 10, this.top + 13);
+  }
+
+  #cells(ctx, colors, run, place, color, chosen) {
+    const { cell, columns } = this;
+    const gap = cell > 7 ? 2 : 1;
+    for (let i = place; i < place + run.count; i++) {
+      const x = this.left + (i % columns) * cell;
+      const y = this.cellsTop + Math.floor(i / columns) * cell;
+      drawBlock(ctx, colors, run.kind, x + gap / 2, y + gap / 2, cell - gap, color);
+      if (i === place && run.owner) this.#mark(ctx, colors, run.owner, x, y);
+      if (chosen) {
+        ctx.strokeStyle = colors.ink;
+        ctx.lineWidth = 1.4;
+        ctx.strokeRect(x + 0.2, y + 0.2, cell - 0.4, cell - 0.4);
+      }
+    }
+  }
+
+  /** Where an owner's blocks begin: a line, and the slot where it can be read. */
+  #mark(ctx, colors, owner, x, y) {
+    const { cell } = this;
+    ctx.fillStyle = colors.ink;
+    ctx.fillRect(x - 0.5, y - 0.5, 1.2, cell + 1);
+    if (cell < 11) return;
+    ctx.fillStyle = "#fff";
+    ctx.font = font(8, 600);
+    ctx.textAlign = "center";
+    ctx.fillText(String(owner.slot), x + cell / 2, y + cell / 2 + 3);
+  }
+
+  #segment(ctx, colors, run, place, color, chosen) {
+    const scale = this.inner / this.ride.capacity;
+    const x = this.left + place * scale;
+    const wide = run.count * scale;
+    const held = { own: color, shared: colors.shared, other: colors["ink-soft"] }[run.kind];
+    ctx.fillStyle = held || colors.lobby;
+    ctx.fillRect(x, this.cellsTop, wide, BAR_TALL);
+    if (!held) {
+      ctx.strokeStyle = run.kind === "lost" ? colors.preempted : colors.free;
+      ctx.lineWidth = 1;
+      ctx.strokeRect(x + 0.5, this.cellsTop + 0.5, Math.max(0, wide - 1), BAR_TALL - 1);
+    } else if (wide > 2) {
+      ctx.fillStyle = colors.lobby;
+      ctx.fillRect(x + wide - 0.7, this.cellsTop, 0.7, BAR_TALL);
+    }
+    if (!chosen) return;
+    ctx.strokeStyle = colors.ink;
+    ctx.lineWidth = 1.6;
+    ctx.strokeRect(x, this.cellsTop - 1, wide, BAR_TALL + 2);
+  }
+
+  /** The run of blocks under a point, or undefined. */
+  runAt(px, py, step) {
+    const row = this.level === "blocks" ? Math.floor((py - this.cellsTop) / this.cell) : 0;
+    const wide = this.level === "blocks" ? this.columns * this.cell : this.inner;
+    const tall = this.level === "blocks" ? this.rows * this.cell : BAR_TALL;
+    if (px < this.left || px >= this.left + wide || py < this.cellsTop || py >= this.cellsTop + tall) return undefined;
+    let place = this.level === "blocks"
+      ? row * this.columns + Math.floor((px - this.left) / this.cell)
+      : ((px - this.left) / wide) * this.ride.capacity;
+    return blockRuns(this.ride.memory(step)).find(({ count }) => (place -= count) < 0);
+  }
+}
+
 // ---------- building: shaft, car, lobby ----------
 
 const FIGURES_TO = 16;
@@ -384,6 +637,7 @@ class Scene {
     this.ctx = canvas.getContext("2d");
     this.still = document.createElement("canvas");
     this.doors = [];
+    this.pointed = null; // {index, slot} of the rider pointed at, where memory is modeled
   }
 
   layout(rides, clock, width, colors) {
@@ -394,11 +648,16 @@ class Scene {
       return carHeight;
     });
     const tallest = Math.max(60, ...heights);
-    this.height = SIGN + 12 + TRAVEL + tallest + LOBBY + 4 + STREET + 2;
+    this.street = SIGN + 12 + TRAVEL + tallest + LOBBY + 4 + STREET + 2;
     this.shafts = rides.map((ride, i) => {
       const span = clock.end > 0 ? clock.rideTimes[i][ride.numSteps] / clock.end : 0;
-      return shaftPlan(ride, i * panel, panel, this.height - 2, tallest, span);
+      return shaftPlan(ride, i * panel, panel, this.street - 2, tallest, span);
     });
+    this.floors = rides.map((ride, i) => {
+      const { x, building } = this.shafts[i];
+      return ride.capacity ? new MemoryFloor(ride, x, building, this.street - 2) : null;
+    });
+    this.height = this.street + Math.max(0, ...this.floors.map((floor) => (floor ? floor.height + 1 : 0)));
     this.doors = rides.map(() => 1);
     this.ratio = size(this.canvas, width, this.height);
     this.still.width = this.canvas.width;
@@ -411,11 +670,12 @@ class Scene {
     this.shafts.forEach((shaft, i) => {
       shaft.windows = this.#windows(shaft);
       this.#building(ctx, shaft, rides[i]);
+      this.floors[i]?.walls(ctx, colors);
     });
   }
 
   #skyline(ctx) {
-    const { colors, width, height } = this;
+    const { colors, width, street: height } = this;
     ctx.fillStyle = colors.sky;
     let seed = 7;
     for (let x = -10; x < width;) {
@@ -516,8 +776,21 @@ class Scene {
     const y = shaft.low - shaft.carHeight - shaft.travel * done;
     this.#lights(ride, shaft, step);
     this.#lobby(ride, shaft, step);
+    const slot = this.pointed?.index === index ? this.pointed.slot : -1;
+    this.floors[index]?.draw(this.ctx, this.colors, step, slot);
     this.#car(ride, shaft, y, step, part, this.#openDoor(ride, index, step, motion));
+    if (slot >= 0 && shaft.level !== "gauge") this.#point(shaft, y + CAR_HEAD, slot);
     if (motion && shaft.level === "figures") this.#walkers(ride, shaft, y + CAR_HEAD, step, part);
+  }
+
+  /** A frame around the slot pointed at. */
+  #point(shaft, top, slot) {
+    const { ctx } = this;
+    const x = shaft.carX + 4 + (slot % shaft.columns) * shaft.cellWidth;
+    const y = top + Math.floor(slot / shaft.columns) * shaft.cellHeight;
+    ctx.strokeStyle = this.colors.ink;
+    ctx.lineWidth = 1.6;
+    ctx.strokeRect(x, y, shaft.cellWidth, shaft.cellHeight);
   }
 
   /** Those who have just left: home through the nearer wall, or down to the lobby again. */
@@ -701,7 +974,18 @@ class Scene {
     ctx.fillRect(shaft.carX + 4, top, shaft.cellWidth * share, shaft.cellHeight);
   }
 
-  /** The rider under a point, as {ride, stay}, or null. */
+  /** The run of blocks under a point, as {ride, index, step, run}, or null. */
+  blocksAt(px, py, position) {
+    const tick = Math.min(Math.floor(position), this.clock.last);
+    for (const [index, floor] of this.floors.entries()) {
+      const step = this.clock.stepOf[index][tick];
+      const run = floor?.runAt(px, py, step);
+      if (run) return { ride: this.rides[index], index, step, run };
+    }
+    return null;
+  }
+
+  /** The rider under a point, as {ride, index, slot, stay, step}, or null. */
   riderAt(px, py, position) {
     const tick = Math.min(Math.floor(position), this.clock.last);
     for (const [i, shaft] of this.shafts.entries()) {
@@ -714,7 +998,7 @@ class Scene {
       if (column < 0 || column >= shaft.columns || row < 0 || row >= shaft.rows || shaft.level === "gauge") continue;
       const slot = row * shaft.columns + column;
       const stay = slot < ride.slots ? ride.stayAt(slot, step) : -1;
-      if (stay >= 0) return { ride, stay, step };
+      if (stay >= 0) return { ride, index: i, slot, stay, step };
     }
     return null;
   }
@@ -963,10 +1247,41 @@ function sentence(ride, step) {
   const home = left.filter((stay) => ride.stays.how[stay] === KIND.FINISH).map((stay) => ride.nameOf(ride.stays.request[stay]));
   const off = [...ride.leavers(step)].filter((stay) => ride.stays.how[stay] === KIND.PREEMPT);
   const boarded = ride.boardedAt(step);
+  if (ride.capacity) parts.push(memoryWords(ride, step));
   if (boarded) parts.push(boarded === 1 ? "one boards" : `${whole(boarded)} board`);
   if (home.length) parts.push(`${listing(home)} ${home.length === 1 ? "gets" : "get"} home`);
   if (off.length) parts.push(`${listing(off.map((stay) => ride.nameOf(ride.stays.request[stay])))} put off, to board again`);
   return parts.join("; ");
+}
+
+/** Under the pointer: who rides there, and its label. */
+function riderWords({ ride, stay, slot, step }) {
+  const rider = ride.rider(stay, step);
+  const words = [`Rider ${rider.request}: ${whole(rider.done)} of ${whole(rider.goal)} tokens, ${rider.phase}`];
+  if (ride.capacity) words.push(`${countOf(ride.blocksOf(stay, step), "block")} in the table of slot ${slot}`);
+  if (ride.labels[rider.request]) words.push(ride.labels[rider.request]);
+  return words.join("\n");
+}
+
+/** Under the pointer: blocks that no single rider has. */
+function runWords({ kind, count }) {
+  const words = {
+    shared: "in more than one rider's table",
+    other: "held, but by nobody on board",
+    lost: "lost by those just put off, free again",
+    free: "free",
+  };
+  return `${countOf(count, "block")} ${words[kind]}`;
+}
+
+/** "31 of 39 blocks held", and what sharing saves or those put off lost. */
+function memoryWords(ride, step) {
+  const memory = ride.memory(step);
+  const words = [`${whole(memory.held)} of ${whole(ride.capacity)} blocks held`];
+  if (memory.saved) words.push(`sharing saves ${whole(memory.saved)}`);
+  const lost = memory.lost.reduce((sum, { blocks }) => sum + blocks, 0);
+  if (lost) words.push(`${whole(lost)} lost`);
+  return words.join(", ");
 }
 
 function caption(rides, clock, tick) {
@@ -1018,7 +1333,13 @@ function legendFor(rides) {
   const entries = [["decode", "decode"], ["finished", "finished"], ["idle", "idle slot"]];
   if (rides.some((ride) => ride.spans.kind.includes(KIND.PREFILL))) entries.unshift(["prefill", "prefill"]);
   if (rides.some((ride) => ride.stalls)) entries.push(["stalled", "on board, not its turn"]);
-  if (rides.some((ride) => ride.stays.how.includes(KIND.PREEMPT))) entries.push(["preempted", "preempted"]);
+  const puts = rides.some((ride) => ride.stays.how.includes(KIND.PREEMPT));
+  if (puts) entries.push(["preempted", "preempted"]);
+  if (!rides.some((ride) => ride.capacity)) return entries;
+  entries.push(["block-own", "a rider's block"]);
+  if (rides.some((ride) => ride.stayBlocks.cached.some(Boolean))) entries.push(["block-shared", "shared block"]);
+  entries.push(["block-free", "free block"]);
+  if (puts) entries.push(["block-lost", "just lost"]);
   return entries;
 }
 
@@ -1084,7 +1405,7 @@ class Player {
     this.slider.addEventListener("input", () => this.go(this.clock.tickAt(Number(this.slider.value))));
     this.#scrub();
     this.sceneCanvas.addEventListener("pointermove", (event) => this.#point(event));
-    this.sceneCanvas.addEventListener("pointerleave", () => { this.tip.hidden = true; });
+    this.sceneCanvas.addEventListener("pointerleave", () => { this.tip.hidden = true; this.#pointAt(null); });
     this.resizes = new ResizeObserver(() => this.#fit());
     this.resizes.observe(this.root);
     this.themes = new MutationObserver(() => this.#dress());
@@ -1132,23 +1453,31 @@ class Player {
 
   #point(event) {
     const box = this.sceneCanvas.getBoundingClientRect();
-    const found = this.scene.riderAt(event.clientX - box.left, event.clientY - box.top, this.position);
-    this.tip.hidden = !found;
-    if (!found) return;
-    const { ride, stay, step } = found;
-    const rider = ride.rider(stay, step);
-    const words = `Rider ${rider.request}: ${whole(rider.done)} of ${whole(rider.goal)} tokens, ${rider.phase}`;
-    const label = ride.labels[rider.request];
-    this.tip.textContent = label ? `${words}\n${label}` : words;
+    const at = [event.clientX - box.left, event.clientY - box.top, this.position];
+    const blocks = this.scene.blocksAt(...at);
+    const found = blocks?.run.owner ? { ...blocks, ...blocks.run.owner } : this.scene.riderAt(...at);
+    this.#pointAt(found?.ride.capacity ? { index: found.index, slot: found.slot } : null);
+    this.tip.hidden = !found && !blocks;
+    if (this.tip.hidden) return;
+    this.tip.textContent = found ? riderWords(found) : runWords(blocks.run);
     const base = this.root.getBoundingClientRect();
     this.tip.style.left = `${Math.min(event.clientX - base.left + 12, base.width - 190)}px`;
     this.tip.style.top = `${event.clientY - base.top + 14}px`;
+  }
+
+  /** Set off a rider's slot and blocks, {index, slot}, or nobody's. */
+  #pointAt(pointed) {
+    const before = this.scene.pointed;
+    if (before?.index === pointed?.index && before?.slot === pointed?.slot) return;
+    this.scene.pointed = pointed;
+    if (!this.playing) this.show();
   }
 
   // ----- a new ride -----
 
   load() {
     this.rides = (this.model.get("_rides") || []).map((wire) => new Ride(wire));
+    this.scene.pointed = null;
     this.clock = new Clock(this.rides);
     this.slider.max = String(this.clock.end);
     this.position = Math.min(this.model.get("step"), this.clock.last);
@@ -1167,7 +1496,8 @@ class Player {
     this.title.hidden = !title;
     this.root.setAttribute("aria-label", `${title || "Elevator"}. Arrow keys step, space plays, home and end jump.`);
     const names = this.rides.map((ride) => ride.name).join(", ");
-    this.sceneCanvas.setAttribute("aria-label", `Elevator cars: ${names}`);
+    const memory = this.rides.some((ride) => ride.capacity) ? ", above their K/V blocks" : "";
+    this.sceneCanvas.setAttribute("aria-label", `Elevator cars: ${names}${memory}`);
     this.ganttCanvas.setAttribute("aria-label", `Slots over time: ${names}`);
   }
 
@@ -1188,7 +1518,12 @@ class Player {
     this.legend.replaceChildren(...legendFor(this.rides).map(([phase, words]) => {
       const mark = element("canvas", { class: "elevator-mark", "data-phase": phase, "aria-hidden": "true" });
       return element("span", {}, mark, document.createTextNode(words));
-    }), element("span", { class: "elevator-hint", text: "number: tokens wanted" }));
+    }), element("span", { class: "elevator-hint", text: this.#hint() }));
+  }
+
+  #hint() {
+    const memory = this.rides.some((ride) => ride.capacity);
+    return memory ? "number: tokens wanted; in a block: slot" : "number: tokens wanted";
   }
 
   #drawLegend() {
@@ -1199,6 +1534,8 @@ class Player {
       if (mark.dataset.phase === "idle") {
         ctx.fillStyle = hatch(ctx, this.colors.slot, this.colors.idle);
         ctx.fillRect(2, 3, 12, 15);
+      } else if (mark.dataset.phase.startsWith("block-")) {
+        drawBlock(ctx, this.colors, mark.dataset.phase.slice(6), 2, 5, 12, this.colors.decode);
       } else drawFigure(ctx, this.colors, 8, 18, 18, mark.dataset.phase, 0.6);
     }
   }

@@ -1,4 +1,7 @@
-"""The elevator for where nothing moves: a strip of still pictures over a Gantt."""
+"""The elevator for where nothing moves: a strip of still pictures over a Gantt.
+
+A car stands over its blocks of K/V memory where the Trace models them.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from math import ceil
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Circle, FancyBboxPatch, Polygon, Rectangle
 
 from lessonlib.viz import style
 from lessonlib.viz.gantt import draw_gantt, gantt_height, tidy_gantt_axis
-from lessonlib.viz.ride import Phase, Ride, Rider
+from lessonlib.viz.ride import Memory, Phase, Ride, Rider
 
 MOMENTS = (0.0, 1 / 3, 2 / 3, 1.0)
 FIGURES_TO = 16
@@ -20,6 +24,8 @@ BARS_TO = 64
 MOST_CELLS = 4096
 NARROWEST = 4  # slots' width that even a smaller car is given, so that riders look alike
 TALL = 1.3  # a figure's cell is this much taller than wide
+BLOCKS_TO = 400
+MEMORY_TALL = 0.42  # inches of a memory floor, without its words
 
 CAR = "#4A5261"
 COLORS = {
@@ -32,16 +38,22 @@ COLORS = {
 
 def strip(rides: Sequence[Ride], title: str) -> style.Picture:
     """For each ride its car at four moments of the common clock; below, every slot over time."""
-    heights = [_car_height(ride.slots) for ride in rides]
+    # A row for each car, and one for its memory; (ride, whether it is memory).
+    rows = [(ride, memory) for ride in rides for memory in (False, True) if ride.capacity or not memory]
+    heights = [0.22 + MEMORY_TALL if memory else _car_height(ride.slots) for ride, memory in rows]
     with style.applied():
         below = gantt_height(rides)
         figure = style.picture((0.35 if title else 0.1) + sum(heights) + below, alt=summary(rides))
         times = key_times(rides)
-        grid = figure.add_gridspec(len(rides) + 1, len(times), height_ratios=[*heights, below])
-        for row, ride in enumerate(rides):
+        grid = figure.add_gridspec(len(rows) + 1, len(times), height_ratios=[*heights, below])
+        for row, (ride, memory) in enumerate(rows):
             for column, time in enumerate(times):
-                _draw_car(figure.add_subplot(grid[row, column]), ride, time, named=column == 0)
-        axes = figure.add_subplot(grid[len(rides), :])
+                axes = figure.add_subplot(grid[row, column])
+                if memory:
+                    _draw_memory(axes, ride, time)
+                else:
+                    _draw_car(axes, ride, time, named=column == 0)
+        axes = figure.add_subplot(grid[len(rows), :])
         draw_gantt(axes, rides)
         tidy_gantt_axis(axes, rides)
         return style.finish(figure, title) if title else figure
@@ -59,7 +71,11 @@ def _line(ride: Ride) -> str:
     share = tokens / (ride.slots * ride.num_steps)
     requests, slots = _count(ride.requests.shape[1], "request"), _count(ride.slots, "slot")
     steps = _count(ride.num_steps, "step")
-    return f"{ride.name}: {requests} in {slots}, {steps}, {_count(tokens, 'token')}, {share:.1%} utilization"
+    words = f"{ride.name}: {requests} in {slots}, {steps}, {_count(tokens, 'token')}, {share:.1%} utilization"
+    if not ride.capacity:
+        return words
+    most = ride.capacity - int(ride.step_blocks.min(initial=ride.capacity))
+    return f"{words}; at most {most:,} of {_count(ride.capacity, 'block')} held"
 
 
 def _count(number: int, noun: str) -> str:
@@ -98,7 +114,7 @@ def _car_height(slots: int) -> float:
 def _draw_car(axes: Axes, ride: Ride, time: float, named: bool) -> None:
     columns, rows = _layout(ride.slots)
     tall = TALL if ride.slots <= FIGURES_TO else 1.0
-    step = int(np.searchsorted(ride.times, time + 1e-9, side="right")) - 1
+    step = _step_at(ride, time)
     axes.set(
         xlim=(-0.25, max(columns, NARROWEST) + 0.25), ylim=(-0.2, rows * tall + 0.2), xticks=[], yticks=[]
     )
@@ -129,6 +145,10 @@ def _draw_car(axes: Axes, ride: Ride, time: float, named: bool) -> None:
             _draw_figure(axes, x + 0.5, y + 0.06, rider)
         else:
             _draw_bar(axes, x, y, rider)
+
+
+def _step_at(ride: Ride, time: float) -> int:
+    return int(np.searchsorted(ride.times, time + 1e-9, side="right")) - 1
 
 
 def _moment(ride: Ride, step: int) -> str:
@@ -182,3 +202,70 @@ def _cells(riders: Sequence[Rider | None], rows: int, columns: int) -> np.ndarra
             to_rgba(CAR) if rider is None else to_rgba(COLORS[rider.phase], 0.35 + 0.65 * _share(rider))
         )
     return image.reshape(rows, columns, 4)
+
+
+# ----- its memory -----
+
+
+def _draw_memory(axes: Axes, ride: Ride, time: float) -> None:
+    """The blocks below a car: shared ones round, then each rider's in its color, then free ones, hollow."""
+    step = _step_at(ride, time)
+    memory = ride.memory(step)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    axes.set_title(f"{memory.held:,} of {ride.capacity:,} blocks held", fontsize=7, loc="left", pad=2)
+    runs = _block_runs(memory, ride.frame(step).riders)
+    if ride.capacity <= BLOCKS_TO:
+        _draw_blocks(axes, runs, ride.capacity)
+    else:
+        _draw_shares(axes, runs, ride.capacity)
+
+
+Run = tuple[str, int, str]  # shared, own, other or free; blocks; color
+
+
+def _block_runs(memory: Memory, riders: Sequence[Rider | None]) -> list[Run]:
+    owned = [
+        ("own", blocks, COLORS[rider.phase])
+        for blocks, rider in zip(memory.own, riders, strict=True)
+        if rider is not None and blocks
+    ]
+    rest = ("other", memory.other, style.INK), ("free", memory.free, style.IDLE)
+    return [run for run in (("shared", memory.shared, style.SHARED), *owned, *rest) if run[1]]
+
+
+def _draw_blocks(axes: Axes, runs: Sequence[Run], capacity: int) -> None:
+    """A cell a block, row by row; a dark line where the next owner's begin."""
+    columns = min(capacity, max(12, ceil((capacity * 3.2) ** 0.5)))
+    rows = ceil(capacity / columns)
+    axes.set(xlim=(-0.3, columns + 0.3), ylim=(-rows - 0.1, 0.2))
+    axes.set_aspect("equal", anchor="NW")
+    place = 0
+    for kind, count, color in runs:
+        at = [(index % columns, -(index // columns) - 1) for index in range(place, place + count)]
+        round_, hollow = kind == "shared", kind == "free"
+        cells = [
+            Circle((x + 0.5, y + 0.5), 0.42) if round_ else Rectangle((x + 0.08, y + 0.08), 0.84, 0.84)
+            for x, y in at
+        ]
+        looks = {
+            "facecolor": "none" if hollow else color,
+            "edgecolor": color,
+            "linewidth": 0.5 if hollow else 0,
+        }
+        axes.add_collection(PatchCollection(cells, **looks))
+        if kind == "own":
+            axes.plot([at[0][0]] * 2, [at[0][1], at[0][1] + 1], color=style.INK, linewidth=0.9)
+        place += count
+
+
+def _draw_shares(axes: Axes, runs: Sequence[Run], capacity: int) -> None:
+    """A bar of the whole pool, a segment a run."""
+    axes.set(xlim=(0, capacity), ylim=(-0.9, 0))
+    place = 0
+    for kind, count, color in runs:
+        hollow = kind == "free"
+        segment = Rectangle((place, -0.6), count, 0.55, facecolor="none" if hollow else color)
+        segment.set(edgecolor=style.IDLE if hollow else "white", linewidth=0.7 if hollow else 0.25)
+        axes.add_patch(segment)
+        place += count

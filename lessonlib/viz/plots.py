@@ -1,4 +1,4 @@
-"""Every plot of notebooks 01 and 02, from Traces or plain arrays.
+"""Every plot of the notebooks, from Traces or plain arrays; those about memory are in `memory`.
 
 The caller computes the finding and passes it as the title; `source` names where the data is from; `alt` says
 it in words for those who do not see it.
@@ -18,9 +18,14 @@ from lessonlib.errors import CourseError
 from lessonlib.trace import Kind, Trace
 from lessonlib.viz import style
 from lessonlib.viz.gantt import draw_gantt, gantt_height, tidy_gantt_axis
+from lessonlib.viz.memory import gaps as gaps
+from lessonlib.viz.memory import memory_shares_bars as memory_shares_bars
+from lessonlib.viz.memory import memory_strip as memory_strip
+from lessonlib.viz.memory import policies_chart as policies_chart
 from lessonlib.viz.ride import Traces, named_traces, pack
 
 PERCENTILES = (50, 90, 99)
+LINE_OF_TEXT = 14  # pixels
 
 # Policies have no color of their own: the one that keeps slots busy wears decode's, all others are ink.
 _FAST: dict[str, Any] = {"color": style.DECODE, "linestyle": "-", "linewidth": 2.0}
@@ -96,7 +101,7 @@ def utilization_over_time(
             looks,
         )
         axes.set(xlabel="step", ylabel="slots in use, %", ylim=(0, 104), xlim=(0, max(1, longest)))
-        axes.xaxis.set_major_formatter(_thousands)
+        axes.xaxis.set_major_formatter(style.thousands)
         style.quiet_grid(axes)
         return style.finish(figure, title, source)
 
@@ -187,7 +192,7 @@ def throughput_bars(
         axes.set(ylabel=unit, ylim=(0, ceiling * 1.13), xlim=(-0.5, len(rates) - 0.5))
         axes.set_xticks(range(len(rates)), [name.replace(" ", "\n", 1) for name in rates])
         axes.tick_params(axis="x", length=0)
-        axes.yaxis.set_major_formatter(_thousands)
+        axes.yaxis.set_major_formatter(style.thousands)
         return style.finish(figure, title, source)
 
 
@@ -220,7 +225,7 @@ def length_histogram(
             axes.set(ylabel="requests, %", xlim=(0, longest))
             axes.annotate(name, (1, 1), xycoords="axes fraction", ha="right", va="top", fontweight="bold")
             axes.yaxis.set_major_locator(MaxNLocator(4))
-            axes.yaxis.set_major_formatter(_thousands)
+            axes.yaxis.set_major_formatter(style.thousands)
             for place, (word, at) in enumerate((marks or {}).items()):
                 axes.axvline(at, color=style.INK, linewidth=1.2, linestyle=(0, (4, 2)))
                 axes.annotate(
@@ -232,7 +237,7 @@ def length_histogram(
                     ha="left" if at < 0.7 * longest else "right",
                 )
         grid[-1].set_xlabel(xlabel)
-        grid[-1].xaxis.set_major_formatter(_thousands)
+        grid[-1].xaxis.set_major_formatter(style.thousands)
         return style.finish(figure, title, source)
 
 
@@ -252,7 +257,7 @@ def latency_cdf(traces: Traces, title: str, *, source: str = "", alt: str = "") 
             median, tail = np.percentile(latency, (50, 99))
             axes.plot([median, tail], [50, 99], "o", color=looks[name]["color"], markersize=4)
             axes.annotate(
-                f"{name}: half within {_number(median)}, 99% within {_number(tail)}",
+                f"{name}: half within {style.number(median)}, 99% within {style.number(tail)}",
                 (0.99, 0.05 + 0.1 * (len(named) - 1 - place)),
                 xycoords="axes fraction",
                 ha="right",
@@ -260,7 +265,7 @@ def latency_cdf(traces: Traces, title: str, *, source: str = "", alt: str = "") 
                 fontsize=8.5,
             )
         axes.set(xlabel=f"latency, {unit}", ylabel="riders home, %", ylim=(0, 103), xlim=(0, None))
-        axes.xaxis.set_major_formatter(_thousands)
+        axes.xaxis.set_major_formatter(style.thousands)
         style.quiet_grid(axes)
         return style.finish(figure, title, source)
 
@@ -286,12 +291,12 @@ def cost_curve(
             axes.annotate(
                 f"{word}\n{share:.1%}, ${price:,.2f}",
                 (100 * share, price),
-                (6, 6) if above else (5, -8),
+                (6, 6) if above else (2, 10),
                 textcoords="offset points",
                 fontsize=8.5,
                 color=style.word_color(style.DECODE),
                 ha="left" if above else "right",
-                va="bottom" if above else "top",
+                va="bottom",
             )
         axes.set(xlabel="utilization, %", ylabel="$ per million tokens", xlim=(0, 103), ylim=(0, None))
         axes.yaxis.set_major_formatter(
@@ -318,7 +323,7 @@ def tail_latency(
         axes.set_yticks([-place for place in range(len(samples))], list(samples))
         axes.set(xscale="log", xlabel=f"latency, {unit}", ylim=(-len(samples) + 0.4, 0.75))
         axes.margins(x=0.22)
-        axes.xaxis.set_major_formatter(_thousands)
+        axes.xaxis.set_major_formatter(style.thousands)
         axes.xaxis.set_minor_formatter("")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
@@ -332,7 +337,7 @@ def _draw_percentiles(axes: Axes, y: float, marks: np.ndarray, color: str) -> No
     places = (("o", (-7, 0), "right"), ("s", (0, 9), "center"), ("D", (8, 0), "left"))
     for value, percentile, (shape, offset, side) in zip(marks, PERCENTILES, places, strict=True):
         axes.plot(value, y, shape, color=color, markersize=6)
-        words = f"p{percentile} {_number(value)}"
+        words = f"p{percentile} {style.number(value)}"
         axes.annotate(
             words,
             (value, y),
@@ -366,17 +371,17 @@ def curves(
         scale = 100 if percent else 1
         for name, values in lines.items():
             axes.plot(x, scale * np.asarray(values), marker="o", markersize=3.5, **looks[name])
-        _label_beside_ends(axes, {name: scale * values[-1] for name, values in lines.items()}, x[-1], looks)
         axes.set(xlabel=xlabel, ylabel=f"{ylabel}, %" if percent else ylabel)
         if log_x:
             axes.set_xscale("log")
-            axes.set_xticks(list(x), [_thousands(value) for value in x])
+            axes.set_xticks(list(x), [style.thousands(value) for value in x])
             axes.xaxis.set_minor_locator(NullLocator())
         if log_y:
             axes.set_yscale("log")
         else:
             axes.set_ylim(0, 104 if percent else None)
-        axes.yaxis.set_major_formatter(_thousands)
+        _label_beside_ends(axes, {name: scale * values[-1] for name, values in lines.items()}, x[-1], looks)
+        axes.yaxis.set_major_formatter(style.thousands)
         style.quiet_grid(axes)
         return style.finish(figure, title, source)
 
@@ -402,20 +407,11 @@ def measured_bars(
         axes.set_xlabel(unit)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.xaxis.set_major_formatter(_thousands)
+        axes.xaxis.set_major_formatter(style.thousands)
         return style.finish(figure, title, source)
 
 
 # ----- shared -----
-
-
-def _thousands(value: float, _: float = 0) -> str:
-    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:g}"
-
-
-def _number(value: float) -> str:
-    """Three or four digits, however large: 0.123, 12.3, 1,234."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _label_lines(axes: Axes, words: Mapping[str, str], looks: Mapping[str, dict[str, Any]]) -> None:
@@ -432,12 +428,15 @@ def _label_lines(axes: Axes, words: Mapping[str, str], looks: Mapping[str, dict[
 
 
 def _label_beside_ends(axes: Axes, ends: Mapping[str, float], x: float, looks: Mapping[str, dict]) -> None:
-    """Each line's name right of its last point."""
-    for name, y in ends.items():
+    """Each line's name right of its last point, the lowest first; names that would overprint stack upward."""
+    below = float("-inf")
+    for name, y in sorted(ends.items(), key=lambda item: item[1]):
+        height = axes.transData.transform((x, y))[1]
+        below = lifted = max(height, below + LINE_OF_TEXT)
         axes.annotate(
             name,
             (x, y),
-            (7, 0),
+            (7, lifted - height),
             textcoords="offset points",
             va="center",
             color=looks[name]["color"],

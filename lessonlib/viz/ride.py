@@ -25,12 +25,19 @@ SPAN_COLUMNS = ("stay", "kind", "first", "end", "before", "tokens")
 WAIT_COLUMNS = ("request", "first", "end", "why")
 STEP_COLUMNS = ("waiting", "running")
 REQUEST_COLUMNS = ("goal", "prompt")
+# Memory, empty where a Trace does not model it: row for row beside stays, spans and steps.
+STAY_BLOCK_COLUMNS = ("blocks", "cached")
+SPAN_BLOCK_COLUMNS = ("blocks",)
+STEP_BLOCK_COLUMNS = ("free",)
 TABLES = {
     "stays": STAY_COLUMNS,
     "spans": SPAN_COLUMNS,
     "waits": WAIT_COLUMNS,
     "steps": STEP_COLUMNS,
     "requests": REQUEST_COLUMNS,
+    "stay_blocks": STAY_BLOCK_COLUMNS,
+    "span_blocks": SPAN_BLOCK_COLUMNS,
+    "step_blocks": STEP_BLOCK_COLUMNS,
 }
 
 Traces = Trace | Sequence[Trace] | Mapping[str, Trace]
@@ -64,6 +71,35 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """The K/V blocks in one step; `shared`, all of `own`, `other` and `free` add up to the pool.
+
+    Attributes:
+        tables: blocks in the table of the rider in each slot, 0 for an empty one.
+        own: those of them that are drawn as the rider's own.
+        shared: blocks that are drawn as shared. A Trace holds counts, not which block is whose: this is
+            exact where everyone shares one prefix, and otherwise never more than `saved`.
+        saved: how many more blocks the tables would take if nothing were shared.
+        other: held, but by nobody on board.
+        free: free to hand out; what they hold may still be found by a prefix.
+        lost: (request, blocks) of those put off in this step.
+    """
+
+    tables: tuple[int, ...]
+    own: tuple[int, ...]
+    shared: int
+    saved: int
+    other: int
+    free: int
+    lost: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def held(self) -> int:
+        """Blocks that are not free."""
+        return self.shared + sum(self.own) + self.other
+
+
+@dataclass(frozen=True)
 class Ride:
     """A packed Trace.
 
@@ -80,6 +116,13 @@ class Ride:
         requests: output tokens given in all, prompt tokens.
         times: float64 `[num_steps + 1]`, start of each step and the end of the last, in the clock's unit
             from 0.
+        block_size: tokens a K/V block holds.
+        capacity: K/V blocks that riders can hold, without the null block; 0 where memory is not modeled, and
+            then the next three are empty.
+        stay_blocks: blocks held after boarding, and the prefix among them that was there already, a column a
+            stay.
+        span_blocks: blocks held at the end of a run of work, a column a span.
+        step_blocks: free blocks, a column a step.
         labels: optional text per request.
     """
 
@@ -93,6 +136,11 @@ class Ride:
     steps: np.ndarray
     requests: np.ndarray
     times: np.ndarray
+    block_size: int
+    capacity: int
+    stay_blocks: np.ndarray
+    span_blocks: np.ndarray
+    step_blocks: np.ndarray
     labels: tuple[str, ...] = ()
 
     @classmethod
@@ -104,17 +152,21 @@ class Ride:
                 f"{stays.shape[1]:,} boardings, more than are shown ({MOST_STAYS:,}): ride fewer requests"
             )
         order = np.lexsort((stays[2], stays[0]))
+        spans, span_rows = _spans(trace, stays, order)
         return cls(
             name=name,
             slots=trace.header.slots,
             num_steps=trace.num_steps,
             clock=trace.header.clock,
             stays=stays[:, order],
-            spans=_spans(trace, stays, order),
+            spans=spans,
             waits=_waits(trace),
             steps=np.stack([trace.steps[column] for column in STEP_COLUMNS]).astype(np.int32),
             requests=np.stack([trace.output_tokens(), trace.requests["prompt_tokens"]]).astype(np.int32),
             times=_times(trace),
+            block_size=trace.header.block_size,
+            capacity=_capacity(trace),
+            **_blocks(trace, order, span_rows),
             labels=tuple(str(label)[:LONGEST_LABEL] for label in trace.labels),
         )
 
@@ -128,6 +180,8 @@ class Ride:
             "slots": self.slots,
             "num_steps": self.num_steps,
             "clock": self.clock,
+            "block_size": self.block_size,
+            "capacity": self.capacity,
             "labels": list(self.labels),
             "times": b"" if plain else self.times.tobytes(),
             **{table: np.ascontiguousarray(getattr(self, table)).tobytes() for table in TABLES},
@@ -148,6 +202,8 @@ class Ride:
             wire["clock"],
             **tables,
             times=times,
+            block_size=wire["block_size"],
+            capacity=wire["capacity"],
             labels=tuple(wire["labels"]),
         )
 
@@ -178,6 +234,82 @@ class Ride:
         else:
             phase = Phase.DECODE if Kind.DECODE in work else Phase.STALLED
         return Rider(request, phase, done, int(self.requests[0, request]))
+
+    # ----- memory -----
+
+    def memory(self, step: int) -> Memory:
+        """Who holds how many K/V blocks in one step; after the last step all are free."""
+        if not 0 <= step < self.num_steps or not self.capacity:
+            return Memory((0,) * self.slots, (0,) * self.slots, 0, 0, 0, self.capacity)
+        _, request, first, end, how, _ = self.stays
+        on_board = np.flatnonzero((first <= step) & (step < end))
+        tables = {int(stay): self._blocks_of(int(stay), step) for stay in on_board}
+        free = int(self.step_blocks[0, step])
+        held = self.capacity - free
+        saved = max(0, sum(tables.values()) - held)
+        cached = {stay: min(int(self.stay_blocks[1, stay]), blocks) for stay, blocks in tables.items()}
+        shared = min(_shared([blocks for blocks in cached.values() if blocks], saved), held)
+        own = self._own(tables, cached, shared, saved + shared)
+        put_off = np.flatnonzero((end == step) & (how == Kind.PREEMPT) & (first < end))
+        return Memory(
+            self._by_slot(tables),
+            self._by_slot(own),
+            shared,
+            saved,
+            other=max(0, held - sum(tables.values())),
+            free=free,
+            lost=tuple((int(request[stay]), self._blocks_of(int(stay), step - 1)) for stay in put_off),
+        )
+
+    def _blocks_of(self, stay: int, step: int) -> int:
+        """Blocks in the table of a stay. A run of decode takes one when what it stores fills the last."""
+        mine = np.flatnonzero((self.spans[0] == stay) & (self.spans[2] <= step))
+        if not len(mine):
+            return int(self.stay_blocks[0, stay])
+        last = mine[-1]
+        _, kind, first, _, before, tokens = (int(value) for value in self.spans[:, last])
+        after = int(self.span_blocks[0, last])
+        if kind != Kind.DECODE:
+            return after
+        earlier = int(self.span_blocks[0, mine[-2]] if len(mine) > 1 else self.stay_blocks[0, stay])
+        prompt = max(1, int(self.requests[1, self.stays[1, stay]]))
+        stored = prompt + before + min(step - first, tokens - 1)
+        return min(after, max(earlier, -(-stored // self.block_size)))
+
+    def _own(
+        self, tables: Mapping[int, int], cached: Mapping[int, int], shared: int, drawn_once: int
+    ) -> dict[int, int]:
+        """Each table less what it has in common: first of those who found a prefix, then of who first had it."""
+        own = dict(tables)
+        finders = [stay for stay in tables if cached[stay]]
+        others = sorted((stay for stay in tables if not cached[stay]), key=lambda stay: self.stays[2, stay])
+        limits = [
+            *((stay, cached[stay]) for stay in finders),
+            *((stay, shared) for stay in others),
+            *((stay, tables[stay]) for stay in tables),
+        ]
+        for stay, limit in limits:
+            taken = min(limit, own[stay], drawn_once)
+            own[stay] -= taken
+            drawn_once -= taken
+        return own
+
+    def _by_slot(self, blocks: Mapping[int, int]) -> tuple[int, ...]:
+        seats = [0] * self.slots
+        for stay, count in blocks.items():
+            seats[self.stays[0, stay]] = count
+        return tuple(seats)
+
+
+def _shared(found: Sequence[int], saved: int) -> int:
+    """How many blocks have more than one holder, where those on board found `found` blocks at boarding.
+
+    The least that anyone found is what all have in common. Of each shared block's holders all but one found
+    it there, so `saved` blocks are at least `saved / len(found)` blocks.
+    """
+    if not saved or not found:
+        return 0
+    return min(saved, max(min(found), -(-saved // len(found))))
 
 
 def named_traces(traces: Traces) -> dict[str, Trace]:
@@ -249,11 +381,14 @@ def _key(trace: Trace, request: np.ndarray, step: np.ndarray) -> np.ndarray:
     return request * (trace.num_steps + 2) + step
 
 
-def _spans(trace: Trace, stays: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """`SPAN_COLUMNS`; `stays` in order of request, `order` the places of the final one."""
+def _spans(trace: Trace, stays: np.ndarray, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`SPAN_COLUMNS`; `stays` in order of request, `order` the places of the final one.
+
+    Also, for each span, its place among the PREFILL and DECODE rows.
+    """
     rows = _rows(trace, Kind.PREFILL, Kind.DECODE)
     if not len(rows["step"]) or not stays.shape[1]:
-        return np.zeros((len(SPAN_COLUMNS), 0), np.int32)
+        return np.zeros((len(SPAN_COLUMNS), 0), np.int32), np.zeros(0, np.int64)
     stay_keys = _key(trace, stays[1].astype(np.int64), stays[2].astype(np.int64))
     by_request = np.searchsorted(stay_keys, _key(trace, rows["request"], rows["step"]), side="right") - 1
     is_decode = rows["kind"] == Kind.DECODE
@@ -266,7 +401,41 @@ def _spans(trace: Trace, stays: np.ndarray, order: np.ndarray) -> np.ndarray:
     end = rows["step"] + np.where(is_decode, tokens, 1)
     stay = np.argsort(order)[by_request]
     spans = np.stack([stay, rows["kind"], rows["step"], end, before, tokens]).astype(np.int32)
-    return spans[:, np.lexsort((spans[1], spans[2], spans[0]))]
+    by_stay = np.lexsort((spans[1], spans[2], spans[0]))
+    return spans[:, by_stay], by_stay
+
+
+def _capacity(trace: Trace) -> int:
+    """Blocks that riders can hold. One is nobody's: the null block, which pads tables."""
+    if not trace.header.num_blocks:
+        return 0
+    return max(trace.header.num_blocks - 1, int(trace.steps["free_blocks"].max(initial=0)))
+
+
+def _blocks(trace: Trace, order: np.ndarray, span_rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The three tables of memory; `order` of the stays, `span_rows` the rows of the spans."""
+    if not trace.header.num_blocks:
+        names = {"stay_blocks": STAY_BLOCK_COLUMNS, "span_blocks": SPAN_BLOCK_COLUMNS}
+        names |= {"step_blocks": STEP_BLOCK_COLUMNS}
+        return {table: np.zeros((len(columns), 0), np.int32) for table, columns in names.items()}
+    board, work = trace.rows(Kind.BOARD), _rows(trace, Kind.PREFILL, Kind.DECODE)
+    cached = _prefix_blocks(board, trace.header.block_size)
+    return {
+        "stay_blocks": np.stack([board["blocks"], cached]).astype(np.int32)[:, order],
+        "span_blocks": work["blocks"][None, span_rows].astype(np.int32),
+        "step_blocks": trace.steps["free_blocks"][None].astype(np.int32),
+    }
+
+
+def _prefix_blocks(board: Mapping[str, np.ndarray], block_size: int) -> np.ndarray:
+    """For each BOARD row, the prefix in blocks that it found: at most what its request found at any boarding.
+
+    Who was put off finds, on coming back, blocks of its own as well.
+    """
+    blocks = board["tokens"] // max(1, block_size)
+    fewest = np.full(int(board["request"].max(initial=0)) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(fewest, board["request"][blocks > 0], blocks[blocks > 0])
+    return np.minimum(blocks, fewest[board["request"]])
 
 
 def _sum_before(values: np.ndarray, group: np.ndarray) -> np.ndarray:

@@ -122,3 +122,13 @@ def quiet_grid(axes: Axes, axis: str = "y") -> None:
     """Faint lines behind the data, along one axis."""
     axes.set_axisbelow(True)
     axes.grid(axis=axis)  # type: ignore[arg-type]
+
+
+def thousands(value: float, _: float = 0) -> str:
+    """A tick: 12,345 or 0.5. The second argument is the tick's place, which matplotlib gives."""
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:g}"
+
+
+def number(value: float) -> str:
+    """Three or four digits, however large: 0.123, 12.3, 1,234."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
