@@ -17,6 +17,7 @@ class Point:
 
     Attributes:
         kind: "decode" or "prefill" (their colors), or "peer" (ink).
+        name: "" where a neighbor's name speaks for both.
         nudge: points that its name stands above its own height, or below.
         hollow: drawn as an outline, to tell a second batch from the first.
     """
@@ -49,7 +50,9 @@ def roofline(
         bandwidth: bytes per second of the memory.
     """
     with style.applied():
-        figure = style.picture(4.6, alt or f"Roofline with {', '.join(point.name for point in points)}")
+        figure = style.picture(
+            4.6, alt or f"Roofline with {', '.join(point.name for point in points if point.name)}"
+        )
         axes = figure.add_subplot()
         right = 14 * max(max(point.flop_per_byte for point in points), peak / bandwidth)
         x = np.array([0.4, peak / bandwidth, right])
