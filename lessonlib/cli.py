@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -48,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_generate(commands)
     _add_check(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -335,6 +337,41 @@ def _check(options: argparse.Namespace) -> int:
     report = check(*options.exercises, folder=options.folder, seed=options.seed)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     return report.exit_code
+
+
+# ----- bench -----
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser("bench", help="measure on this machine")
+    what = bench.add_subparsers(required=True, metavar="WHAT")
+    attention = what.add_parser("attention", help="the attention kernels, beside their peers where they are")
+    attention.add_argument("--json", action="store_true", help="print JSON")
+    attention.add_argument("--out", metavar="FILE", help="write the result as JSON")
+    attention.set_defaults(run=_bench_attention)
+
+
+def _bench_attention(options: argparse.Namespace) -> int:
+    """Times that mean something need a GPU; without one the result says so and shows that the code runs."""
+    if options.out and not Path(options.out).absolute().parent.is_dir():
+        raise CourseError(f"cannot write {options.out}: there is no such folder; choose another place")
+    if importlib.util.find_spec("triton") is None:
+        raise CourseError(
+            "the attention benchmark needs Triton, which is there for Linux: pip install triton"
+        )
+    from kernels import bench
+
+    result = bench.bench_attention()
+    text = json.dumps(result, indent=1)
+    if options.out:
+        try:
+            Path(options.out).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CourseError(
+                f"cannot write {options.out}: {error.strerror}; choose another place"
+            ) from error
+    print(text if options.json else bench.report(result))
+    return DONE
 
 
 if __name__ == "__main__":

@@ -13,13 +13,14 @@ from lessonlib.checks.child import MAX_ITEMS
 from lessonlib.checks.ex01 import EX01
 from lessonlib.checks.ex02 import EX02
 from lessonlib.checks.ex03 import EX03
+from lessonlib.checks.ex04 import EX04
 from lessonlib.checks.places import find_folder
 from lessonlib.checks.report import ERROR, FAILED, NOT_WRITTEN, PASSED, Report, Result
 from lessonlib.checks.sandbox import LOAD_SECONDS, Child, Raised, Reply
 from lessonlib.checks.spec import Exercise, Given, Task, WrongForm, show, show_call
 from lessonlib.errors import CourseError
 
-EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03)}
+EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04)}
 
 CALL_SECONDS = 2.0  # one call, by the clock
 TASK_SECONDS = 15.0  # all calls of one task

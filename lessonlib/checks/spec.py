@@ -149,11 +149,13 @@ def show(value: Any) -> str:
 
 def _show(value: Any) -> str:
     if isinstance(value, np.ndarray):
-        return f"np.array({value.tolist()})"
+        return f"np.array({_show(value.tolist())})"
     if isinstance(value, tuple):
         return f"({', '.join(map(_show, value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, list):
         return f"[{', '.join(map(_show, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{'-' if value < 0 else ''}np.{'nan' if math.isnan(value) else 'inf'}"
     return repr(value)
 
 
