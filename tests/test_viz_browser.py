@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_viz import RIDES, empty, fifo, preempted
+from test_viz_memory import MEMORY_RIDES, crowded, sharing, simulate, workload
 
+from lessonlib.scheduling.policies import POLICIES
 from lessonlib.trace import Header, Kind, Trace
 from lessonlib.viz import Elevator, elevator
+from lessonlib.viz.ride import Ride
 
 pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
@@ -47,6 +50,28 @@ async (source) => {
   return spent;
 }
 """
+
+
+# What the page's own script counts in every step: tables, own, shared, saved, other, free, lost.
+FLOORS = """
+async (source) => {
+  const state = JSON.parse(document.getElementById("state").textContent);
+  const unpack = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
+  const wire = state._rides[0];
+  for (const name of state.packed) wire[name] = unpack(wire[name]);
+  const module = new Blob([`${source}\nexport { Ride };`], { type: "text/javascript" });
+  const { Ride } = await import(URL.createObjectURL(module));
+  const ride = new Ride(wire);
+  return Array.from({ length: ride.numSteps + 1 }, (_, step) => {
+    const { owners, shared, saved, other, free, lost } = ride.memory(step);
+    const tables = Array(ride.slots).fill(0);
+    const own = Array(ride.slots).fill(0);
+    for (const owner of owners) { tables[owner.slot] = owner.table; own[owner.slot] = owner.own; }
+    return [tables, own, shared, saved, other, free, lost.map(({ request, blocks }) => [request, blocks])];
+  });
+}
+"""
+SCRIPT = (Path(elevator.__file__).parent / "elevator.js").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -214,10 +239,10 @@ def test_a_preempted_rider_is_named(show) -> None:
     assert "preempted" in legend
 
 
-@pytest.mark.parametrize("name", RIDES)
+@pytest.mark.parametrize("name", [*RIDES, *MEMORY_RIDES])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_ride_is_drawn_in_both_themes(show, name: str, scheme: str) -> None:
-    page = show(RIDES[name](), "A ride", color_scheme=scheme)
+    page = show({**RIDES, **MEMORY_RIDES}[name](), "A ride", color_scheme=scheme)
     assert page.page.get_attribute(".elevator", "data-theme") == scheme
     page.click("One step forward")
     assert page.drawn()[0] > 0.1
@@ -256,8 +281,71 @@ def test_less_motion_means_whole_steps_and_few_frames(show) -> None:
     assert 2 <= pictures <= 7
 
 
-def big_ride(slots: int = 256, requests: int = 5000) -> Trace:
-    """First in, first out at the size that must stay fluid, built by columns."""
+# ----- the memory floor -----
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_script_counts_every_block_as_python_does(show, policy: str) -> None:
+    riders, _ = workload()
+    for trace in (simulate(riders, policy, 8, 24, 16, 64), sharing(policy)):
+        ride = Ride.from_trace(trace, policy)
+        expected = []
+        for step in range(trace.num_steps + 1):
+            floor = ride.memory(step)
+            counts = [floor.shared, floor.saved, floor.other, floor.free]
+            expected.append([list(floor.tables), list(floor.own), *counts, sorted(map(list, floor.lost))])
+        counted = show(trace).page.evaluate(FLOORS, SCRIPT)
+        assert [[*floor[:-1], sorted(floor[-1])] for floor in counted] == expected
+
+
+def test_the_caption_counts_blocks(show) -> None:
+    trace = crowded()
+    step = int(trace.rows(Kind.PREEMPT)["step"].min())
+    page = show(trace, traits={"step": step})
+    held = 23 - trace.steps["free_blocks"][step]
+    assert f"{held} of 23 blocks held" in page.caption
+    assert "put off, to board again" in page.caption
+    assert " lost" in page.caption
+    legend = page.page.inner_text(".elevator-legend")
+    assert "a rider's block" in legend
+    assert "just lost" in legend
+    assert "shared block" not in legend
+    assert "shared block" in show(sharing()).page.inner_text(".elevator-legend")
+
+
+def test_without_memory_there_is_no_floor(show) -> None:
+    page = show(fifo([3, 9, 2, 5], 4))
+    assert "block" not in page.caption
+    assert "block" not in page.page.inner_text(".elevator-legend")
+    tall = [page.page.locator(".elevator > canvas").first.bounding_box()["height"]]
+    tall.append(show(crowded()).page.locator(".elevator > canvas").first.bounding_box()["height"])
+    assert tall[0] < tall[1]
+
+
+def test_pointing_at_blocks_or_a_rider_names_both(show) -> None:
+    page = show(crowded(), traits={"step": 30})
+    box = page.page.locator(".elevator > canvas").first.bounding_box()
+    picture = "document.querySelector('.elevator > canvas').toDataURL()"
+    at_rest = page.page.evaluate(picture)
+    said = set()
+    for y in np.arange(box["y"] + 100, box["y"] + box["height"], 9):
+        for x in np.arange(0.2, 0.85, 0.04):
+            page.page.mouse.move(box["x"] + box["width"] * float(x), float(y))
+            if page.page.locator(".elevator-tip").is_visible():
+                said.add(page.page.inner_text(".elevator-tip"))
+                if "table" in page.page.inner_text(".elevator-tip"):
+                    assert page.page.evaluate(picture) != at_rest, "the rider and its blocks stand out"
+    floor = Ride.from_trace(crowded(), "vllm").memory(30)
+    for slot, table in enumerate(floor.tables):
+        words = f"{table} block{'s' * (table != 1)} in the table of slot {slot}"
+        assert any(words in text for text in said) == bool(table), said
+    assert f"{floor.free} blocks free" in said
+    page.page.mouse.move(0, 0)
+    assert page.page.evaluate(picture) == at_rest
+
+
+def big_ride(slots: int = 256, requests: int = 5000, block_size: int = 0) -> Trace:
+    """First in, first out at the size that must stay fluid, built by columns; with memory, enough of it."""
     lengths = np.random.default_rng(0).integers(100, 1900, requests)
     free, first, seat = np.zeros(slots, np.int64), np.empty(requests, np.int64), np.empty(requests, np.int64)
     for request, length in enumerate(lengths):
@@ -276,27 +364,40 @@ def big_ride(slots: int = 256, requests: int = 5000) -> Trace:
         "tokens": (nothing, nothing, lengths, nothing),
         "blocks": (nothing,) * 4,
     }
+    free = np.zeros(count, np.int64)
+    blocks = 0
+    if block_size:
+        table = -(-lengths // block_size)
+        columns["blocks"] = (nothing, nothing + 1, table, nothing)
+        blocks = slots * int(table.max()) + 1
+        held = np.zeros(count + 1, np.int64)
+        for start, length in zip(first, lengths, strict=True):
+            np.add.at(held, start + np.arange(0, length, block_size), 1)
+        free = blocks - 1 - np.cumsum(held - np.bincount(last + 1, table, count + 1).astype(np.int64))[:-1]
     boarded, left = (np.bincount(at, minlength=count + 1)[:count] for at in (first, last + 1))
     return Trace(
-        Header(slots=slots, policy="continuous"),
+        Header(slots=slots, policy="continuous", block_size=block_size, num_blocks=blocks),
         {name: np.stack(parts, 1).ravel() for name, parts in columns.items()},
         {
             "start": np.arange(count, dtype=float),
             "duration": np.ones(count),
             "waiting": requests - np.cumsum(boarded),
             "running": np.cumsum(boarded - left),
-            "free_blocks": np.zeros(count, np.int64),
+            "free_blocks": free,
         },
         {"prompt_tokens": nothing, "priority": nothing, "arrival_time": nothing.astype(float)},
     )
 
 
-def test_a_big_ride_stays_fluid(show, record_property) -> None:
+@pytest.mark.parametrize("block_size", [0, 16])
+def test_a_big_ride_stays_fluid(show, record_property, block_size: int) -> None:
     """256 slots, 20,000 steps, 5,000 requests. The bounds are generous: a loaded machine must not fail."""
-    trace = big_ride()
+    trace = big_ride(block_size=block_size)
     assert trace.num_steps > 20_000
+    wire = Ride.from_trace(trace, "big").to_wire()
+    assert sum(len(value) for value in wire.values() if isinstance(value, bytes)) < 1_000_000
     page = show(trace, width=1000)
-    first = page.page.evaluate(FIRST_PICTURE, (Path(elevator.__file__).parent / "elevator.js").read_text())
+    first = page.page.evaluate(FIRST_PICTURE, SCRIPT)
     page.click("Play")
     page.page.wait_for_timeout(2500)
     times = sorted(page.page.evaluate("window.frameTimes"))

@@ -15,7 +15,7 @@ from lessonlib.scheduling.policies import POLICIES, make_policy
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.scheduling.simulator import Simulator, simulate
 from lessonlib.trace import Kind, Trace
-from lessonlib.viz import memory
+from lessonlib.viz import Elevator, memory
 from lessonlib.viz.ride import Ride
 from lessonlib.workload import Workload
 
@@ -178,6 +178,29 @@ def test_those_put_off_lose_what_they_held() -> None:
         # A rider may be put off in the very step in which it grew: what it lost is what it last had.
         assert lost == {request: seen[step - 1][0][request] for request in lost}
         assert set(lost) == set(off["request"][off["step"] == step].tolist())
+
+
+MEMORY_RIDES = {
+    "memory": crowded,
+    "sharing": lambda: {"shared": sharing(), "alone": crowded()},
+    "many blocks": lambda: simulate(workload(60, 1)[0], "vllm", 16, 301, 16, 256),
+    "a bar of blocks": lambda: simulate(workload(300, 1)[0], "vllm", 64, 1000, 16, 256),
+    "some with memory": lambda: {"paged": crowded(), "plain": fifo([3, 9, 2, 5], 2)},
+}
+
+
+@pytest.mark.parametrize("name", MEMORY_RIDES)
+def test_key_frames_show_the_floor_and_are_stable(name: str) -> None:
+    traces = MEMORY_RIDES[name]()
+    data, again = (Elevator(traces, "A ride")._repr_mimebundle_()[0] for _ in range(2))
+    assert data["image/png"] == again["image/png"]
+    assert "blocks held" in data["text/plain"]
+    assert data["text/plain"] == again["text/plain"]
+
+
+def test_the_words_name_the_most_that_was_held() -> None:
+    assert repr(Elevator(crowded())).endswith("; at most 23 of 23 blocks held")
+    assert "block" not in repr(Elevator(fifo([3, 9], 2)))
 
 
 def test_without_memory_nothing_more_travels() -> None:

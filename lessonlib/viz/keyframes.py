@@ -248,12 +248,9 @@ def _draw_blocks(axes: Axes, runs: Sequence[Run], capacity: int) -> None:
             Circle((x + 0.5, y + 0.5), 0.42) if round_ else Rectangle((x + 0.08, y + 0.08), 0.84, 0.84)
             for x, y in at
         ]
-        looks = {
-            "facecolor": "none" if hollow else color,
-            "edgecolor": color,
-            "linewidth": 0.5 if hollow else 0,
-        }
-        axes.add_collection(PatchCollection(cells, **looks))
+        blocks = PatchCollection(cells, facecolor="none" if hollow else color, edgecolor=color)
+        blocks.set_linewidth(0.5 if hollow else 0)
+        axes.add_collection(blocks)
         if kind == "own":
             axes.plot([at[0][0]] * 2, [at[0][1], at[0][1] + 1], color=style.INK, linewidth=0.9)
         place += count
