@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_viz import RIDES, empty, fifo, preempted
-from test_viz_memory import MEMORY_RIDES, crowded, sharing, simulate, workload
+from test_viz_memory import MEMORY_RIDES, crowded, film, sharing, simulate, workload
 
 from lessonlib.scheduling.policies import POLICIES
 from lessonlib.trace import Header, Kind, Trace
@@ -342,6 +342,27 @@ def test_pointing_at_blocks_or_a_rider_names_both(show) -> None:
     assert f"{floor.free} blocks free" in said
     page.page.mouse.move(0, 0)
     assert page.page.evaluate(picture) == at_rest
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_film_of_memory_plays_and_says_what_is_free(browser, tmp_path, scheme: str) -> None:
+    page = Page(browser, film(speed=20.0).to_html(tmp_path / "film.html"), color_scheme=scheme)
+    assert page.page.get_attribute(".elevator", "data-theme") == scheme
+    page.page.focus(".elevator")
+    page.press("ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft")
+    assert page.caption == (
+        "Step 2 of 6. 2 pieces set aside, 16 of 20 tokens; 4 are used. 4 free in 2 holes, the largest 2. "
+        "rider 3 <b> wants 8 in one piece and waits."
+    )
+    assert page.drawn()[0] > 0.5
+    keep(page, f"film-{scheme}")
+    page.press("Home")
+    page.click("Play")
+    page.page.wait_for_function("document.querySelector('.elevator-place').textContent === 'step 6 of 6'")
+    assert "20 free in one hole" in page.caption
+    assert page.page.get_by_role("button", name="Play", exact=True).is_visible()
+    page.context.close()
+    assert page.errors == []
 
 
 def big_ride(slots: int = 256, requests: int = 5000, block_size: int = 0) -> Trace:

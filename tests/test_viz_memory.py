@@ -15,7 +15,7 @@ from lessonlib.scheduling.policies import POLICIES, make_policy
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.scheduling.simulator import Simulator, simulate
 from lessonlib.trace import Kind, Trace
-from lessonlib.viz import Elevator, memory
+from lessonlib.viz import Elevator, MemoryFilm, memory
 from lessonlib.viz.ride import Ride
 from lessonlib.workload import Workload
 
@@ -208,3 +208,36 @@ def test_without_memory_nothing_more_travels() -> None:
     assert wire["capacity"] == 0
     assert wire["stay_blocks"] == wire["span_blocks"] == wire["step_blocks"] == b""
     assert Ride.from_wire(wire).memory(1).held == 0
+
+
+# ----- the film -----
+
+
+def film(**traits: Any) -> MemoryFilm:
+    used = [[1, 2, 3, 4], [5, 5], [1, 2, 3, 4]]
+    return MemoryFilm(REGIONS, 20, "Holes", used=used, wants=[(2, 4, 8, "rider 3 <b>")], **traits)
+
+
+def test_a_film_has_words_a_still_picture_and_a_page(tmp_path) -> None:
+    data, again = (film()._repr_mimebundle_()[0] for _ in range(2))
+    assert data["text/plain"] == "Memory film: 3 pieces of 20 tokens over 6 steps"
+    assert data["image/png"] == again["image/png"]
+    page = film().to_html(tmp_path / "film.html").read_text()
+    assert "FilmPlayer" in page
+    assert page.count("export default") == 1
+    assert "<b>" not in page
+    assert "https://" not in page
+
+
+@pytest.mark.parametrize(
+    ("regions", "size", "used", "message"),
+    [
+        ([], 20, None, "at least one region"),
+        ([(0, 4, 15, 10, "out")], 20, None, "does not lie"),
+        (REGIONS, 20, [[1], [2], [3]], "lasts 4 steps"),
+        ([(0, 600_000, 0, 10, "long")], 20, None, "film fewer steps"),
+    ],
+)
+def test_a_film_refuses_what_it_cannot_show(regions, size, used, message: str) -> None:
+    with pytest.raises(CourseError, match=message):
+        MemoryFilm(regions, size, used=used)

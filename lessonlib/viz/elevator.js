@@ -484,8 +484,9 @@ class MemoryFloor {
     let place = 0;
     for (const run of blockRuns(memory)) {
       const chosen = run.owner?.slot === slot;
+      const read = run.kind === "shared" && memory.owners.some((owner) => owner.slot === slot && owner.own < owner.table);
       const color = run.owner && this.#color(colors, run.owner.stay, step);
-      ctx.globalAlpha = slot < 0 || chosen ? 1 : 0.4;
+      ctx.globalAlpha = slot < 0 || chosen || read ? 1 : 0.4;
       if (this.level === "blocks") this.#cells(ctx, colors, run, place, color, chosen);
       else this.#segment(ctx, colors, run, place, color, chosen);
       place += run.count;
@@ -523,7 +524,7 @@ class MemoryFloor {
       const x = this.left + (i % columns) * cell;
       const y = this.cellsTop + Math.floor(i / columns) * cell;
       drawBlock(ctx, colors, run.kind, x + gap / 2, y + gap / 2, cell - gap, color);
-      if (i === place && run.owner) this.#mark(ctx, colors, run.owner, x, y);
+      if (i === place && run.owner) this.#mark(ctx, colors, run.owner, x, y, color);
       if (chosen) {
         ctx.strokeStyle = colors.ink;
         ctx.lineWidth = 1.4;
@@ -533,12 +534,12 @@ class MemoryFloor {
   }
 
   /** Where an owner's blocks begin: a line, and the slot where it can be read. */
-  #mark(ctx, colors, owner, x, y) {
+  #mark(ctx, colors, owner, x, y, color) {
     const { cell } = this;
     ctx.fillStyle = colors.ink;
     ctx.fillRect(x - 0.5, y - 0.5, 1.2, cell + 1);
     if (cell < 11) return;
-    ctx.fillStyle = "#fff";
+    ctx.fillStyle = color === colors.prefill ? "#24292f" : "#fff";
     ctx.font = font(8, 600);
     ctx.textAlign = "center";
     ctx.fillText(String(owner.slot), x + cell / 2, y + cell / 2 + 3);

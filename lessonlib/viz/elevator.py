@@ -97,7 +97,8 @@ class Elevator(anywidget.AnyWidget):
     def to_html(self, path: str | Path) -> Path:
         """Write one page that plays with no kernel and no network. Returns its path."""
         path = Path(path)
-        path.write_text(_page(self.title, self._state()), encoding="utf-8")
+        esm = (_HERE / "elevator.js").read_text(encoding="utf-8")
+        path.write_text(page(self.title, self._state(), esm), encoding="utf-8")
         return path
 
     def _state(self) -> dict[str, Any]:
@@ -150,8 +151,9 @@ render({ model, el: document.getElementById("elevator") });
 """
 
 
-def _page(title: str, state: Mapping[str, Any]) -> str:
-    esm, css = ((_HERE / f"elevator.{kind}").read_text(encoding="utf-8") for kind in ("js", "css"))
+def page(title: str, state: Mapping[str, Any], esm: str) -> str:
+    """One page that holds a widget's script and all it shows; `state` is what its model would hold."""
+    css = (_HERE / "elevator.css").read_text(encoding="utf-8")
     # "<" is written as an escape, so that no label can end the script element.
     data = json.dumps(state).replace("<", "\\u003c")
     return _PAGE.format(title=escape(title or "Elevator"), css=css, esm=esm, boot=_BOOT, state=data)

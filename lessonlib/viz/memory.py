@@ -60,7 +60,7 @@ def memory_strip(
     Raises:
         CourseError: for no regions, one outside the memory, or `used` of another length.
     """
-    _check_regions(regions, size)
+    check_regions(regions, size)
     end = max(region[1] for region in regions)
     with style.applied():
         figure = style.picture(
@@ -71,7 +71,7 @@ def memory_strip(
         hole.set(hatch=style.IDLE_HATCH)
         axes.add_patch(hole)
         _draw_reserved(axes, regions, hatched=used is not None)
-        full = [_outline(region, _used_of(used, place, region)) for place, region in enumerate(regions)]
+        full = [_outline(region, used_of(used, place, region)) for place, region in enumerate(regions)]
         axes.add_collection(PolyCollection(full, facecolors=style.DECODE, linewidths=0))
         edges = [_corners(region) for region in regions]
         axes.add_collection(PolyCollection(edges, facecolors="none", edgecolors="white", linewidths=0.7))
@@ -86,7 +86,8 @@ def memory_strip(
         return style.finish(figure, title, source)
 
 
-def _check_regions(regions: Sequence[Region], size: float) -> None:
+def check_regions(regions: Sequence[Region], size: float) -> None:
+    """Raises `CourseError` for no regions, or one outside the memory."""
     if not regions:
         raise CourseError("nothing to draw: give at least one region")
     for first, end, start, length, label in regions:
@@ -111,7 +112,7 @@ def _draw_reserved(axes: Axes, regions: Sequence[Region], hatched: bool) -> None
     axes.add_collection(tint)
 
 
-def _used_of(used: Used | None, place: int, region: Region) -> np.ndarray:
+def used_of(used: Used | None, place: int, region: Region) -> np.ndarray:
     """Tokens in one region in each of its steps, float64."""
     first, end, _, length, label = region
     steps = np.arange(int(first), int(end))
