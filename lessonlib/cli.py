@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Sequence
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors of the user's input become one line and status 2."""
     options = _parser().parse_args(arguments)
     try:
+        if getattr(options, "seed", None) is not None and options.seed < 0:
+            raise CourseError(f"a seed of {options.seed}: give 0 or more")
         return options.run(options)
     except CourseError as error:
         print(f"lesson: error: {error}", file=sys.stderr)
@@ -46,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_generate(commands)
     _add_check(commands)
+    _add_bench(commands)
     return parser
 
 
@@ -151,6 +155,10 @@ def _rides(options: argparse.Namespace) -> list[Trace]:
     names = list(POLICIES) if options.policy == "all" else options.policy.split(",")
     workload = _workload(options)
     costs = options.blocks is not None or options.token_budget is not None or options.hardware is not None
+    if options.fill and names != [slots.STATIC]:
+        raise CourseError(
+            f"--fill with policy {options.policy}: only static waits for a full car, leave it out"
+        )
     if not costs and set(names) <= set(slots.POLICIES):
         return [slots.ride(workload, options.slots, name, fill=options.fill) for name in names]
     if options.fill:
@@ -216,13 +224,13 @@ def _arriving(workload: Workload, options: argparse.Namespace) -> Workload:
 
 
 def _plot(traces: list[Trace], rows: list[dict[str, Any]], path: str) -> None:
-    from lessonlib.viz import plots
+    from lessonlib.viz import memory, plots
 
     if len(traces) == 1:
         picture = plots.gantt(traces[0], str(traces[0]))
     else:
         best = min(rows, key=lambda row: row.get("seconds", row["steps"]))
-        picture = plots.policies_chart(rows, f"{best['policy']} is home first")
+        picture = memory.policies_chart(rows, f"{best['policy']} is home first")
     try:
         Path(path).write_bytes(picture.png())
     except OSError as error:
@@ -329,6 +337,41 @@ def _check(options: argparse.Namespace) -> int:
     report = check(*options.exercises, folder=options.folder, seed=options.seed)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     return report.exit_code
+
+
+# ----- bench -----
+
+
+def _add_bench(commands: Any) -> None:
+    bench = commands.add_parser("bench", help="measure on this machine")
+    what = bench.add_subparsers(required=True, metavar="WHAT")
+    attention = what.add_parser("attention", help="the attention kernels, beside their peers where they are")
+    attention.add_argument("--json", action="store_true", help="print JSON")
+    attention.add_argument("--out", metavar="FILE", help="write the result as JSON")
+    attention.set_defaults(run=_bench_attention)
+
+
+def _bench_attention(options: argparse.Namespace) -> int:
+    """Times that mean something need a GPU; without one the result says so and shows that the code runs."""
+    if options.out and not Path(options.out).absolute().parent.is_dir():
+        raise CourseError(f"cannot write {options.out}: there is no such folder; choose another place")
+    if importlib.util.find_spec("triton") is None:
+        raise CourseError(
+            "the attention benchmark needs Triton, which is there for Linux: pip install triton"
+        )
+    from kernels import bench
+
+    result = bench.bench_attention()
+    text = json.dumps(result, indent=1)
+    if options.out:
+        try:
+            Path(options.out).write_text(text + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CourseError(
+                f"cannot write {options.out}: {error.strerror}; choose another place"
+            ) from error
+    print(text if options.json else bench.report(result))
+    return DONE
 
 
 if __name__ == "__main__":

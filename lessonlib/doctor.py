@@ -113,7 +113,9 @@ def _vllm() -> Part:
             return Part("vllm", True, f"{name} {metadata.version(name)}", PYTHON_TIER, optional=True)
         except metadata.PackageNotFoundError:
             continue
-    remedy = "for notebook 06 only: pip install 'continuous-batching-course[vllm]' on a GPU machine"
+    remedy = (
+        "for the comparison with vLLM only: pip install 'continuous-batching-course[vllm]' on a GPU machine"
+    )
     return Part("vllm", False, "not installed", PYTHON_TIER, remedy, optional=True)
 
 

@@ -22,8 +22,11 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
 
 def show_source(function: Callable) -> None:
-    """Print the library's own lines, so that a notebook never holds a second copy of them."""
-    print(textwrap.dedent(inspect.getsource(function)).rstrip())
+    """Print the library's own lines, so that a notebook never holds a second copy of them.
+
+    A Triton kernel is shown as the Python function that it was made from.
+    """
+    print(textwrap.dedent(inspect.getsource(getattr(function, "fn", function))).rstrip())
 
 
 def execute(path: Path, cell_timeout: int = 120) -> None:

@@ -81,6 +81,7 @@ class Trace:
             step, request (row of `requests`), slot (-1: none), kind (`Kind`), tokens, blocks (K/V blocks held
             after the event; 0 where memory is not modelled).
             ARRIVE: `step` is the first step that could board the request.
+            BOARD: `tokens` of its prompt were found in the prefix cache.
             PREFILL: `tokens` prompt tokens were computed in `step`.
             DECODE: one output token was given in each of the steps `step … step + tokens - 1`. A prompt's last
             prefill step also gives the first output token, so both rows may name the same step.
@@ -255,7 +256,7 @@ class Trace:
         head = self.header
         return (
             f"Trace({head.policy or head.maker}: {self.num_requests:,} requests in {head.slots:,} slots, "
-            f"{self.num_steps:,} steps, {self.tokens:,} tokens, {self.utilization:.1%} utilization)"
+            f"{self.num_steps:,} steps, {self.tokens:,} tokens, {self.utilization:.2%} utilization)"
         )
 
 

@@ -16,12 +16,15 @@ from statistics import fmean, stdev
 from lessonlib.errors import CourseError
 
 SECONDS_PER_MONTH = 30 * 24 * 3600
+MOST_SLOTS = 1_000_000  # beyond this a typing error is likelier than a server
 
 
 def check_slots(slots: int) -> int:
     """`slots` itself, or a `CourseError` where nobody could board."""
     if slots < 1:
         raise CourseError(f"{slots} slots: the elevator needs at least 1")
+    if slots > MOST_SLOTS:
+        raise CourseError(f"{slots:,} slots: give at most {MOST_SLOTS:,}")
     return slots
 
 

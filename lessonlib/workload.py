@@ -96,7 +96,7 @@ class Workload:
         """Requests with these lengths; without arrivals, all wait at the start in this order."""
         outputs = np.asarray(output_tokens if isinstance(output_tokens, np.ndarray) else list(output_tokens))
         if outputs.size and not np.issubdtype(outputs.dtype, np.integer):
-            raise CourseError(f"lengths must be whole numbers, got {outputs.dtype}: round them first")
+            raise CourseError("lengths must be whole numbers below 2**63: round them, and count again")
         count = len(outputs)
         return cls(
             _column(prompt_tokens, count, np.int64),
@@ -293,14 +293,12 @@ def read_trace(path: str | Path) -> Workload:
     path = Path(path)
     if not path.is_file():
         raise CourseError(f"no trace file at {path}: check the path")
-    with path.open(newline="", encoding="utf-8-sig") as file:
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
         reader = csv.reader(file)
         header = next(reader, [])
         missing = [name for name in TRACE_COLUMNS if name not in header]
         if missing:
-            raise CourseError(
-                f"{path} has no column {', '.join(missing)}: a trace needs the columns {', '.join(TRACE_COLUMNS)}"
-            )
+            raise CourseError(f"{path} lacks a column {', '.join(missing)}: name them in its first line")
         places = [header.index(name) for name in TRACE_COLUMNS]
         rows = [_trace_row(path, reader.line_num, row, places) for row in reader if row]
     if not rows:

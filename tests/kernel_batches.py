@@ -1,14 +1,13 @@
-"""Random paged batches for the kernel tests: permuted blocks, and NaN wherever nobody may look."""
-
-from typing import Any
+"""How close a kernel's answer must be, beside the batches that it is tried on."""
 
 import torch
 
-from kernels import reference
+from kernels.batches import NOWHERE, make_batch, truth
+
+__all__ = ["BOUNDS", "NOWHERE", "assert_close", "error", "make_batch", "truth"]
 
 # Relative error allowed against float64, by dtype.
 BOUNDS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
-NOWHERE = 10**6  # a block id that no cache has: table entries beyond a sequence's length
 
 
 def error(out: torch.Tensor, due: torch.Tensor) -> float:
@@ -20,56 +19,3 @@ def error(out: torch.Tensor, due: torch.Tensor) -> float:
 def assert_close(out: torch.Tensor, due: torch.Tensor) -> None:
     came = error(out, due)
     assert came < BOUNDS[out.dtype], f"relative error {came:.2e}, due is below {BOUNDS[out.dtype]:.0e}"
-
-
-def make_batch(
-    seqs: list[tuple[int, int]],
-    heads: tuple[int, int] = (4, 2),
-    head_dim: int = 64,
-    block_size: int = 16,
-    dtype: torch.dtype = torch.float32,
-    device: str = "cpu",
-    seed: int = 0,
-    padding: int = 0,
-    max_blocks: int | None = None,
-) -> dict[str, Any]:
-    """Arguments of paged_attention for (query tokens, context) pairs and ``padding`` ownerless query rows.
-
-    Free blocks and the tail of each last block hold NaN; so does the query of padding rows.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    lengths = [length for _, length in seqs]
-    needs = [-(-length // block_size) for length in lengths]
-    width = max([1, *needs]) if max_blocks is None else max_blocks
-    num_blocks = sum(needs) + 3
-    order = torch.randperm(num_blocks, generator=generator).to(torch.int32)
-    table = torch.full((len(seqs), width), NOWHERE, dtype=torch.int32)
-    shape = (num_blocks, block_size, heads[1], head_dim)
-    caches = [torch.full(shape, float("nan"), dtype=dtype) for _ in range(2)]
-    taken = 0
-    for seq, length in enumerate(lengths):
-        ids = order[taken : taken + needs[seq]]
-        taken += needs[seq]
-        table[seq, : needs[seq]] = ids
-        places = torch.arange(length)
-        for cache in caches:
-            held = torch.randn(length, *shape[2:], generator=generator).to(dtype)
-            cache[ids.long()[places // block_size], places % block_size] = held
-    starts = [0, *torch.tensor([new for new, _ in seqs]).cumsum(0).tolist()] if seqs else [0]
-    query = torch.randn(starts[-1] + padding, heads[0], head_dim, generator=generator).to(dtype)
-    query[starts[-1] :] = float("nan")
-    return {
-        "query": query.to(device),
-        "key_cache": caches[0].to(device),
-        "value_cache": caches[1].to(device),
-        "block_table": table.to(device),
-        "seq_lens": torch.tensor(lengths, dtype=torch.int32, device=device),
-        "query_start_loc": torch.tensor(starts, dtype=torch.int32, device=device),
-        "scale": head_dim**-0.5,
-    }
-
-
-def truth(batch: dict[str, Any]) -> torch.Tensor:
-    """The reference's answer in float64."""
-    names = ("query", "key_cache", "value_cache")
-    return reference.paged_attention(**(batch | {name: batch[name].double() for name in names}))

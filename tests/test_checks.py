@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from html import unescape
@@ -173,9 +174,7 @@ def test_a_file_that_is_not_utf8_is_an_error(tmp_path: Path) -> None:
 
 
 def test_unknown_ids_and_missing_files_say_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(
-        CourseError, match=r"unknown exercise 'ex09': there is ex01, ex02, ex01\.1, .*ex02\.3"
-    ):
+    with pytest.raises(CourseError, match=r"unknown exercise 'ex09': there is ex01, .*, ex01\.1, .*ex04\.4"):
         check("ex01", "ex09")
     with pytest.raises(CourseError, match="no folder"):
         check("ex01", folder=tmp_path / "nowhere")
@@ -252,10 +251,22 @@ def test_properties_leave_only_the_due_answer(task) -> None:
 
 
 def disturbed(answer, rng: Random):
-    """An answer with one of its numbers changed."""
+    """An answer with one of its numbers changed, or one more where it has none."""
+    if isinstance(answer, np.ndarray):
+        return np.array(disturbed(answer.tolist(), rng))
+    if isinstance(answer, float) and math.isinf(answer):
+        return 0.0
+    if answer is None or answer == []:
+        return [1]
+    if isinstance(answer, str):
+        return f"{answer}0"
+    if isinstance(answer, dict):
+        name = rng.choice([name for name, part in answer.items() if part != []])
+        return {**answer, name: disturbed(answer[name], rng)}
     if isinstance(answer, float | int):
         return answer + rng.choice((-0.01, 0.01) if isinstance(answer, float) else (-1, 1))
-    place = rng.choice([place for place, part in enumerate(answer) if not isinstance(part, list) or part])
+    places = [place for place, part in enumerate(answer) if not isinstance(part, list) or part]
+    place = rng.choice(places or [len(answer) - 1])
     parts = list(answer)
     parts[place] = disturbed(parts[place], rng)
     return type(answer)(*parts) if hasattr(answer, "_fields") else type(answer)(parts)
@@ -273,11 +284,11 @@ def test_no_other_kind_of_answer_is_read(task) -> None:
         np.zeros((2, 2)),
         (1,),
         ("a", "b"),
-        ([], [], []),
+        ([], 1, []),
         {1: 2},
         np.array([]),
     ):
-        with pytest.raises(WrongForm, match=r"^[Ttseowr].*\.$|\?$"):
+        with pytest.raises(WrongForm, match=r"^\S.*[.?]$"):
             task.read(answer, given)
 
 

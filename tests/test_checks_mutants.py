@@ -37,7 +37,7 @@ def test_mutant_is_told_what_is_wrong(mutant: Path, tmp_path: Path) -> None:
     expected = expectation(mutant)
     assert (result.status, result.property_name) == ("failed", expected["property"]), result.message
     assert expected["told"] in result.message
-    assert result.call.startswith(f"{next(t for t in TASKS if t.id == task).function}(")
+    assert result.call.partition("(")[0] in next(t for t in TASKS if t.id == task).functions
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.id)

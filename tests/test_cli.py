@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 TWENTY = "687,527,433,252,280,80,106,62,181,659,537,734,427,504,778,597,524,457,469,751"
 
@@ -84,10 +85,31 @@ def test_doctor_names_every_part():
     assert "tier:" in lesson("doctor").stdout
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="not checked here: a GPU takes the other way")
+def test_bench_without_a_gpu_says_what_its_times_are_not(tmp_path):
+    done = lesson("bench", "attention", "--json", "--out", str(tmp_path / "bench.json"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found == json.loads((tmp_path / "bench.json").read_text())
+    assert found["tier"] == "interpreter"
+    assert "needs an NVIDIA GPU" in found["note"]
+    assert all(row["us"]["ours"] > 0 for row in found["interpreter"])
+    assert not {"decode", "prefill", "ladder", "copy_gb_s"} & set(found)
+    assert {"machine", "versions", "date", "commit", "command"} <= set(found)
+    shown = lesson("bench", "attention").stdout
+    assert "tier interpreter" in shown
+    assert "needs an NVIDIA GPU" in shown
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("simulate", "--lengths", "3,5", "--slots", "0"), "0 slots"),
+        (("simulate", "--lengths", "3,5", "--slots", "99999999999"), "give at most"),
+        (("simulate", "--dist", "azure", "--seed", "-1"), "a seed of -1"),
+        (("simulate", "--lengths", "3", "--fill", "--policy", "continuous"), "only static waits"),
+        (("simulate", "--lengths", "3", "--policy", "vllm", "--blocks", "1"), "pool of 1 blocks"),
+        (("simulate", "--lengths", "99999999999999999999"), "below 2**63"),
         (("simulate", "--lengths", ""), "empty"),
         (("simulate", "--lengths", "3,-1"), "asks for -1"),
         (("simulate", "--lengths", "3,x"), "cannot read lengths '3,x'"),
@@ -99,6 +121,7 @@ def test_doctor_names_every_part():
         (("simulate", "--trace", "nowhere.csv"), "no trace file at nowhere.csv"),
         (("generate", "--prompts", "nowhere.txt"), "cannot read prompts"),
         (("check", "ex99"), "ex99"),
+        (("bench", "attention", "--out", "nowhere/bench.json"), "cannot write nowhere/bench.json"),
     ],
 )
 def test_bad_input_is_one_line_and_status_two(words, said):

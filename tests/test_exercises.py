@@ -89,7 +89,7 @@ def test_the_spec_on_top_names_what_is_checked(exercise) -> None:
             properties = told.setdefault(line, [])
         elif line.startswith("  - "):
             properties.append(line.removeprefix("  - "))
-    due = {f"{task.id} {task.function}": [p.name for p in task.properties] for task in exercise.tasks}
+    due = {f"{t.id} {', '.join(t.functions)}": [p.name for p in t.properties] for t in exercise.tasks}
     assert told == due
 
 

@@ -11,7 +11,12 @@ from hypothesis import strategies as st
 
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.block_pool import BlockPool, block_hash, root_hash
-from lessonlib.scheduling.contiguous import ContiguousAllocator, memory_shares
+from lessonlib.scheduling.contiguous import (
+    ContiguousAllocator,
+    contiguous_regions,
+    memory_shares,
+    reservations,
+)
 from lessonlib.scheduling.kv_cache import KVCache
 from lessonlib.scheduling.request import RequestState
 from lessonlib.workload import Workload, azure_lengths, azure_prompts
@@ -277,3 +282,17 @@ def test_paging_wastes_little_and_reservation_most_on_the_azure_lengths():
 def test_shares_of_what_cannot_be_compared(memory, longest, message):
     with pytest.raises(CourseError, match=message):
         memory_shares(Workload.from_lengths(np.array([3, 3])), memory, longest)
+
+
+def test_regions_never_overlap_and_a_refusal_is_fragmentation():
+    workload = Workload.from_lengths([9, 30, 7, 25, 12, 40, 8, 16], [5, 20, 9, 3, 30, 6, 14, 11])
+    regions, refusals = contiguous_regions(workload, 96, reservations(96)["contiguous pow2"])
+    assert [label for *_, label in regions] == [str(row) for row in range(len(workload))]
+    for i, (first, end, start, length, _) in enumerate(regions):
+        assert end - first == workload.output_tokens[i]
+        assert 0 <= start <= 96 - length
+        for other_first, other_end, other_start, other_length, _ in regions[:i]:
+            together = first < other_end and other_first < end
+            assert not (together and start < other_start + other_length and other_start < start + length)
+    assert all(refusal.largest_hole < refusal.wanted <= refusal.free for refusal in refusals)
+    assert refusals

@@ -60,8 +60,8 @@ def test_reads_a_trace_in_order_of_arrival(tmp_path):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("", "no column TIMESTAMP"),
-        ("TIMESTAMP,ContextTokens\n", "no column GeneratedTokens"),
+        ("", "lacks a column TIMESTAMP"),
+        ("TIMESTAMP,ContextTokens\n", "lacks a column GeneratedTokens"),
         (GOOD, "no requests"),
         (GOOD + "2023-11-16 18:15:46,1,2\nyesterday,1,2\n", "line 3"),
         (GOOD + "2023-11-16 18:15:46,1\n", "line 2"),

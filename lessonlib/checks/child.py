@@ -176,7 +176,7 @@ class Submission:
         reply["changed"] = {}
         for place, (before, argument) in enumerate(zip(encoded, arguments, strict=True)):
             after = _encode_grown(argument)
-            if after != before:
+            if json.dumps(after) != json.dumps(before):  # as text: nan is not equal to itself
                 reply["changed"][str(place)] = after
         return reply
 

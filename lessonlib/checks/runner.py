@@ -12,13 +12,15 @@ from random import Random
 from lessonlib.checks.child import MAX_ITEMS
 from lessonlib.checks.ex01 import EX01
 from lessonlib.checks.ex02 import EX02
+from lessonlib.checks.ex03 import EX03
+from lessonlib.checks.ex04 import EX04
 from lessonlib.checks.places import find_folder
 from lessonlib.checks.report import ERROR, FAILED, NOT_WRITTEN, PASSED, Report, Result
 from lessonlib.checks.sandbox import LOAD_SECONDS, Child, Raised, Reply
 from lessonlib.checks.spec import Exercise, Given, Task, WrongForm, show, show_call
 from lessonlib.errors import CourseError
 
-EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02)}
+EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04)}
 
 CALL_SECONDS = 2.0  # one call, by the clock
 TASK_SECONDS = 15.0  # all calls of one task
@@ -138,9 +140,10 @@ def _ready(child: Child, exercise: Exercise, task: Task) -> str | None:
         return f"{child.name} ended Python while it was loaded ({reply.ended})."
     if reply.raised is not None:
         return _unloadable(child.name, exercise, reply.raised)
-    if task.function not in reply.functions:
-        there = ", ".join(reply.functions) or "no function"
-        return f"{child.name} has no function {task.function}: it has {there}. Was it renamed?"
+    for function in task.functions:
+        if function not in reply.functions:
+            there = ", ".join(reply.functions) or "no function"
+            return f"{child.name} has no function {function}: it has {there}. Was it renamed?"
     return None
 
 
@@ -168,11 +171,11 @@ def _where(name: str, raised: Raised) -> str:
 
 def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict | None:
     """Call the student's function once; None where everything holds."""
-    reply = child.call(task.function, list(given.values()), call_seconds)
+    reply = child.call(task.called(given), list(given.values()), call_seconds)
     if reply.ended:
         return _no_answer(reply, call_seconds)
     if reply.raised is not None:
-        return _about_raised(child.name, task, reply, reply.raised)
+        return _about_raised(child.name, task.called(given), reply, reply.raised)
     due = task.due(**given)
     shown_due = _show_due(task, given, due)
     if reply.changed:
@@ -199,10 +202,10 @@ def _no_answer(reply: Reply, call_seconds: float) -> Verdict:
     return Verdict(COMES_BACK, sentence)
 
 
-def _about_raised(name: str, task: Task, reply: Reply, raised: Raised) -> Verdict:
+def _about_raised(name: str, function: str, reply: Reply, raised: Raised) -> Verdict:
     if raised.type == "NotImplementedError":
         sentence = f"Your lines go to line {raised.line} of {name}."
-        if raised.function != task.function:
+        if raised.function != function:
             sentence = f"It calls {raised.function}, which is not written yet. {sentence}"
         return Verdict("", sentence, status=NOT_WRITTEN)
     return Verdict(RAISES_NOTHING, f"It raised {_said(raised)}{_where(name, raised)}.", printed=reply.printed)
@@ -237,7 +240,7 @@ def _capitalized(text: str) -> str:
 
 
 def _result(task: Task, seed: int, given: Given, verdict: Verdict) -> Result:
-    call = "" if verdict.status == NOT_WRITTEN else show_call(task.function, given)
+    call = "" if verdict.status == NOT_WRITTEN else show_call(task.called(given), given)
     return Result(
         id=task.id,
         title=task.title,

@@ -6,8 +6,8 @@ A task's inputs are a dict, parameter → value, in the order of the function's 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -32,7 +32,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Task:
-    """One function that a student writes.
+    """One function that a student writes, or a few that belong together.
 
     Attributes:
         id, title, function: "ex01.1", what it is about, and the function's name.
@@ -43,6 +43,7 @@ class Task:
         properties: in the order in which they are tried on one answer; together they leave only `due`.
         explain: where the due answer comes from, in a few words; "" for nothing to say.
         built_on: ids of earlier tasks of the same file whose functions this one calls.
+        others: further functions of the task, name → parameters. Inputs with these names go to that one.
     """
 
     id: str
@@ -55,6 +56,17 @@ class Task:
     properties: tuple[Property, ...]
     explain: Callable[[Given, Any], str]
     built_on: tuple[str, ...] = ()
+    others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """Every function of the task."""
+        return self.function, *self.others
+
+    def called(self, given: Given) -> str:
+        """The function that these inputs are for."""
+        names = (name for name, parameters in self.others.items() if parameters == tuple(given))
+        return next(names, self.function)
 
 
 @dataclass(frozen=True)
@@ -137,11 +149,13 @@ def show(value: Any) -> str:
 
 def _show(value: Any) -> str:
     if isinstance(value, np.ndarray):
-        return f"np.array({value.tolist()})"
+        return f"np.array({_show(value.tolist())})"
     if isinstance(value, tuple):
         return f"({', '.join(map(_show, value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, list):
         return f"[{', '.join(map(_show, value))}]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{'-' if value < 0 else ''}np.{'nan' if math.isnan(value) else 'inf'}"
     return repr(value)
 
 

@@ -160,6 +160,47 @@ def memory_shares(
     return [*shares, _paged_shares(workload, memory_tokens, block_size)]
 
 
+Region = tuple[int, int, int, int, str]
+"""(first step, step after the last, start, length, label) of a piece of memory that somebody held."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Somebody waits although enough tokens are free: they lie in holes too small."""
+
+    step: int
+    wanted: int
+    free: int
+    largest_hole: int
+
+
+def contiguous_regions(workload: Workload, size: int, reserve: Reserve) -> tuple[list[Region], list[Refusal]]:
+    """Who held which piece of a contiguous memory when, first come, first served, prompts there at once.
+
+    Args:
+        size: tokens of memory.
+        reserve: tokens to set aside for (prompt, output), such as one of `reservations`.
+
+    Returns:
+        The regions in order of boarding, and a refusal for each request that fragmentation kept waiting.
+    """
+    memory, now = ContiguousAllocator(size), 0
+    leaving: list[tuple[int, int]] = []
+    regions, refusals = list[Region](), list[Refusal]()
+    prompts, outputs = workload.prompt_tokens.tolist(), workload.output_tokens.tolist()
+    for row, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
+        wanted, refused = reserve(prompt, output), False
+        while not memory.can_allocate(wanted):
+            if memory.num_free >= wanted and not refused:
+                refusals.append(Refusal(now, wanted, memory.num_free, memory.largest_hole))
+                refused = True
+            now, gone = heapq.heappop(leaving)
+            memory.free(str(gone))
+        regions.append((now, now + output, memory.allocate(str(row), wanted), wanted, str(row)))
+        heapq.heappush(leaving, (now + output, row))
+    return regions, refusals
+
+
 @dataclass
 class _Ledger:
     """Sums over steps, brought forward from one departure to the next: in between, everyone just grows."""

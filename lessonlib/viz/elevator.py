@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from html import escape
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
@@ -218,13 +219,18 @@ def explorer(simulate: Callable[..., Traces], title: str = "", **widgets: Any) -
             takes. A `CourseError` becomes one line under the controls and the last good ride stays.
         title: a line above the elevator.
         **widgets: a name -> an ipywidgets input, or a short form as in `ipywidgets.interact`: (1, 16) is a
-            slider, ["static", "continuous"] a dropdown, {"label": value} a dropdown, True a checkbox.
+            slider, ["static", "continuous"] a dropdown, {"label": value} a dropdown, True a checkbox. A short
+            form starts at `simulate`'s own default for that name, where it has one.
 
     Raises `CourseError` for a short form that is none, and whatever `simulate` raises for the first values.
     """
     controls = {}
+    defaults = signature(simulate).parameters
     for name, given in widgets.items():
-        widget = given if isinstance(given, ipywidgets.Widget) else interactive.widget_from_abbrev(given)
+        default = defaults[name].default if name in defaults else Parameter.empty
+        widget = (
+            given if isinstance(given, ipywidgets.Widget) else interactive.widget_from_abbrev(given, default)
+        )
         if widget is None:
             raise CourseError(
                 f"{name}={given!r} is no control: give a widget, a (low, high) pair or a list of choices"

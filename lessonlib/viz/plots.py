@@ -25,6 +25,7 @@ from lessonlib.viz.memory import policies_chart as policies_chart
 from lessonlib.viz.ride import Traces, named_traces, pack
 
 PERCENTILES = (50, 90, 99)
+LINE_OF_TEXT = 14  # pixels
 
 # Policies have no color of their own: the one that keeps slots busy wears decode's, all others are ink.
 _FAST: dict[str, Any] = {"color": style.DECODE, "linestyle": "-", "linewidth": 2.0}
@@ -290,12 +291,12 @@ def cost_curve(
             axes.annotate(
                 f"{word}\n{share:.1%}, ${price:,.2f}",
                 (100 * share, price),
-                (6, 6) if above else (5, -8),
+                (6, 6) if above else (2, 10),
                 textcoords="offset points",
                 fontsize=8.5,
                 color=style.word_color(style.DECODE),
                 ha="left" if above else "right",
-                va="bottom" if above else "top",
+                va="bottom",
             )
         axes.set(xlabel="utilization, %", ylabel="$ per million tokens", xlim=(0, 103), ylim=(0, None))
         axes.yaxis.set_major_formatter(
@@ -370,7 +371,6 @@ def curves(
         scale = 100 if percent else 1
         for name, values in lines.items():
             axes.plot(x, scale * np.asarray(values), marker="o", markersize=3.5, **looks[name])
-        _label_beside_ends(axes, {name: scale * values[-1] for name, values in lines.items()}, x[-1], looks)
         axes.set(xlabel=xlabel, ylabel=f"{ylabel}, %" if percent else ylabel)
         if log_x:
             axes.set_xscale("log")
@@ -380,6 +380,7 @@ def curves(
             axes.set_yscale("log")
         else:
             axes.set_ylim(0, 104 if percent else None)
+        _label_beside_ends(axes, {name: scale * values[-1] for name, values in lines.items()}, x[-1], looks)
         axes.yaxis.set_major_formatter(style.thousands)
         style.quiet_grid(axes)
         return style.finish(figure, title, source)
@@ -427,12 +428,15 @@ def _label_lines(axes: Axes, words: Mapping[str, str], looks: Mapping[str, dict[
 
 
 def _label_beside_ends(axes: Axes, ends: Mapping[str, float], x: float, looks: Mapping[str, dict]) -> None:
-    """Each line's name right of its last point."""
-    for name, y in ends.items():
+    """Each line's name right of its last point, the lowest first; names that would overprint stack upward."""
+    below = float("-inf")
+    for name, y in sorted(ends.items(), key=lambda item: item[1]):
+        height = axes.transData.transform((x, y))[1]
+        below = lifted = max(height, below + LINE_OF_TEXT)
         axes.annotate(
             name,
             (x, y),
-            (7, 0),
+            (7, lifted - height),
             textcoords="offset points",
             va="center",
             color=looks[name]["color"],

@@ -1,0 +1,26 @@
+"""Results that were measured elsewhere and are kept in `benchmarks/results`: read, and labelled."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from lessonlib.errors import CourseError
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+
+
+def load(name: str) -> dict[str, Any]:
+    """The result that lies in `benchmarks/results/NAME.json`, with its machine, versions, date and command."""
+    path = RESULTS / f"{name}.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = ", ".join(sorted(each.stem for each in RESULTS.glob("*.json"))) or "nothing"
+        raise CourseError(f"no recorded result {name!r} in benchmarks/results: there is {there}") from None
+
+
+def label(result: dict[str, Any]) -> str:
+    """What a figure of this result must wear: machine, date and command."""
+    return f"recorded on an {result['machine']} on {result['date']}, command {result['command']}"

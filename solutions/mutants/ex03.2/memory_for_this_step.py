@@ -1,0 +1,22 @@
+"""Sets aside blocks for the tokens of this step only, not for the whole prompt.
+
+property: a prompt that boards has memory for all of it
+told: admit(waitlist=[0
+"""
+
+
+def admit(waitlist, prompts, running, slots, num_free, num_blocks, block_size, watermark, token_budget):
+    needed = [-(-prompt // block_size) for prompt in prompts]
+    rejected = [request for request in waitlist if needed[request] > num_blocks - 1]
+    waitlist = [request for request in waitlist if request not in rejected]
+    budget = token_budget - running
+    boarded = []
+    for request in waitlist:
+        kept = watermark if running else 0
+        tokens = min(prompts[request], budget)
+        if running == slots or budget == 0 or -(-tokens // block_size) > num_free - kept:
+            break
+        tokens = min(prompts[request], budget)
+        boarded.append((request, tokens))
+        running, budget, num_free = running + 1, budget - tokens, num_free - needed[request]
+    return boarded, waitlist[len(boarded) :], rejected

@@ -1,0 +1,21 @@
+"""Gives a prompt one token a step, as in decoding.
+
+property: a prompt is read as far as the budget goes
+told: admit(waitlist=[0], prompts=[2]
+"""
+
+
+def admit(waitlist, prompts, running, slots, num_free, num_blocks, block_size, watermark, token_budget):
+    needed = [-(-prompt // block_size) for prompt in prompts]
+    rejected = [request for request in waitlist if needed[request] > num_blocks - 1]
+    waitlist = [request for request in waitlist if request not in rejected]
+    budget = token_budget - running
+    boarded = []
+    for request in waitlist:
+        kept = watermark if running else 0
+        if running == slots or budget == 0 or needed[request] > num_free - kept:
+            break
+        tokens = 1
+        boarded.append((request, tokens))
+        running, budget, num_free = running + 1, budget - tokens, num_free - needed[request]
+    return boarded, waitlist[len(boarded) :], rejected

@@ -1,0 +1,14 @@
+"""Puts whoever left first in front: the order is turned around.
+
+property: the thrown out go to the front of the queue, in the order in which they rode
+told: preempt(running=[
+"""
+
+
+def preempt(running, waiting, free, block_size):
+    running, out = list(running), []
+    while sum(request["computed"] == len(request["table"]) * block_size for request in running) > len(free):
+        last = running.pop()
+        free = release(free, last["table"])  # noqa: F821
+        out.append({**last, "computed": 0, "table": []})
+    return running, out + waiting, free

@@ -1,0 +1,15 @@
+"""Answers with the hashes that were found.
+
+property: the answer has the right form
+told: should be a whole number
+"""
+
+
+def cached_tokens(tokens, salt, earlier, block_size):
+    stored = {digest for text in earlier for digest in block_hashes(*text, block_size)}  # noqa: F821
+    hits = 0
+    for digest in block_hashes(tokens[:-1], salt, block_size):  # noqa: F821
+        if digest not in stored:
+            break
+        hits += block_size
+    return sorted(stored)

@@ -1,0 +1,18 @@
+"""Hashes the last token of each block in place of all.
+
+property: a block is a hit only where all before it agrees
+told: cached_tokens(tokens=[
+"""
+
+import hashlib
+from array import array
+
+
+def block_hashes(tokens, salt, block_size):
+    parent = hashlib.sha256(salt.encode()).digest()
+    hashes = []
+    for end in range(block_size, len(tokens) + 1, block_size):
+        block = array("q", tokens[end - 1 : end])
+        parent = hashlib.sha256(parent + block.tobytes()).digest()
+        hashes.append(parent.hex())
+    return hashes

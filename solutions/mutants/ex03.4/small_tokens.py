@@ -1,0 +1,18 @@
+"""Packs each token into 4 bytes.
+
+property: a hash is the sha256 of the parent and the tokens, from the salt on
+told: block_hashes(tokens=[
+"""
+
+import hashlib
+from array import array
+
+
+def block_hashes(tokens, salt, block_size):
+    parent = hashlib.sha256(salt.encode()).digest()
+    hashes = []
+    for end in range(block_size, len(tokens) + 1, block_size):
+        block = array("i", tokens[end - block_size : end])
+        parent = hashlib.sha256(parent + block.tobytes()).digest()
+        hashes.append(parent.hex())
+    return hashes

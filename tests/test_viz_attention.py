@@ -1,0 +1,60 @@
+"""The pictures of notebook 04 and the recorded results that they show."""
+
+import re
+
+import numpy as np
+import pytest
+
+from lessonlib import recorded
+from lessonlib.errors import CourseError
+from lessonlib.viz import attention, roofline
+
+SCORES = np.array([[0.5, 2.0, -1.0, 0.0], [3.0, 1.0, -np.inf, -np.inf]])
+POINTS = [
+    roofline.Point("slow", 1, 1e9),
+    roofline.Point("fast", 4, 1.6e13, hollow=True),
+    roofline.Point("prompt", 3000, 5e14, "prefill", nudge=-3),
+    roofline.Point("another", 3000, 6e14, "peer"),
+]
+DRAWN = {
+    "tiles": lambda: attention.score_tiles(SCORES, np.array([2.0, 3.0]), "Found"),
+    "blocks": lambda: attention.block_tables({"a": [3, 1], "b": [0]}, 6, "Found", follow="a", columns=4),
+    "causal": lambda: attention.causal_tiles(40, 40, 16, "Found"),
+    "chunk": lambda: attention.causal_tiles(16, 40, 16, "Found"),
+    "shares": lambda: attention.shares({"even": np.array([[0, 3], [3, 5]])}, [1, 4], ["a", "b"], "Found"),
+    "roofline": lambda: roofline.roofline(POINTS, peak=1e15, bandwidth=4e12, title="Found"),
+    "ladder": lambda: roofline.ladder_bars(
+        {"one": {"loop": 0.01, "kernel": 30.0}}, 40.0, "Found", ceiling_label="copy", highlight="kernel"
+    ),
+    "peers": lambda: roofline.beside_peers(
+        {"row": {"ours": 0.9, "theirs": 0.8}}, "Found", xlabel="share", percent=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_picture_states_its_finding_and_draws_the_same_twice(name):
+    first, second = DRAWN[name](), DRAWN[name]()
+    assert first._suptitle.get_text() == "Found"
+    assert len(first.alt) > 10
+    assert first.png() == second.png()
+
+
+def test_tiles_of_a_causal_mask_are_what_counting_says():
+    for query_len, context, tile in ((40, 40, 16), (16, 40, 16), (1, 33, 16), (7, 7, 8)):
+        kinds = attention.tile_kinds(query_len, context, tile)
+        seen = np.arange(context)[None, :] <= np.arange(context - query_len, context)[:, None]
+        for (top, left), kind in kinds.items():
+            part = seen[top : top + tile, left : left + tile]
+            assert kind == ("whole" if part.all() else "masked" if part.any() else "not loaded")
+        assert len(kinds) == -(-query_len // tile) * -(-context // tile)
+
+
+def test_a_recorded_result_wears_its_label():
+    result = recorded.load("h200_bench_attention")
+    assert re.fullmatch(
+        r"recorded on an NVIDIA H200 on \d{4}-\d\d-\d\d, command python3 .*", recorded.label(result)
+    )
+    assert result["tier"] == "gpu"
+    with pytest.raises(CourseError, match=r"no recorded result 'nothing'.*h200_bench_attention"):
+        recorded.load("nothing")
