@@ -2,7 +2,8 @@
 # make setup   set up: .venv, tested pins, the model
 # make test    prove that all of it works: lint, types, tests, every notebook
 # make nbval   the notebooks alone
-# make prove   what is too long or too machine-dependent for `make test`
+# make prove   what is too long or too machine-dependent for `make test`; VLLM_PYTHON=/path/to/python of an
+#              environment with vLLM puts vLLM's scheduler beside ours
 
 PYTHON ?= python3
 TIER   ?= python
@@ -47,6 +48,7 @@ nbval: setup
 prove: setup
 	$(BIN)/python -m pytest -m prove -rA
 	$(BIN)/python -m benchmarks.slots --out benchmarks/results
+	$(BIN)/python -m benchmarks.scheduler_host_time --out benchmarks/results $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
 
 notebooks: setup
 	$(BIN)/python -m lessonlib.notebooks $(NOTEBOOKS)
