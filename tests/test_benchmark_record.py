@@ -1,0 +1,18 @@
+"""What a record says of the command: nothing of the machine's folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.record import ROOT, command
+
+
+def test_a_module_is_named_as_one_calls_it() -> None:
+    words = [str(ROOT / "benchmarks" / "slots.py"), "--out", "benchmarks/results"]
+    assert command(words) == "python -m benchmarks.slots --out benchmarks/results"
+
+
+def test_paths_are_told_without_their_place() -> None:
+    words = [str(ROOT / "benchmarks" / "slots.py"), "--out", str(ROOT / "benchmarks"), "--trace"]
+    elsewhere = str(Path(ROOT.anchor) / "data" / "trace.csv")
+    assert command([*words, elsewhere]) == "python -m benchmarks.slots --out benchmarks --trace .../trace.csv"
