@@ -40,7 +40,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu and not prove"
+	$(BIN)/python -m pytest -rs -m "not gpu and not prove"
 
 nbval: setup
 	$(NBVAL) $(NOTEBOOKS)
