@@ -122,8 +122,8 @@ class Hardware:
     def num_blocks(self, block_size: int = 16, memory_share: float = 0.9) -> int:
         """K/V blocks that fit beside the weights in `memory_share` of the card, the null block included.
 
-        0.9 was vLLM's default `gpu_memory_utilization` for years; 0.32 has 0.92. Raises `CourseError` where the weights alone do not
-        fit.
+        0.9 was vLLM's default `gpu_memory_utilization` for years; 0.32 has 0.92. Raises `CourseError` where the
+        weights alone do not fit.
         """
         room = self.gpu.memory * memory_share - self.model.parameters * BYTES_PER_VALUE
         blocks = int(room // (block_size * self.model.kv_bytes_per_token))
