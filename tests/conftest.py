@@ -1,18 +1,13 @@
 """Shared by all tests: the tier, said once at the top of a run, and the real model."""
 
-import os
-
 import pytest
 
 import lessonlib  # noqa: F401  (before torch: it sets how torch's threads wait)
+from kernels.tier import prepare
 
-import torch  # isort: skip
+KERNEL_TIER = prepare().name  # before any test imports a kernel: Triton asks when one is decorated
 
-if not torch.cuda.is_available():
-    # Triton reads this when a kernel is decorated, so it comes before any test imports one.
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-
-KERNEL_TIER = "interpreter" if os.environ.get("TRITON_INTERPRET") == "1" else "gpu"
+import torch  # noqa: E402
 
 
 def pytest_report_header() -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from lessonlib.engine.model import Llama
-from lessonlib.engine.runner import PagedRunner
+from lessonlib.engine.runner import PagedRunner, step_model
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import KVCache
 from lessonlib.scheduling.scheduler import Scheduler, StepPlan
@@ -105,15 +105,12 @@ class _Ride:
         self.shared: set[int] = set()
 
     def step(self) -> None:
-        plan = self.scheduler.schedule()
-        self.shared |= blocks_in_two_tables(plan)
-        sampled = self.runner.run(plan)
-        for name, token in sampled.items():
-            self.tokens[name].append(token)
-        ended = [name for name, token in sampled.items() if token in self.runner.model.config.eos_token_ids]
-        self.scheduler.update(plan, sampled, ended)
+        step_model(self.runner, self.scheduler, self.tokens, self._look)
         if self.poisoned is not None:
             self.runner.poison(self.poisoned.free_blocks())
+
+    def _look(self, plan: StepPlan) -> None:
+        self.shared |= blocks_in_two_tables(plan)
 
 
 def blocks_in_two_tables(plan: StepPlan) -> set[int]:

@@ -136,7 +136,7 @@ def ride_model(
     scheduler: Scheduler,
     prompts: Mapping[str, Sequence[int]],
     max_tokens: Mapping[str, int],
-    before_step: Callable[[StepPlan], None] = lambda plan: None,
+    before_step: Callable[[StepPlan], object] = lambda plan: None,
 ) -> tuple[dict[str, list[int]], Trace]:
     """Answer prompts with a scheduler and a real model: schedule, run, update, until everyone is home.
 
@@ -151,11 +151,21 @@ def ride_model(
     for name, ids in prompts.items():
         scheduler.add_request(name, ids, max_tokens[name])
     while scheduler.has_unfinished:
-        plan = scheduler.schedule()
-        before_step(plan)
-        sampled = runner.run(plan)
-        for name, token in sampled.items():
-            outputs[name].append(token)
-        ended = [name for name, token in sampled.items() if token in runner.model.config.eos_token_ids]
-        scheduler.update(plan, sampled, ended)
+        step_model(runner, scheduler, outputs, before_step)
     return outputs, scheduler.build_trace()
+
+
+def step_model(
+    runner: PagedRunner,
+    scheduler: Scheduler,
+    outputs: Mapping[str, list[int]],
+    before_step: Callable[[StepPlan], object] = lambda plan: None,
+) -> None:
+    """One step: plan it, run it, add each new token to its list in `outputs`, and report."""
+    plan = scheduler.schedule()
+    before_step(plan)
+    sampled = runner.run(plan)
+    for name, token in sampled.items():
+        outputs[name].append(token)
+    ended = [name for name, token in sampled.items() if token in runner.model.config.eos_token_ids]
+    scheduler.update(plan, sampled, ended)

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lessonlib.errors import CourseError
-from lessonlib.trace import Kind, Trace
+from lessonlib.trace import PERCENTILES, Kind, Trace
 from lessonlib.viz import style
 from lessonlib.viz.gantt import draw_gantt, gantt_height, tidy_gantt_axis
 from lessonlib.viz.memory import gaps as gaps
@@ -24,7 +24,6 @@ from lessonlib.viz.memory import memory_strip as memory_strip
 from lessonlib.viz.memory import policies_chart as policies_chart
 from lessonlib.viz.ride import Traces, named_traces, pack
 
-PERCENTILES = (50, 90, 99)
 LINE_OF_TEXT = 14  # pixels
 
 # Policies have no color of their own: the one that keeps slots busy wears decode's, all others are ink.
