@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
 
 from lessonlib.engine.fetch import MODEL_NAME, fetch_model, is_present, model_folder
 from lessonlib.errors import CourseError
 
 COURSE_MODEL = "smollm2"
+LOAD_FORMATS = ("auto", "dummy")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,11 @@ class LlamaConfig:
             raise CourseError(
                 f"{folder} is a {data.get('model_type')!r} model: this engine runs the Llama architecture"
             )
-        return cls._from_json(data, _eos_token_ids(folder, data))
+        _refuse_variants(folder, data)
+        try:
+            return cls._from_json(data, _eos_token_ids(folder, data))
+        except KeyError as error:
+            raise CourseError(f"{path} has no {error}: fetch the model again") from error
 
     @classmethod
     def _from_json(cls, data: dict[str, Any], eos_token_ids: tuple[int, ...]) -> LlamaConfig:
@@ -79,6 +86,17 @@ class LlamaConfig:
         )
 
 
+def _refuse_variants(folder: Path, config: dict[str, Any]) -> None:
+    """Options of the architecture that would give silently wrong answers here."""
+    for option, due in (("attention_bias", False), ("mlp_bias", False), ("hidden_act", "silu")):
+        if config.get(option, due) != due:
+            raise CourseError(
+                f"{folder} has {option} {config[option]!r}, this engine runs {due!r}: use another model"
+            )
+    if config.get("quantization_config"):
+        raise CourseError(f"{folder} is quantized: this engine runs fp32, bf16 and fp16 weights")
+
+
 def _eos_token_ids(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
     generation = folder / "generation_config.json"
     chosen = json.loads(generation.read_text()).get("eos_token_id") if generation.is_file() else None
@@ -88,18 +106,21 @@ def _eos_token_ids(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
     return tuple(ids) if isinstance(ids, list) else (ids,)
 
 
-def resolve(model: str | Path) -> Path:
+def resolve(model: str | Path, load_format: str = "auto") -> Path:
     """The local folder of a model.
 
     `model` is a folder, the course's own model ("smollm2", fetched where it is missing), or a hub name such
-    as "org/name", downloaded by huggingface_hub. Raises `CourseError` where there are no weights.
+    as "org/name", downloaded by huggingface_hub. With `load_format` "dummy" a folder with config.json is
+    enough. Raises `CourseError` where there are no weights.
     """
+    if load_format not in LOAD_FORMATS:
+        raise CourseError(f"load_format {load_format!r}: choose one of {', '.join(LOAD_FORMATS)}")
     if str(model).lower() in (COURSE_MODEL, MODEL_NAME.lower()):
         return model_folder() if is_present(model_folder()) else fetch_model()
     folder = Path(model).expanduser()
     if not folder.exists():
         folder = _from_hub(str(model))
-    if not any(folder.glob("*.safetensors")):
+    if load_format == "auto" and not any(folder.glob("*.safetensors")):
         raise CourseError(
             f"{folder} has no *.safetensors weights: give a model folder, a hub name, or {COURSE_MODEL!r}"
         )
@@ -121,10 +142,47 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def load_weights(folder: Path, dtype: torch.dtype, device: torch.device | str) -> dict[str, torch.Tensor]:
-    """Every tensor of the folder's safetensors shards by name, in `dtype` on `device`."""
-    weights: dict[str, torch.Tensor] = {}
-    for shard in sorted(folder.glob("*.safetensors")):
-        with safe_open(shard, framework="pt", device=str(device)) as file:
-            weights |= {name: file.get_tensor(name).to(dtype) for name in file.keys()}  # noqa: SIM118
-    return weights
+def load_weights(folder: Path, places: Mapping[str, torch.Tensor]) -> None:
+    """Copy the folder's safetensors, shard by shard, to where each tensor belongs.
+
+    Args:
+        places: a tensor to fill for each name that must be there; it gives shape, dtype and device.
+
+    Raises `CourseError` for a missing tensor, another shape or an unreadable shard.
+    """
+    missing = dict(places)
+    shards = sorted(folder.glob("*.safetensors"))
+    bar = tqdm(total=len(places), desc="weights", unit="tensor", leave=False, delay=2)
+    with bar:
+        for shard in shards:
+            try:
+                with safe_open(shard, framework="pt") as file:
+                    for name in missing.keys() & set(file.keys()):
+                        _fill(missing.pop(name), file.get_tensor(name), name, shard)
+                        bar.update()
+            except SafetensorError as error:
+                raise CourseError(f"{shard} cannot be read ({error}): fetch the model again") from error
+    if missing:
+        raise CourseError(
+            f"{folder} has no tensor {min(missing)} ({len(missing)} missing): fetch the model again"
+        )
+
+
+def _fill(place: torch.Tensor, tensor: torch.Tensor, name: str, shard: Path) -> None:
+    if tensor.shape != place.shape:
+        raise CourseError(
+            f"{shard}: {name} has shape {list(tensor.shape)}, its config.json wants {list(place.shape)}: "
+            "fetch the model again"
+        )
+    place.copy_(tensor)
+
+
+def fill_random(places: Mapping[str, torch.Tensor]) -> None:
+    """Draw weights as Llama is initialized: matrices from N(0, 0.02), norms of ones. The same on each call."""
+    device = next(iter(places.values())).device
+    generator = torch.Generator(device).manual_seed(0)
+    for place in places.values():
+        if place.dim() == 1:
+            place.fill_(1)
+        else:
+            place.normal_(0, 0.02, generator=generator)

@@ -1,68 +1,130 @@
-"""The seed of the engine: notebook 02's scheduler, driving a real model."""
+"""The engine: a scheduler, a runner and a tokenizer behind vLLM's call.
+
+    schedule -> launch -> (the next one is scheduled) -> result -> update
+
+`generate` answers a list of prompts. `add_request`, `step` and `abort` let others board while some ride.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
+from lessonlib.engine.answers import Answer, encode
 from lessonlib.engine.checkpoint import COURSE_MODEL, resolve
-from lessonlib.engine.contiguous import ContiguousCache
+from lessonlib.engine.memory import clear_words, num_blocks_that_fit, release_memory
 from lessonlib.engine.model import Llama
-from lessonlib.engine.outputs import CompletionOutput, RequestOutput, SamplingParams
+from lessonlib.engine.ops import choose_ops, with_attention
+from lessonlib.engine.outputs import RequestOutput, SamplingParams
+from lessonlib.engine.runner import ModelRunner, PendingStep, Sampling
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.slots import CONTINUOUS, NOBODY, SlotScheduler, check_policy
-from lessonlib.trace import Header, Kind, Trace
-from lessonlib.utilization import check_slots
-from lessonlib.workload import Workload
+from lessonlib.scheduling.block_pool import BlockPool
+from lessonlib.scheduling.kv_cache import KVCache
+from lessonlib.scheduling.policies import make_policy
+from lessonlib.scheduling.policy import Policy
+from lessonlib.scheduling.scheduler import Scheduler, StepPlan
+from lessonlib.trace import Trace
 
-Prompt = str | dict[str, list[int]]
-"""A text, or {"prompt_token_ids": [...]}, as in vLLM."""
+Prompt = str | dict[str, Any]
+"""A text, or {"prompt": text}, or {"prompt_token_ids": [...]}, as in vLLM."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class LLM:
-    """Answers prompts, `max_num_seqs` at a time, greedily.
+    """Answers prompts with a Llama, `max_num_seqs` at a time.
 
     Args:
         model: a folder, a hub name, or "smollm2".
-        policy: "static" or "continuous".
-        max_num_seqs: slots.
-        dtype: of weights and cache; float32 gives the same tokens whatever the batch.
+        dtype: "float32", "bfloat16", "float16" or the torch type; "auto": float32 on a CPU, where it gives the
+            same tokens whatever the batch; else bfloat16, or float16 where the card has none.
+        device: "cpu", "cuda", or "auto".
+        attention: "auto", "triton", "native" or "reference" (see `engine.ops`), or a function with the
+            signature of `kernels.reference.paged_attention`: your own.
+        policy: a `Policy` or the name of one ("static", "continuous", "vllm", …).
+        scheduler_cls: called as `Scheduler` is: your own takes its place.
+        kv_cache_cls: called with a `BlockPool` and whether prefixes are cached, as `KVCache` is.
+        max_num_seqs: slots. By default 256 on a GPU, 8 on a CPU.
+        max_num_batched_tokens: tokens a step computes at most. By default 8,192 on a GPU, 2,048 on a CPU.
+        max_model_len: longest prompt and answer together; by default what the model was made for.
+        num_blocks: K/V blocks, the null block included; by default as many as memory holds.
+        block_size: tokens a block.
+        gpu_memory_utilization: share of the card for weights, activations and K/V.
+        enable_prefix_caching: keep blocks whose tokens others may share, from one `generate` to the next too.
+        enforce_eager: no CUDA graphs.
+        async_scheduling: plan the next step while this one is computed. By default on a GPU only: on a CPU a
+            step's tokens are there when the call returns.
+        seed: of the draws of requests that bring no seed of their own.
+        load_format: "auto", or "dummy" for random weights from a config.json alone.
+        skip_tokenizer_init: take and give token ids alone.
 
-    `trace` is the Trace of the last run, its clock in seconds.
+    Attributes:
+        trace: the record of the last ride, its clock in seconds from the ride's start.
+
+    Raises `CourseError` for what cannot be run here.
     """
 
     def __init__(
         self,
         model: str | Path = COURSE_MODEL,
-        policy: str = CONTINUOUS,
-        max_num_seqs: int = 8,
-        dtype: torch.dtype = torch.float32,
+        *,
+        dtype: str | torch.dtype = "auto",
+        device: str = "auto",
+        attention: str | Callable = "auto",
+        policy: str | Policy = "continuous",
+        scheduler_cls: Callable[..., Scheduler] = Scheduler,
+        kv_cache_cls: Callable[..., KVCache] = KVCache,
+        max_num_seqs: int | None = None,
+        max_num_batched_tokens: int | None = None,
+        max_model_len: int | None = None,
+        num_blocks: int | None = None,
+        block_size: int = 16,
+        gpu_memory_utilization: float = 0.9,
+        enable_prefix_caching: bool = False,
+        enforce_eager: bool = False,
+        async_scheduling: bool | None = None,
+        seed: int = 0,
+        load_format: str = "auto",
+        skip_tokenizer_init: bool = False,
     ) -> None:
-        from transformers import AutoTokenizer
+        self.device = choose_device(device)
+        on_gpu = self.device.type == "cuda"
+        self.policy, self.scheduler_cls, self.kv_cache_cls = policy, scheduler_cls, kv_cache_cls
+        self.max_num_seqs = max_num_seqs if max_num_seqs is not None else 256 if on_gpu else 8
+        self.max_num_batched_tokens = max_num_batched_tokens or (8192 if on_gpu else 2048)
+        self.block_size, self.enable_prefix_caching, self.seed = block_size, enable_prefix_caching, seed
+        self.async_scheduling = on_gpu if async_scheduling is None else async_scheduling
+        self._check_sizes(gpu_memory_utilization)
+        folder = resolve(model, load_format)
+        self.tokenizer = None if skip_tokenizer_init else _tokenizer(folder)
+        with clear_words("loading the model"), torch.inference_mode():
+            ops = choose_ops(attention if isinstance(attention, str) else "auto", self.device)
+            self.model = Llama(folder, choose_dtype(dtype, self.device), self.device, ops, load_format)
+            if callable(attention):
+                self.model.ops = with_attention(ops, attention)
+            self.max_model_len = max_model_len or self.model.config.max_positions
+            sizes = (self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len)
+            self.num_blocks = num_blocks or num_blocks_that_fit(self.model, block_size, *sizes, gpu_memory_utilization)
+            graphs = on_gpu and not enforce_eager
+            self.runner = ModelRunner(self.model, self.num_blocks, block_size, *sizes, use_graphs=graphs)
+        self._kv_cache: KVCache | None = None
+        self._requests_seen = 0
+        self.start_ride()
 
-        self.policy, self.max_num_seqs = check_policy(policy), check_slots(max_num_seqs)
-        folder = resolve(model)
-        self.model = Llama(folder, dtype)
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.trace: Trace | None = None
+    def _check_sizes(self, gpu_memory_utilization: float) -> None:
+        for name in ("max_num_seqs", "max_num_batched_tokens"):
+            if getattr(self, name) < 1:
+                raise CourseError(f"{name} {getattr(self, name)}: give at least 1")
+        if not 0 < gpu_memory_utilization <= 1:
+            raise CourseError(f"gpu_memory_utilization {gpu_memory_utilization}: give a share, above 0 and at most 1")
 
-    def chat(
-        self,
-        messages: Sequence[list[dict[str, str]]],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        use_tqdm: bool = True,
-    ) -> list[RequestOutput]:
-        """Answer conversations, each a list of {"role", "content"}; the model's chat template is applied."""
-        texts = [
-            self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-            for conversation in messages
-        ]
-        return self.generate(texts, sampling_params, use_tqdm)
+    # ----- all at once -----
 
     def generate(
         self,
@@ -72,104 +134,217 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer every prompt; the answers come back in the order of the prompts.
 
-        Raises `CourseError` for no prompts, an empty one, or one that does not fit the model's context.
+        Raises `CourseError` for no prompts, an empty one, or one that can never fit; nothing is computed then.
+        An interruption takes everyone off board, and the next call works.
         """
-        params = self._params_for(prompts, sampling_params)
-        prompt_ids = [
-            self._encode(prompt, i, p) for i, (prompt, p) in enumerate(zip(prompts, params, strict=True))
-        ]
-        ride = _Ride(self, prompt_ids, params)
-        with torch.inference_mode(), tqdm(total=len(prompts), desc="requests", disable=not use_tqdm) as bar:
-            self.trace = ride.run(bar)
-        return [self._output(i, prompt, prompt_ids[i], ride.outputs[i]) for i, prompt in enumerate(prompts)]
-
-    def _params_for(
-        self, prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
-    ) -> list[SamplingParams]:
         if isinstance(prompts, str | dict):
             raise CourseError("prompts is one prompt: give a list of prompts")
-        if not prompts:
-            raise CourseError("no prompts: give at least one")
-        if params is None or isinstance(params, SamplingParams):
-            return [params or SamplingParams()] * len(prompts)
-        if len(params) != len(prompts):
-            raise CourseError(
-                f"{len(params)} sampling params for {len(prompts)} prompts: give one, or one each"
-            )
-        return list(params)
+        params = _one_each(prompts, sampling_params)
+        self._require_idle()
+        self.start_ride()
+        try:
+            names = [self._board(str(place), prompt, each, f"prompt {place}") for place, (prompt, each) in enumerate(zip(prompts, params, strict=True))]
+            answers = [self._answers[name] for name in names]
+            with tqdm(total=len(names), desc="requests", disable=not use_tqdm) as bar:
+                while self.has_unfinished_requests():
+                    bar.update(sum(answer.is_finished for answer in self._advance()))
+        except BaseException:
+            self._abandon()
+            raise
+        return [answer.output() for answer in answers]
 
-    def _encode(self, prompt: Prompt, place: int, params: SamplingParams) -> list[int]:
-        ids = prompt["prompt_token_ids"] if isinstance(prompt, dict) else self.tokenizer(prompt)["input_ids"]
-        if not ids:
-            raise CourseError(f"prompt {place} is empty: give it at least one token")
-        limit = self.model.config.max_positions
+    def chat(
+        self,
+        messages: Sequence[list[dict[str, str]]],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        use_tqdm: bool = True,
+    ) -> list[RequestOutput]:
+        """Answer conversations, each a list of {"role", "content"}; the model's chat template is applied."""
+        return self.generate([self.chat_prompt(each) for each in messages], sampling_params, use_tqdm)
+
+    def chat_prompt(self, conversation: list[dict[str, str]]) -> Prompt:
+        """A conversation as a prompt that the model continues with its answer."""
+        if self.tokenizer is None:
+            raise CourseError("chat needs the tokenizer: make the LLM without skip_tokenizer_init")
+        text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has them
+        return {"prompt": text, "prompt_token_ids": ids}
+
+    # ----- step by step -----
+
+    def add_request(self, request_id: str, prompt: Prompt, params: SamplingParams | None = None) -> None:
+        """Put a request in the queue; it boards in a later `step`.
+
+        Raises `CourseError` for a prompt that cannot be answered; those on board ride on.
+        """
+        self._board(request_id, prompt, params or SamplingParams(), f"request {request_id!r}")
+
+    def step(self) -> list[RequestOutput]:
+        """Compute a step; the answers that it brought forward, as far as they go."""
+        if not self.has_unfinished_requests():
+            return []
+        return [answer.output() for answer in self._advance()]
+
+    def abort(self, request_id: str) -> RequestOutput:
+        """Take a request off board at once; its answer so far. Raises `CourseError` for one that is not here."""
+        self.scheduler.abort(request_id)
+        answer = self._answers.pop(request_id)
+        answer.abort()
+        return answer.output()
+
+    def has_unfinished_requests(self) -> bool:
+        """Whether anyone is on board or waiting."""
+        return self.scheduler.has_unfinished or bool(self._in_flight)
+
+    def start_ride(self) -> None:
+        """Begin a new Trace. Cached prefixes stay. Raises `CourseError` while somebody is on board."""
+        if self._kv_cache is None:
+            pool = BlockPool(self.num_blocks, self.block_size)
+            self._kv_cache = self.kv_cache_cls(pool, self.enable_prefix_caching)
+        self.scheduler = self.scheduler_cls(
+            self.max_num_seqs,
+            block_size=self.block_size,
+            token_budget=max(self.max_num_batched_tokens, self.max_num_seqs),
+            policy=make_policy(self.policy) if isinstance(self.policy, str) else self.policy,
+            max_model_len=self.max_model_len,
+            max_in_flight=2 if self.async_scheduling else 1,
+            kv_cache=self._kv_cache,
+            clock="seconds",
+            maker="course engine",
+        )
+        self._answers: dict[str, Answer] = {}
+        self._in_flight: deque[tuple[StepPlan, PendingStep, float]] = deque()
+        self._epoch, self._last_end = time.perf_counter(), 0.0
+
+    @property
+    def trace(self) -> Trace:
+        """The record of the ride so far."""
+        return self.scheduler.build_trace()
+
+    # ----- inside -----
+
+    def _require_idle(self) -> None:
+        if self.has_unfinished_requests():
+            raise CourseError("requests are on board: finish them with step or abort them before a new ride")
+
+    def _board(self, request_id: str, prompt: Prompt, params: SamplingParams, words: str) -> str:
+        text, ids = encode(prompt, self.tokenizer, words)
+        self._check_ids([*ids, *(params.stop_token_ids or ())], words)
+        limit = self.max_model_len
         if len(ids) + params.max_tokens > limit:
             raise CourseError(
-                f"prompt {place} has {len(ids)} tokens and asks for {params.max_tokens} more; the model's context "
+                f"{words} has {len(ids)} tokens and asks for {params.max_tokens} more; the model's context "
                 f"holds {limit}: shorten the prompt or lower max_tokens"
             )
-        return ids
+        if params.stop_strings and self.tokenizer is None:
+            raise CourseError(f"{words} has a stop string, which needs the tokenizer: use stop_token_ids")
+        state = self.scheduler.add_request(request_id, ids, params.max_tokens, arrival_time=self._now())
+        seed = params.seed if params.seed is not None else (self.seed << 32) + self._requests_seen
+        self._requests_seen += 1
+        ends = set(params.stop_token_ids or ())
+        eos = () if params.ignore_eos else self.model.config.eos_token_ids
+        self._answers[request_id] = Answer(state, text, len(ids), params, seed, ends, frozenset(eos), self.tokenizer)
+        return request_id
 
-    def _output(
-        self, place: int, prompt: Prompt, prompt_ids: list[int], token_ids: list[int]
-    ) -> RequestOutput:
-        text = prompt if isinstance(prompt, str) else self.tokenizer.decode(prompt_ids)
-        ended = token_ids[-1] in self.model.config.eos_token_ids
-        answer = self.tokenizer.decode(token_ids, skip_special_tokens=True)
-        completion = CompletionOutput(0, answer, token_ids, "stop" if ended else "length")
-        return RequestOutput(str(place), text, prompt_ids, [completion])
+    def _check_ids(self, ids: Iterable[int], words: str) -> None:
+        size = self.model.config.vocab_size
+        for token in ids:
+            if not 0 <= token < size:
+                raise CourseError(f"{words} has token id {token}: the model's vocabulary is 0 to {size - 1}")
+
+    def _now(self) -> float:
+        return time.perf_counter() - self._epoch
+
+    def _advance(self) -> list[Answer]:
+        """Launch until as many steps are in flight as may be, then report the oldest."""
+        depth = 2 if self.async_scheduling else 1
+        while len(self._in_flight) < depth and self._has_work():
+            started = self._now()
+            plan = self.scheduler.schedule()
+            self._in_flight.append((plan, self.runner.launch(plan, self._sampling(plan)), started))
+        return self._report(*self._in_flight.popleft())
+
+    def _has_work(self) -> bool:
+        """Whether a plan made now would hold anything: it must not where all that is left is in flight."""
+        if not self._in_flight:
+            return self.scheduler.has_unfinished
+        running = self.scheduler.running
+        boarding = self.scheduler.waiting and len(running) < self.max_num_seqs
+        return bool(boarding) or any(not request.is_exhausted for request in running)
+
+    def _sampling(self, plan: StepPlan) -> Sampling:
+        rows = [row for row in plan.scheduled if row.yields_token]
+        answers = [self._answers[row.id] for row in rows]
+        # The token to be drawn is counted as pending already.
+        given = [row.request.num_output_tokens + row.request.num_pending_tokens - 1 for row in rows]
+        wanted = [each.params.logprobs for each in answers if each.params.logprobs is not None]
+        draws = [answer.draw(count) for answer, count in zip(answers, given, strict=True)]
+        return Sampling(draws, max(wanted, default=None))
+
+    def _report(self, plan: StepPlan, step: PendingStep, launched: float) -> list[Answer]:
+        """Wait for a step's tokens, add them to their answers, and tell the scheduler."""
+        tokens = step.result()
+        start, end = max(launched, self._last_end), self._now()
+        self._last_end = end
+        reported = []
+        for place, name in enumerate(step.ids):
+            answer = self._answers.get(name)
+            if answer is not None and not answer.is_finished:  # else it left while the step was in flight
+                answer.add(tokens[name], step.logprobs, place)
+                reported.append(answer)
+        stopped = [answer.id for answer in reported if answer.finish_reason == "stop"]
+        self.scheduler.update(plan, tokens, stopped, start=start, duration=end - start)
+        return reported
+
+    def _abandon(self) -> None:
+        """After an interruption: nobody is on board, and memory is as new."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        self._kv_cache = None
+        self.start_ride()
+
+    def close(self) -> None:
+        """Give the model's memory back; the LLM cannot be used afterwards."""
+        del self.runner, self.model
+        release_memory()
 
 
-class _Ride:
-    """One call of `generate`: the scheduler's three moves, with a real model inside the step."""
+def _one_each(
+    prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
+) -> list[SamplingParams]:
+    if not prompts:
+        raise CourseError("no prompts: give at least one")
+    if params is None or isinstance(params, SamplingParams):
+        return [params or SamplingParams()] * len(prompts)
+    if len(params) != len(prompts):
+        raise CourseError(f"{len(params)} sampling params for {len(prompts)} prompts: give one, or one each")
+    return list(params)
 
-    def __init__(self, llm: LLM, prompt_ids: list[list[int]], params: list[SamplingParams]) -> None:
-        self.llm, self.prompt_ids, self.params = llm, prompt_ids, params
-        self.outputs: list[list[int]] = [[] for _ in prompt_ids]
-        workload = Workload.from_lengths([p.max_tokens for p in params], [len(ids) for ids in prompt_ids])
-        header = Header(slots=llm.max_num_seqs, clock="seconds", maker="course engine", policy=llm.policy)
-        self.scheduler = SlotScheduler(workload, llm.max_num_seqs, llm.policy, header=header)
-        longest = max(len(ids) + p.max_tokens for ids, p in zip(prompt_ids, params, strict=True))
-        model = llm.model
-        self.cache = ContiguousCache(model.config, llm.max_num_seqs, longest, model.dtype, model.device)
 
-    def run(self, bar: tqdm) -> Trace:
-        """Evict, admit, step, until everyone is home."""
-        scheduler = self.scheduler
-        while True:
-            started = time.perf_counter()
-            bar.update(scheduler.evict())
-            if scheduler.done == len(self.prompt_ids):
-                return scheduler.trace.build()
-            boarded = scheduler.admit()
-            riding = [slot for slot in range(self.llm.max_num_seqs) if scheduler.occupant[slot] != NOBODY]
-            self._decode([slot for slot in riding if slot not in boarded])
-            for slot in boarded:
-                self._prefill(slot)
-            scheduler.step(duration=time.perf_counter() - started)
+def choose_device(device: str) -> torch.device:
+    """The device by name. Raises `CourseError` for another name, or CUDA where there is none."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise CourseError(f"device {device!r}: choose cpu, cuda or auto")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise CourseError("device 'cuda', but PyTorch sees no NVIDIA GPU here: use device 'cpu'")
+    return torch.device(device)
 
-    def _prefill(self, slot: int) -> None:
-        """The whole prompt in one pass; its last position gives the first token."""
-        request = int(self.scheduler.occupant[slot])
-        ids = torch.tensor(self.prompt_ids[request])
-        self.scheduler.trace.add(Kind.PREFILL, request, slot, tokens=len(ids))
-        hidden = self.llm.model.forward(ids, torch.arange(len(ids)), self.cache.prefill(slot))
-        self._give([slot], hidden[-1:])
 
-    def _decode(self, slots: list[int]) -> None:
-        """One token for each: the last one given is read, the next one is chosen."""
-        if not slots:
-            return
-        requests = [int(self.scheduler.occupant[slot]) for slot in slots]
-        ids = torch.tensor([self.outputs[r][-1] for r in requests])
-        positions = torch.tensor([len(self.prompt_ids[r]) + len(self.outputs[r]) - 1 for r in requests])
-        hidden = self.llm.model.forward(ids, positions, self.cache.decode(torch.tensor(slots), positions))
-        self._give(slots, hidden)
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The type by name. Raises `CourseError` for one that the engine does not run."""
+    if dtype == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in DTYPES.values():
+        raise CourseError(f"dtype {dtype!r}: choose one of auto, {', '.join(DTYPES)}")
+    return found
 
-    def _give(self, slots: list[int], hidden: torch.Tensor) -> None:
-        tokens = self.llm.model.logits(hidden).argmax(-1).tolist()
-        for slot, token in zip(slots, tokens, strict=True):
-            request = int(self.scheduler.occupant[slot])
-            self.outputs[request].append(token)
-            if token in self.llm.model.config.eos_token_ids and not self.params[request].ignore_eos:
-                self.scheduler.remaining[slot] = 1  # the token it is about to be given is its last
+
+def _tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)

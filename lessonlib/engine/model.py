@@ -1,26 +1,30 @@
-"""A Llama in PyTorch, with the attention left open.
+"""A Llama: packed weights, and a forward pass that leaves the memory of earlier tokens to whoever calls it.
 
 The model computes everything that looks at one token at a time. What looks at other tokens is handed in as
-`attend`, so that the same weights ride with a contiguous cache here and a paged one later.
+`attend`: the runner rotates, stores and attends over paged K/V there. The fused operators come as a module
+with the kernels' signatures: `kernels.pointwise` and `kernels.attention` on a GPU, `kernels.native` on a CPU,
+`kernels.reference` for reading.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from lessonlib.engine.checkpoint import LlamaConfig, load_weights
-from lessonlib.errors import CourseError
+from lessonlib.engine.checkpoint import LlamaConfig, fill_random, load_weights
+from lessonlib.engine.ops import Ops, choose_ops
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, query, key, value) -> attention output.
+"""(layer, query, key, value) -> attention output, all of one step's tokens.
 
-query, output: `[num_tokens, num_heads, head_dim]`; key, value: `[num_tokens, num_kv_heads, head_dim]`.
+query, output: `[num_tokens, num_heads, head_dim]`; key, value: `[num_tokens, num_kv_heads, head_dim]`. Query and
+key come without their positions: `attend` rotates them.
 """
 
 
@@ -39,10 +43,25 @@ def _llama3_rescaled(frequencies: Tensor, scaling: dict) -> Tensor:
     return keep * frequencies + (1 - keep) * frequencies / scaling["factor"]
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of `[num_tokens, heads, head_dim]`; cos, sin `[num_tokens, 1, head_dim / 2]`."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+def rope_table(config: LlamaConfig, dtype: torch.dtype) -> Tensor:
+    """Cosines, then sines, of each position's angles: float32 `[max_positions, head_dim]`.
+
+    They are rounded to the model's `dtype` as Hugging Face does, so that both give the same logits.
+    """
+    angles = torch.arange(config.max_positions).float()[:, None] * rope_frequencies(config)
+    return torch.cat((angles.cos(), angles.sin()), dim=-1).to(dtype).float()
+
+
+@dataclass(slots=True)
+class LayerWeights:
+    """One layer. Matrices are `[out_features, in_features]`; what reads the same input is one matrix."""
+
+    input_norm: Tensor
+    qkv: Tensor
+    attention_out: Tensor
+    post_attention_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
 
 
 class Llama:
@@ -51,69 +70,98 @@ class Llama:
     Args:
         folder: where config.json and the safetensors are.
         dtype, device: of the weights and of the computation.
+        ops: the fused operators; by default the fastest that the device runs.
+        load_format: "auto" reads the safetensors; "dummy" draws random weights and needs config.json alone.
 
-    Raises `CourseError` where a tensor is missing.
+    Raises `CourseError` where a tensor is missing or has another shape.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        ops: Ops | None = None,
+        load_format: str = "auto",
+    ) -> None:
         self.config = LlamaConfig.load(folder)
         self.dtype, self.device = dtype, torch.device(device)
-        self._weights = load_weights(folder, dtype, device)
-        self._frequencies = rope_frequencies(self.config).to(device)
-        self._require_all(folder)
+        self.ops = ops or choose_ops("auto", self.device)
+        self._allocate()
+        if load_format == "dummy":
+            fill_random(self.named_weights())
+        else:
+            load_weights(folder, self.named_weights())
+        self.cos_sin = rope_table(self.config, dtype).to(self.device)
 
-    def forward(self, token_ids: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Hidden states `[num_tokens, hidden_size]` of int64 `token_ids`, `positions` `[num_tokens]`."""
-        angles = positions[:, None, None].float() * self._frequencies
-        cos, sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
-        hidden = F.embedding(token_ids, self._weights["model.embed_tokens.weight"])
-        for layer in range(self.config.num_layers):
-            hidden = hidden + self._attention(layer, self._norm(hidden, layer, "input"), cos, sin, attend)
-            hidden = hidden + self._mlp(layer, self._norm(hidden, layer, "post_attention"))
-        return self._rms_norm(hidden, "model.norm.weight")
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all matrices that a step reads (the input embedding gives a row a token only)."""
+        layers = sum(w.numel() for layer in self.layers for w in (layer.qkv, layer.attention_out, layer.gate_up, layer.down))
+        return (layers + self.head.numel()) * self.head.element_size()
+
+    def forward(self, token_ids: Tensor, attend: Attend) -> Tensor:
+        """Hidden states `[num_tokens, hidden_size]` of integer `token_ids` `[num_tokens]`."""
+        config, ops, eps = self.config, self.ops, self.config.rms_norm_eps
+        stream = F.embedding(token_ids, self.embedding)
+        x = ops.rms_norm(stream, self.layers[0].input_norm, eps=eps)
+        next_norms = [layer.input_norm for layer in self.layers[1:]] + [self.norm]
+        for index, (layer, next_norm) in enumerate(zip(self.layers, next_norms, strict=True)):
+            heads = F.linear(x, layer.qkv).view(len(x), -1, config.head_dim)
+            query, key, value = heads.split([config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1)
+            mixed = attend(index, query, key, value).flatten(1)
+            x = F.linear(mixed, layer.attention_out)
+            x = ops.rms_norm(x, layer.post_attention_norm, eps=eps, residual=stream)
+            x = F.linear(ops.silu_and_mul(F.linear(x, layer.gate_up)), layer.down)
+            x = ops.rms_norm(x, next_norm, eps=eps, residual=stream)
+        return x
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary `[num_tokens, vocab_size]`."""
-        tied = self.config.tie_word_embeddings
-        return F.linear(hidden, self._weights["model.embed_tokens.weight" if tied else "lm_head.weight"])
+        return F.linear(hidden, self.head)
 
-    def _attention(self, layer: int, x: Tensor, cos: Tensor, sin: Tensor, attend: Attend) -> Tensor:
+    def named_weights(self) -> dict[str, Tensor]:
+        """Where each tensor of a checkpoint goes, by its name there: views into the packed weights."""
         config = self.config
-        query = self._linear(x, layer, "self_attn.q_proj").view(-1, config.num_heads, config.head_dim)
-        key = self._linear(x, layer, "self_attn.k_proj").view(-1, config.num_kv_heads, config.head_dim)
-        value = self._linear(x, layer, "self_attn.v_proj").view(-1, config.num_kv_heads, config.head_dim)
-        mixed = attend(layer, rotate(query, cos, sin), rotate(key, cos, sin), value)
-        return self._linear(mixed.flatten(1), layer, "self_attn.o_proj")
+        heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        named = {"model.embed_tokens.weight": self.embedding, "model.norm.weight": self.norm}
+        if not config.tie_word_embeddings:
+            named["lm_head.weight"] = self.head
+        for index, layer in enumerate(self.layers):
+            query, key, value = layer.qkv.split([heads, kv_heads, kv_heads])
+            gate, up = layer.gate_up.chunk(2)
+            parts = {
+                "self_attn.q_proj": query,
+                "self_attn.k_proj": key,
+                "self_attn.v_proj": value,
+                "self_attn.o_proj": layer.attention_out,
+                "mlp.gate_proj": gate,
+                "mlp.up_proj": up,
+                "mlp.down_proj": layer.down,
+                "input_layernorm": layer.input_norm,
+                "post_attention_layernorm": layer.post_attention_norm,
+            }
+            named |= {f"model.layers.{index}.{name}.weight": part for name, part in parts.items()}
+        return named
 
-    def _mlp(self, layer: int, x: Tensor) -> Tensor:
-        gate = F.silu(self._linear(x, layer, "mlp.gate_proj"))
-        return self._linear(gate * self._linear(x, layer, "mlp.up_proj"), layer, "mlp.down_proj")
+    def _allocate(self) -> None:
+        config = self.config
+        width, heads = config.hidden_size, config.num_heads * config.head_dim
+        qkv = heads + 2 * config.num_kv_heads * config.head_dim
 
-    def _linear(self, x: Tensor, layer: int, name: str) -> Tensor:
-        return F.linear(x, self._weights[f"model.layers.{layer}.{name}.weight"])
+        def empty(*shape: int) -> Tensor:
+            return torch.empty(shape, dtype=self.dtype, device=self.device)
 
-    def _norm(self, x: Tensor, layer: int, name: str) -> Tensor:
-        return self._rms_norm(x, f"model.layers.{layer}.{name}_layernorm.weight")
-
-    def _rms_norm(self, x: Tensor, name: str) -> Tensor:
-        """Root-mean-square norm in float32, as the checkpoints were trained."""
-        full = x.float()
-        scale = torch.rsqrt(full.pow(2).mean(-1, keepdim=True) + self.config.rms_norm_eps)
-        return (full * scale).to(x.dtype) * self._weights[name]
-
-    def _require_all(self, folder: Path) -> None:
-        per_layer = (
-            [f"self_attn.{name}_proj" for name in "qkvo"]
-            + [f"mlp.{name}_proj" for name in ("gate", "up", "down")]
-            + ["input_layernorm", "post_attention_layernorm"]
-        )
-        needed = ["model.embed_tokens.weight", "model.norm.weight"]
-        needed += [] if self.config.tie_word_embeddings else ["lm_head.weight"]
-        needed += [
-            f"model.layers.{i}.{name}.weight" for i in range(self.config.num_layers) for name in per_layer
-        ]
-        missing = [name for name in needed if name not in self._weights]
-        if missing:
-            raise CourseError(
-                f"{folder} has no tensor {missing[0]} ({len(missing)} missing): fetch the model again"
+        self.embedding, self.norm = empty(config.vocab_size, width), empty(width)
+        self.head = self.embedding if config.tie_word_embeddings else empty(config.vocab_size, width)
+        self.layers = [
+            LayerWeights(
+                input_norm=empty(width),
+                qkv=empty(qkv, width),
+                attention_out=empty(width, heads),
+                post_attention_norm=empty(width),
+                gate_up=empty(2 * config.intermediate_size, width),
+                down=empty(width, config.intermediate_size),
             )
+            for _ in range(config.num_layers)
+        ]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from lessonlib.engine.model import Llama
-from lessonlib.engine.runner import PagedRunner, step_model
+from lessonlib.engine.runner import ModelRunner, step_model
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import KVCache
 from lessonlib.scheduling.scheduler import Scheduler, StepPlan
@@ -83,7 +83,7 @@ def eavesdrop(
     """
     blocks = pool(NUM_BLOCKS, BLOCK_SIZE, 0)
     scheduler = Scheduler(2, block_size=BLOCK_SIZE, kv_cache=KVCache(blocks))
-    ride = _Ride(PagedRunner(model, NUM_BLOCKS, BLOCK_SIZE), scheduler, blocks if poison else None)
+    ride = _Ride(ModelRunner(model, NUM_BLOCKS, BLOCK_SIZE, check=True), scheduler, blocks if poison else None)
     scheduler.add_request(FIRST, chat_ids(tokenizer, GREETING), 2)
     ride.step()
     ride.step()
@@ -99,7 +99,7 @@ def eavesdrop(
 class _Ride:
     """Steps a scheduler with a real model, and watches the block tables."""
 
-    def __init__(self, runner: PagedRunner, scheduler: Scheduler, poisoned: BlockPool | None) -> None:
+    def __init__(self, runner: ModelRunner, scheduler: Scheduler, poisoned: BlockPool | None) -> None:
         self.runner, self.scheduler, self.poisoned = runner, scheduler, poisoned
         self.tokens: dict[str, list[int]] = {FIRST: [], GUEST: [], STRANGER: []}
         self.shared: set[int] = set()

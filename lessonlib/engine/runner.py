@@ -1,73 +1,75 @@
-"""From a StepPlan to tensors: what the scheduler decided, computed by a real model over paged K/V."""
+"""The data plane: computes a scheduler's plans with a real model over paged K/V.
+
+`launch` starts a step and returns at once on a GPU; `PendingStep.result` waits for its tokens. Between the two
+the host plans the next step: a token that is sampled stays on the device, by slot, where the next step's
+decode finds it. A step of decodes alone is replayed as a CUDA graph, padded to the next size there is one for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from kernels import reference
+from lessonlib.engine.inputs import InputBuffers, StepInputs
 from lessonlib.engine.model import Attend, Llama
+from lessonlib.engine.sampler import Draw, sample, top_logprobs
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.scheduler import ScheduledRequest, Scheduler, StepPlan
 from lessonlib.trace import Trace
 
-PagedAttention = Callable[..., Tensor]
-"""Same signature as `kernels.reference.paged_attention`."""
-
 
 @dataclass(frozen=True)
-class StepInputs:
-    """One step's inputs, rows in the plan's order (decodes first).
+class Sampling:
+    """How to sample a step: a `Draw` for each of `plan.sampled_ids`, and how many log probabilities to report.
 
-    Attributes:
-        token_ids, positions: int64 `[num_tokens]`.
-        slot_mapping: int64 `[num_tokens]`: block id × block size + place, where each token's K/V goes.
-        block_table: int32 `[num_seqs, most blocks]`, padded with the null block.
-        seq_lens: int32 `[num_seqs]`, this step's tokens included.
-        query_start_loc: int32 `[num_seqs + 1]`: row i has tokens query_start_loc[i] … query_start_loc[i + 1] - 1.
+    `logprobs` is None where nobody asked for any.
     """
 
-    token_ids: Tensor
-    positions: Tensor
-    slot_mapping: Tensor
-    block_table: Tensor
-    seq_lens: Tensor
-    query_start_loc: Tensor
+    draws: Sequence[Draw]
+    logprobs: int | None = None
 
-    @classmethod
-    def of(cls, rows: Sequence[ScheduledRequest], block_size: int) -> StepInputs:
-        """Flatten the rows into one batch without padding."""
-        tokens, positions, slots = list[int](), list[int](), list[int]()
-        for row in rows:
-            assert row.request.token_ids is not None
-            reach = range(row.num_computed_tokens, row.seq_len)
-            tokens += row.request.token_ids[row.num_computed_tokens : row.seq_len]
-            positions += reach
-            slots += [row.block_table[at // block_size] * block_size + at % block_size for at in reach]
-        widest = max(len(row.block_table) for row in rows)
-        table = [row.block_table + [0] * (widest - len(row.block_table)) for row in rows]
-        starts = list(accumulate((row.num_scheduled_tokens for row in rows), initial=0))
-        return cls(
-            torch.tensor(tokens),
-            torch.tensor(positions),
-            torch.tensor(slots),
-            torch.tensor(table, dtype=torch.int32),
-            torch.tensor([row.seq_len for row in rows], dtype=torch.int32),
-            torch.tensor(starts, dtype=torch.int32),
-        )
+    @property
+    def is_greedy(self) -> bool:
+        return all(draw.params.is_greedy for draw in self.draws)
 
 
-class PagedRunner:
-    """Computes plans on a model, greedily.
+@dataclass
+class PendingStep:
+    """A step that was launched.
+
+    Attributes:
+        ids: the requests that get a token, in order.
+        tokens: int `[num_sampled]` in host memory, valid once `event` has happened (None: already).
+        logprobs: `top_logprobs` of the step on the host, where they were asked for.
+    """
+
+    ids: list[str]
+    tokens: Tensor | None = None
+    event: torch.cuda.Event | None = None
+    logprobs: tuple[Tensor, ...] | None = None
+
+    def result(self) -> dict[str, int]:
+        """Wait, and give each request's token by request id."""
+        if self.event is not None:
+            self.event.synchronize()
+        return {} if self.tokens is None else dict(zip(self.ids, self.tokens.tolist(), strict=True))
+
+
+class ModelRunner:
+    """Computes plans on a model.
 
     Args:
-        model: the weights.
+        model: the weights; its device and operators are the runner's.
         num_blocks, block_size: of the K/V cache; the scheduler's own.
-        attention: computes a mixed batch over paged K/V.
+        max_num_seqs: slots. 0 where no step is ever launched before the last one's result is known to the
+            scheduler and no graphs are wanted.
+        max_num_batched_tokens, max_model_len: the largest step and sequence; needed for graphs' buffers.
+        use_graphs: replay decode steps as CUDA graphs.
+        check: raise `CourseError` where a logit is not a number (somebody read a poisoned block). Waits for
+            each step.
 
     Attributes:
         key_cache, value_cache: `[num_layers, num_blocks, block_size, num_kv_heads, head_dim]`.
@@ -78,47 +80,174 @@ class PagedRunner:
         model: Llama,
         num_blocks: int,
         block_size: int,
-        attention: PagedAttention = reference.paged_attention,
+        max_num_seqs: int = 256,
+        max_num_batched_tokens: int = 8192,
+        max_model_len: int | None = None,
+        use_graphs: bool = False,
+        check: bool = False,
     ) -> None:
-        self.model, self.block_size, self.attention = model, block_size, attention
-        config = model.config
+        self.model, self.block_size, self.check = model, block_size, check
+        config, device = model.config, model.device
         shape = (config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim)
-        self.key_cache = torch.zeros(shape, dtype=model.dtype, device=model.device)
+        self.key_cache = torch.zeros(shape, dtype=model.dtype, device=device)
         self.value_cache = torch.zeros_like(self.key_cache)
+        self._spare_slot = max_num_seqs
+        self._last_tokens = torch.zeros(max_num_seqs + 1, dtype=torch.int64, device=device)
+        self._workspace = None
+        self._buffers: InputBuffers | None = None
+        self._graphs: dict[int, DecodeGraph] = {}
+        if device.type == "cuda":
+            from kernels.attention import make_workspace
+
+            heads = (config.num_heads, config.num_kv_heads, config.head_dim)
+            self._workspace = make_workspace(*heads, model.dtype, device)
+            longest = max_model_len or config.max_positions
+            blocks = -(-longest // block_size)
+            self._buffers = InputBuffers(max(max_num_batched_tokens, max_num_seqs), max_num_seqs, blocks, device)
+        if use_graphs:
+            self._capture(max_num_seqs)
+
+    # ----- a step -----
+
+    def launch(self, plan: StepPlan, sampling: Sampling | None = None) -> PendingStep:
+        """Start computing a plan; without `sampling` everyone gets the likeliest token."""
+        self._copy_blocks(plan.copies)
+        rows = plan.scheduled
+        if not rows:
+            return PendingStep([])
+        with torch.inference_mode():
+            logits, tokens, slots = self._compute(rows, plan)
+            if self.check:
+                check_logits(logits, [row for row in rows if row.yields_token])
+            if sampling is not None and not sampling.is_greedy:
+                tokens = sample(logits, sampling.draws)
+                self._last_tokens[slots] = tokens
+            wanted = sampling.logprobs if sampling else None
+            logprobs = None if wanted is None else top_logprobs(logits, tokens, wanted)
+        return self._pending(plan.sampled_ids, tokens, logprobs)
+
+    def run(self, plan: StepPlan) -> dict[str, int]:
+        """Compute a plan greedily and wait: the next token of each request that it samples."""
+        return self.launch(plan).result()
+
+    def _compute(self, rows: Sequence[ScheduledRequest], plan: StepPlan) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, likeliest tokens and slots of the rows that yield a token."""
+        inputs = StepInputs.of(rows, self.block_size)
+        count = len(inputs.slots)
+        graph = None if plan.prefills else self._graph_for(inputs.num_seqs)
+        if self._buffers is not None:
+            inputs = self._buffers.load(inputs, graph.num_seqs if graph else inputs.num_seqs, self._spare_slot)
+        logits, tokens = graph.replay() if graph else self.forward(inputs)
+        return logits[:count], tokens[:count], inputs.slots[:count]
+
+    def forward(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
+        """Logits `[num_sampled, vocab_size]` and their likeliest tokens, which are also kept by slot."""
+        pending = inputs.token_ids < 0
+        slots = torch.where(pending, -1 - inputs.token_ids, self._spare_slot)
+        token_ids = torch.where(pending, self._last_tokens[slots], inputs.token_ids)
+        hidden = self.model.forward(token_ids, self._attend(inputs))
+        logits = self.model.logits(hidden[inputs.sampled])
+        tokens = logits.argmax(-1)
+        self._last_tokens[inputs.slots] = tokens
+        return logits, tokens
+
+    def _attend(self, inputs: StepInputs) -> Attend:
+        ops, cos_sin, scale = self.model.ops, self.model.cos_sin, self.model.config.head_dim**-0.5
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = self.key_cache[layer], self.value_cache[layer]
+            ops.rotary_write_kv(query, key, value, inputs.positions, cos_sin, keys, values, inputs.slot_mapping)
+            return ops.paged_attention(
+                query,
+                keys,
+                values,
+                inputs.block_table,
+                inputs.seq_lens,
+                inputs.query_start_loc,
+                scale=scale,
+                num_decodes=inputs.num_decodes,
+                workspace=self._workspace,
+            )
+
+        return attend
+
+    def _pending(self, ids: list[str], tokens: Tensor, logprobs: tuple[Tensor, ...] | None) -> PendingStep:
+        if not tokens.is_cuda:
+            return PendingStep(ids, tokens, None, logprobs)
+        on_host = [_to_host(part) for part in (tokens, *(logprobs or ()))]
+        event = torch.cuda.Event()
+        event.record()
+        return PendingStep(ids, on_host[0], event, tuple(on_host[1:]) if logprobs else None)
+
+    # ----- memory -----
 
     def poison(self, blocks: Sequence[int]) -> None:
         """Fill blocks with NaN: whoever reads them gives itself away."""
         self.key_cache[:, list(blocks)] = torch.nan
         self.value_cache[:, list(blocks)] = torch.nan
 
-    def run(self, plan: StepPlan) -> dict[str, int]:
-        """The next token of each request that the plan samples, by request id."""
-        for source, destination in plan.copies:
+    def _copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
+        for source, destination in copies:
             self.key_cache[:, destination] = self.key_cache[:, source]
             self.value_cache[:, destination] = self.value_cache[:, source]
-        rows = plan.scheduled
-        if not rows:
-            return {}
-        inputs = StepInputs.of(rows, self.block_size)
+
+    # ----- graphs -----
+
+    def _graph_for(self, num_seqs: int) -> DecodeGraph | None:
+        return next((graph for size, graph in self._graphs.items() if size >= num_seqs), None)
+
+    def _capture(self, max_num_seqs: int) -> None:
+        """A graph for each batch size, largest first, so that the smaller ones fit into its memory."""
+        assert self._buffers is not None, "graphs are CUDA's"
+        pool = torch.cuda.graph_pool_handle()
         with torch.inference_mode():
-            hidden = self.model.forward(inputs.token_ids, inputs.positions, self._attend(inputs))
-            last = hidden[inputs.query_start_loc[1:].long() - 1]
-            logits = self.model.logits(last)
-            check_logits(logits, rows)
-            tokens = logits.argmax(-1).tolist()
-        return {row.id: token for row, token in zip(rows, tokens, strict=True) if row.yields_token}
+            graphs = [
+                DecodeGraph.capture(self.forward, self._buffers.view(size, size, size, size), pool)
+                for size in reversed(graph_sizes(max_num_seqs))
+            ]
+        self._graphs = {graph.num_seqs: graph for graph in reversed(graphs)}
 
-    def _attend(self, inputs: StepInputs) -> Attend:
-        scale = self.model.config.head_dim**-0.5
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values = self.key_cache[layer], self.value_cache[layer]
-            reference.write_kv(key, value, keys, values, inputs.slot_mapping)
-            return self.attention(
-                query, keys, values, inputs.block_table, inputs.seq_lens, inputs.query_start_loc, scale=scale
-            )
+def _to_host(tensor: Tensor) -> Tensor:
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
 
-        return attend
+
+def graph_sizes(max_num_seqs: int) -> list[int]:
+    """Batch sizes that get a graph, ascending: 1, 2, 4, then every eighth, and the largest."""
+    sizes = [1, 2, 4, *range(8, max_num_seqs, 8)]
+    return [size for size in sizes if size < max_num_seqs] + [max_num_seqs]
+
+
+@dataclass
+class DecodeGraph:
+    """A decode step of `num_seqs` rows, recorded once and replayed with whatever its buffers hold."""
+
+    num_seqs: int
+    graph: torch.cuda.CUDAGraph = field(repr=False)
+    outputs: tuple[Tensor, Tensor] = field(repr=False)
+
+    @classmethod
+    def capture(
+        cls, forward: Callable[[StepInputs], tuple[Tensor, Tensor]], inputs: StepInputs, pool: tuple[int, int]
+    ) -> DecodeGraph:
+        """Record `forward`, after a run that compiles what is still to be compiled.
+
+        Lengths and slots are 0 and stay unread while recording: nothing depends on them but what is computed.
+        """
+        inputs.slot_mapping.fill_(-1)
+        inputs.seq_lens.zero_()
+        forward(inputs)
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=pool):
+            outputs = forward(inputs)
+        return cls(inputs.num_seqs, graph, outputs)
+
+    def replay(self) -> tuple[Tensor, Tensor]:
+        """Logits and tokens, valid until the next replay of any graph of the pool."""
+        self.graph.replay()
+        return self.outputs
 
 
 def check_logits(logits: Tensor, rows: Sequence[ScheduledRequest]) -> None:
@@ -132,13 +261,13 @@ def check_logits(logits: Tensor, rows: Sequence[ScheduledRequest]) -> None:
 
 
 def ride_model(
-    runner: PagedRunner,
+    runner: ModelRunner,
     scheduler: Scheduler,
     prompts: Mapping[str, Sequence[int]],
     max_tokens: Mapping[str, int],
     before_step: Callable[[StepPlan], object] = lambda plan: None,
 ) -> tuple[dict[str, list[int]], Trace]:
-    """Answer prompts with a scheduler and a real model: schedule, run, update, until everyone is home.
+    """Answer prompts greedily with a scheduler and a real model: schedule, run, update, until everyone is home.
 
     Args:
         prompts, max_tokens: token ids and the longest answer, by request id. All wait at the start, in order.
@@ -156,7 +285,7 @@ def ride_model(
 
 
 def step_model(
-    runner: PagedRunner,
+    runner: ModelRunner,
     scheduler: Scheduler,
     outputs: Mapping[str, list[int]],
     before_step: Callable[[StepPlan], object] = lambda plan: None,
