@@ -104,9 +104,10 @@ class Answer:
         if self._stream is None:
             self._stream = DecodeStream(skip_special_tokens=True)
         backend = self.tokenizer.backend_tokenizer
-        for token in self.token_ids[self._decoded :]:
+        spoken = len(self.token_ids) - isinstance(self.stop_reason, int)  # a stop token is no part of the text
+        for token in self.token_ids[self._decoded : spoken]:
             self._text += self._stream.step(backend, token) or ""
-        self._decoded = len(self.token_ids)
+        self._decoded = spoken
         if isinstance(self.stop_reason, str):
             return self._text[: self._text.index(self.stop_reason)]
         return self._text

@@ -20,7 +20,7 @@ from lessonlib.engine.answers import Answer, encode
 from lessonlib.engine.checkpoint import COURSE_MODEL, resolve
 from lessonlib.engine.memory import clear_words, num_blocks_that_fit, release_memory
 from lessonlib.engine.model import Llama
-from lessonlib.engine.ops import choose_ops, with_attention
+from lessonlib.engine.ops import choose_ops
 from lessonlib.engine.outputs import RequestOutput, SamplingParams
 from lessonlib.engine.runner import ModelRunner, PendingStep, Sampling
 from lessonlib.errors import CourseError
@@ -104,10 +104,8 @@ class LLM:
         folder = resolve(model, load_format)
         self.tokenizer = None if skip_tokenizer_init else _tokenizer(folder)
         with clear_words("loading the model"), torch.inference_mode():
-            ops = choose_ops(attention if isinstance(attention, str) else "auto", self.device)
+            ops = choose_ops(attention, self.device)
             self.model = Llama(folder, choose_dtype(dtype, self.device), self.device, ops, load_format)
-            if callable(attention):
-                self.model.ops = with_attention(ops, attention)
             self.max_model_len = max_model_len or self.model.config.max_positions
             sizes = (self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len)
             self.num_blocks = num_blocks or num_blocks_that_fit(self.model, block_size, *sizes, gpu_memory_utilization)

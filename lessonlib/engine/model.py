@@ -1,9 +1,8 @@
 """A Llama: packed weights, and a forward pass that leaves the memory of earlier tokens to whoever calls it.
 
 The model computes everything that looks at one token at a time. What looks at other tokens is handed in as
-`attend`: the runner rotates, stores and attends over paged K/V there. The fused operators come as a module
-with the kernels' signatures: `kernels.pointwise` and `kernels.attention` on a GPU, `kernels.native` on a CPU,
-`kernels.reference` for reading.
+`attend`: the runner rotates, stores and attends over paged K/V there. The operators come from `engine.ops`: the
+course's kernels on a GPU, PyTorch's own on a CPU.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from torch import Tensor
 from lessonlib.engine.checkpoint import LlamaConfig, fill_random, load_weights
 from lessonlib.engine.ops import Ops, choose_ops
 
-Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
-"""(layer, query, key, value) -> attention output, all of one step's tokens.
+Attend = Callable[[int, Tensor], Tensor]
+"""(layer, heads) -> attention output `[num_tokens, num_heads, head_dim]`, for all of one step's tokens.
 
-query, output: `[num_tokens, num_heads, head_dim]`; key, value: `[num_tokens, num_kv_heads, head_dim]`. Query and
-key come without their positions: `attend` rotates them.
+heads: `[num_tokens, num_heads + 2 * num_kv_heads, head_dim]`, queries, then keys, then values, as one matrix gave
+them. `attend` rotates queries and keys by their positions, in place.
 """
 
 
@@ -50,6 +49,9 @@ def rope_table(config: LlamaConfig, dtype: torch.dtype) -> Tensor:
     """
     angles = torch.arange(config.max_positions).float()[:, None] * rope_frequencies(config)
     return torch.cat((angles.cos(), angles.sin()), dim=-1).to(dtype).float()
+
+
+MATRICES = ("qkv", "attention_out", "gate_up", "down")
 
 
 @dataclass(slots=True)
@@ -92,13 +94,14 @@ class Llama:
             fill_random(self.named_weights())
         else:
             load_weights(folder, self.named_weights())
+        self._pack()
         self.cos_sin = rope_table(self.config, dtype).to(self.device)
 
     @property
     def weight_bytes(self) -> int:
         """Bytes of all matrices that a step reads (the input embedding gives a row a token only)."""
-        layers = sum(w.numel() for layer in self.layers for w in (layer.qkv, layer.attention_out, layer.gate_up, layer.down))
-        return (layers + self.head.numel()) * self.head.element_size()
+        layers = sum(getattr(layer, name).numel() for layer in self.layers for name in MATRICES)
+        return (layers + self.head.numel()) * self.embedding.element_size()
 
     def forward(self, token_ids: Tensor, attend: Attend) -> Tensor:
         """Hidden states `[num_tokens, hidden_size]` of integer `token_ids` `[num_tokens]`."""
@@ -107,21 +110,26 @@ class Llama:
         x = ops.rms_norm(stream, self.layers[0].input_norm, eps=eps)
         next_norms = [layer.input_norm for layer in self.layers[1:]] + [self.norm]
         for index, (layer, next_norm) in enumerate(zip(self.layers, next_norms, strict=True)):
-            heads = F.linear(x, layer.qkv).view(len(x), -1, config.head_dim)
-            query, key, value = heads.split([config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1)
-            mixed = attend(index, query, key, value).flatten(1)
-            x = F.linear(mixed, layer.attention_out)
+            heads = ops.linear(x, layer.qkv).view(len(x), -1, config.head_dim)
+            x = ops.linear(attend(index, heads).flatten(1), layer.attention_out)
             x = ops.rms_norm(x, layer.post_attention_norm, eps=eps, residual=stream)
-            x = F.linear(ops.silu_and_mul(F.linear(x, layer.gate_up)), layer.down)
+            x = ops.linear(ops.silu_and_mul(ops.linear(x, layer.gate_up)), layer.down)
             x = ops.rms_norm(x, next_norm, eps=eps, residual=stream)
         return x
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores over the vocabulary `[num_tokens, vocab_size]`."""
-        return F.linear(hidden, self.head)
+        return self.ops.linear(hidden, self.head)
+
+    def _pack(self) -> None:
+        """Bring the matrices into the layout that the operators want. A tied embedding stays as it is."""
+        for layer in self.layers:
+            for name in MATRICES:
+                setattr(layer, name, self.ops.pack(getattr(layer, name)))
+        self.head = self.ops.pack(self.head)
 
     def named_weights(self) -> dict[str, Tensor]:
-        """Where each tensor of a checkpoint goes, by its name there: views into the packed weights."""
+        """Where each tensor of a checkpoint goes, by its name there: views into the joined matrices."""
         config = self.config
         heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         named = {"model.embed_tokens.weight": self.embedding, "model.norm.weight": self.norm}

@@ -1,52 +1,72 @@
-"""Which operators the engine computes with: one choice, one module's worth of functions."""
+"""Which operators the engine computes with: one choice, one set of functions."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from lessonlib.engine import native
 from lessonlib.errors import CourseError
 
 ATTENTION = ("auto", "reference", "native", "triton")
 
 
-class Ops(Protocol):
-    """The functions of `kernels` that a forward pass needs; see `kernels.pointwise` and `kernels.attention`."""
+@dataclass(frozen=True)
+class Ops:
+    """What a forward pass is made of, beside the embedding.
 
-    def paged_attention(self, query: Tensor, key_cache: Tensor, *args: Tensor, **options) -> Tensor: ...
-    def rms_norm(self, x: Tensor, weight: Tensor, *, eps: float, residual: Tensor | None = None) -> Tensor: ...
-    def rotary_write_kv(self, query: Tensor, key: Tensor, value: Tensor, *args: Tensor) -> None: ...
-    def silu_and_mul(self, gate_up: Tensor) -> Tensor: ...
+    Attributes:
+        rms_norm, silu_and_mul: see `kernels.pointwise`.
+        rotary_write_kv, paged_attention: see `kernels.pointwise` and `kernels.attention`. None: the step goes
+            through `native.NativeAttention`, which does both.
+        pack, linear: a matrix as `linear` wants it, and x times that matrix.
+    """
+
+    rms_norm: Callable[..., Tensor]
+    silu_and_mul: Callable[..., Tensor]
+    rotary_write_kv: Callable[..., None] | None = None
+    paged_attention: Callable[..., Tensor] | None = None
+    pack: Callable[[Tensor], Tensor] = lambda weight: weight
+    linear: Callable[[Tensor, Tensor], Tensor] = F.linear
 
 
-def choose_ops(attention: str, device: torch.device) -> Ops:
+NATIVE = Ops(native.rms_norm, native.silu_and_mul, pack=native.pack, linear=native.linear)
+
+
+def choose_ops(attention: str | Callable[..., Tensor], device: torch.device) -> Ops:
     """The operators by name.
 
     Args:
         attention: "triton" (the course's kernels; on a CPU in Triton's interpreter, right and slow), "native"
-            (PyTorch's fused operators), "reference" (plain PyTorch, one sequence at a time), or "auto": triton
-            on a GPU, else native.
+            (PyTorch's own operators, for a CPU), "reference" (plain PyTorch, one sequence at a time), or
+            "auto": triton on a GPU, else native. Or a function with the signature of
+            `kernels.reference.paged_attention`: your own, beside the reference's other operators.
 
-    Raises `CourseError` for another name, or Triton where it cannot run.
+    Raises `CourseError` for another name, or operators that cannot run on the device.
     """
+    if callable(attention):
+        return _reference(attention)
     if attention not in ATTENTION:
         raise CourseError(f"attention {attention!r}: choose one of {', '.join(ATTENTION)}")
     if attention == "auto":
         attention = "triton" if device.type == "cuda" else "native"
+    if attention == "native" and device.type != "cpu":
+        raise CourseError("attention 'native' is for a CPU: choose triton or reference on a GPU")
     if attention == "native":
-        from kernels import native
+        return NATIVE
+    return _reference() if attention == "reference" else _triton(device)
 
-        return native
-    if attention == "reference":
-        from kernels import reference
 
-        return reference
-    return _triton(device)
+def _reference(paged_attention: Callable[..., Tensor] | None = None) -> Ops:
+    from kernels import reference
+
+    attention = paged_attention or reference.paged_attention
+    return Ops(reference.rms_norm, reference.silu_and_mul, reference.rotary_write_kv, attention)
 
 
 def _triton(device: torch.device) -> Ops:
@@ -61,19 +81,4 @@ def _triton(device: torch.device) -> Ops:
             "attention 'triton' on a CPU runs in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts, "
             "or choose attention 'native'"
         )
-    return SimpleNamespace(
-        paged_attention=paged_attention,
-        rms_norm=rms_norm,
-        rotary_write_kv=rotary_write_kv,
-        silu_and_mul=silu_and_mul,
-    )
-
-
-def with_attention(ops: Ops, paged_attention: Callable[..., Tensor]) -> Ops:
-    """The same operators with another attention, e.g. a student's own."""
-    return SimpleNamespace(
-        paged_attention=paged_attention,
-        rms_norm=ops.rms_norm,
-        rotary_write_kv=ops.rotary_write_kv,
-        silu_and_mul=ops.silu_and_mul,
-    )
+    return Ops(rms_norm, silu_and_mul, rotary_write_kv, paged_attention)

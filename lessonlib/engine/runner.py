@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lessonlib.engine.inputs import InputBuffers, StepInputs
 from lessonlib.engine.model import Attend, Llama
+from lessonlib.engine.native import NativeAttention
 from lessonlib.engine.sampler import Draw, sample, top_logprobs
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.scheduler import ScheduledRequest, Scheduler, StepPlan
@@ -72,7 +73,7 @@ class ModelRunner:
             each step.
 
     Attributes:
-        key_cache, value_cache: `[num_layers, num_blocks, block_size, num_kv_heads, head_dim]`.
+        kv_cache: `[num_layers, num_blocks, block_size, 2, num_kv_heads, head_dim]`, keys before values.
     """
 
     def __init__(
@@ -88,9 +89,8 @@ class ModelRunner:
     ) -> None:
         self.model, self.block_size, self.check = model, block_size, check
         config, device = model.config, model.device
-        shape = (config.num_layers, num_blocks, block_size, config.num_kv_heads, config.head_dim)
-        self.key_cache = torch.zeros(shape, dtype=model.dtype, device=device)
-        self.value_cache = torch.zeros_like(self.key_cache)
+        shape = (config.num_layers, num_blocks, block_size, 2, config.num_kv_heads, config.head_dim)
+        self.kv_cache = torch.zeros(shape, dtype=model.dtype, device=device)
         self._spare_slot = max_num_seqs
         self._last_tokens = torch.zeros(max_num_seqs + 1, dtype=torch.int64, device=device)
         self._workspace = None
@@ -152,10 +152,13 @@ class ModelRunner:
         return logits, tokens
 
     def _attend(self, inputs: StepInputs) -> Attend:
-        ops, cos_sin, scale = self.model.ops, self.model.cos_sin, self.model.config.head_dim**-0.5
+        ops, config, cos_sin = self.model.ops, self.model.config, self.model.cos_sin
+        if ops.paged_attention is None:
+            return NativeAttention(inputs, self.kv_cache, cos_sin, config.num_heads)
 
-        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-            keys, values = self.key_cache[layer], self.value_cache[layer]
+        def attend(layer: int, heads: Tensor) -> Tensor:
+            query, key, value = heads.split([config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1)
+            keys, values = self.kv_cache[layer].unbind(2)
             ops.rotary_write_kv(query, key, value, inputs.positions, cos_sin, keys, values, inputs.slot_mapping)
             return ops.paged_attention(
                 query,
@@ -164,7 +167,7 @@ class ModelRunner:
                 inputs.block_table,
                 inputs.seq_lens,
                 inputs.query_start_loc,
-                scale=scale,
+                scale=config.head_dim**-0.5,
                 num_decodes=inputs.num_decodes,
                 workspace=self._workspace,
             )
@@ -183,13 +186,11 @@ class ModelRunner:
 
     def poison(self, blocks: Sequence[int]) -> None:
         """Fill blocks with NaN: whoever reads them gives itself away."""
-        self.key_cache[:, list(blocks)] = torch.nan
-        self.value_cache[:, list(blocks)] = torch.nan
+        self.kv_cache[:, list(blocks)] = torch.nan
 
     def _copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
         for source, destination in copies:
-            self.key_cache[:, destination] = self.key_cache[:, source]
-            self.value_cache[:, destination] = self.value_cache[:, source]
+            self.kv_cache[:, destination] = self.kv_cache[:, source]
 
     # ----- graphs -----
 
