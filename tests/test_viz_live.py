@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import random
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 from canned_engine import Answer, CannedEngine, Output
+from jupyter_client.manager import start_new_kernel
 
 from lessonlib.errors import CourseError
 from lessonlib.viz import LiveElevator
@@ -298,6 +301,61 @@ def test_a_message_in_another_thread_is_handled_in_the_engines_own() -> None:
         assert threads == screen.threads == {threading.get_ident()}
 
     asyncio.run(notebook())
+
+
+CELL = """
+from canned_engine import CannedEngine
+from lessonlib.viz import LiveElevator
+import threading
+engine, threads = CannedEngine(slots=4), set()
+step = engine.step
+engine.step = lambda: (threads.add(threading.current_thread()), step())[1]
+live = LiveElevator(engine, ["one two"], params=100_000, speed=0.0)
+print(live.comm.comm_id)
+"""
+
+
+def test_in_a_real_kernel_a_prompt_gets_in_between_two_steps() -> None:
+    """At full speed, by the shell and by a subshell: JupyterLab sends widgets' messages there."""
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parent), str(here)])}
+    manager, client = start_new_kernel(env=environment)
+    try:
+        printed: list[str] = []
+
+        def run(code: str) -> str:
+            hook = lambda message: printed.append(message["content"].get("text", ""))  # noqa: E731
+            client.execute_interactive(code, timeout=60, output_hook=hook)
+            return "".join(printed).split("\n")[-2]
+
+        def ask(do: str, subshell: str | None, **what: Any) -> None:
+            data = {"method": "custom", "content": {"do": do, **what}}
+            message = client.session.msg("comm_msg", {"comm_id": widget, "data": data})
+            message["header"]["subshell_id"] = subshell
+            client.shell_channel.send(message)
+
+        def answer(call: str) -> dict[str, Any]:
+            while True:
+                data = client.get_iopub_msg(timeout=20)["content"].get("data", {})
+                if ((data.get("content") or {}).get("answer") or {}).get("call") == call:
+                    return data["content"]
+
+        widget = run(CELL)
+        client.control_channel.send(client.session.msg("create_subshell_request", {}))
+        subshell = client.get_control_msg(timeout=20)["content"]["subshell_id"]
+        ask("watch", None, call="watch")
+        ask("run", None, call="run")
+        steps = [answer("run")["head"]["num_steps"]]
+        for place in (None, subshell):
+            ask("board", place, call=f"board {place}", prompt="me too")
+            steps.append(answer(f"board {place}")["head"]["num_steps"])
+        assert steps == sorted(steps)
+        ask("pause", subshell, call="pause")
+        assert answer("pause")["head"]["num_steps"] > 3
+        assert run("print(threads == {threading.main_thread()}, len(live.texts), live.note)") == "True 3 "
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
 
 
 def test_a_ride_without_a_loop_stops_where_it_is_told() -> None:

@@ -20,6 +20,8 @@ CSS = (Path(live.__file__).parent / "elevator.css").read_text()
 
 # What a notebook's front end gives a widget: a model whose messages go to Python and come from there.
 HOST = """
+// JupyterLab submits no form on Enter.
+document.addEventListener("submit", (event) => event.stopImmediatePropagation(), true);
 const handlers = {};
 const state = %(state)s;
 window.sent = [];

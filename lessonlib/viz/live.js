@@ -265,21 +265,30 @@ class LivePlayer {
     this.list = element("ol", { class: "elevator-riders", "aria-label": "Riders, the last to come first", tabindex: "0", hidden: "" });
     this.tip = element("div", { class: "elevator-tip", hidden: "" });
     this.root.append(
-      this.title, this.#form(), this.note, this.#controls(), this.sceneCanvas, this.ganttCanvas, this.caption,
+      this.title, this.#boardLine(), this.note, this.#controls(), this.sceneCanvas, this.ganttCanvas, this.caption,
       this.list, this.legend, this.tip,
     );
     el.append(this.root);
   }
 
-  #form() {
+  #boardLine() {
     this.prompt = element("input", { type: "text", "aria-label": "A prompt for a new rider", placeholder: "A prompt for a new rider", autocomplete: "off" });
-    const form = element("form", { class: "elevator-board" }, this.prompt, element("button", { type: "submit", text: "Board" }));
-    form.addEventListener("submit", (event) => {
+    // No form: JupyterLab (seen in 4.6) submits none on Enter, and a sandboxed frame none at all.
+    this.prompt.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" || event.isComposing) return;
       event.preventDefault();
-      const { value } = this.prompt;
-      this.ask({ do: "board", prompt: value }, () => { if (this.prompt.value === value) this.prompt.value = ""; });
+      event.stopPropagation();
+      this.#board();
     });
-    return form;
+    const button = element("button", { type: "button", text: "Board" });
+    button.addEventListener("click", () => this.#board());
+    return element("div", { class: "elevator-board" }, this.prompt, button);
+  }
+
+  /** What was typed stays until the rider is in the lobby. */
+  #board() {
+    const { value } = this.prompt;
+    this.ask({ do: "board", prompt: value }, () => { if (this.prompt.value === value) this.prompt.value = ""; });
   }
 
   #controls() {
@@ -446,15 +455,17 @@ class LivePlayer {
     const end = Math.max(0, isEmpty ? newest : newest + HOLD);
     const stepped = before && this.ride.numSteps > before.numSteps;
     cancelAnimationFrame(this.request);
-    if (!stepped || this.calm.matches) { this.position = this.calm.matches ? Math.max(0, newest) : end; this.show(); return; }
+    this.moving = Boolean(stepped) && !this.calm.matches;
+    if (!this.moving) { this.position = this.calm.matches ? Math.max(0, newest) : end; this.show(); return; }
     const start = Math.max(0, this.ride.numSteps - 1);
     const lasts = Math.min(LONGEST_MOVE, this.model.get("speed") ? 800 / this.model.get("speed") : 120);
     const began = performance.now();
     const frame = (now) => {
       const part = Math.min(1, Math.max(0, now - began) / lasts);
       this.position = start + (end - start) * part;
+      this.moving = part < 1;
       this.show();
-      if (part < 1) this.request = requestAnimationFrame(frame);
+      if (this.moving) this.request = requestAnimationFrame(frame);
     };
     frame(began);
   }
@@ -565,6 +576,7 @@ class LivePlayer {
   show() {
     if (!this.width || !this.ride) return;
     const motion = this.following && !this.calm.matches;
+    if (motion && !this.moving) this.scene.draw(this.tick, false); // at rest no door stands half open
     this.scene.draw(motion ? this.position : this.tick, motion);
     this.gantt.draw(this.following ? this.#edge() : this.tick);
     const back = this.following ? "" : ", looking back";
@@ -581,7 +593,7 @@ class LivePlayer {
     if (this.saying) return;
     this.saying = setTimeout(() => {
       this.saying = undefined;
-      if (this.ride) this.caption.textContent = liveWords(this.ride, this.tick);
+      if (this.ride) this.caption.textContent = liveWords(this.ride, this.following ? this.ride.newest : this.tick);
     }, this.running ? 1000 : 150);
   }
 
