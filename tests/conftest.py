@@ -1,4 +1,8 @@
-"""Shared by all tests: the tier, said once at the top of a run, and the real model."""
+"""Shared by all tests: the tier, said once at the top of a run, the real model, a browser."""
+
+import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -34,3 +38,16 @@ def model_path():
     from lessonlib.engine.checkpoint import resolve
 
     return resolve("smollm2")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, or a skip that says how to get one."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with playwright.sync_playwright() as player:
+        chromium = player.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        yield chromium
+        chromium.close()

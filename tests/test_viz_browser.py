@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,6 @@ from lessonlib.viz import Elevator, elevator
 from lessonlib.viz.ride import Ride
 
 pytestmark = pytest.mark.browser
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
 
 # Times every animation frame's script, before the page's own script runs.
 TIMER = """
@@ -72,18 +70,6 @@ async (source) => {
 }
 """
 SCRIPT = (Path(elevator.__file__).parent / "elevator.js").read_text()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    """Chromium, or a skip that says how to get one."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    with playwright.sync_playwright() as player:
-        chromium = player.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield chromium
-        chromium.close()
 
 
 class Page:

@@ -2,5 +2,6 @@
 
 from lessonlib.viz.elevator import Elevator, Explorer, explorer
 from lessonlib.viz.film import MemoryFilm
+from lessonlib.viz.live import LiveElevator
 
-__all__ = ["Elevator", "Explorer", "MemoryFilm", "explorer"]
+__all__ = ["Elevator", "Explorer", "LiveElevator", "MemoryFilm", "explorer"]

@@ -4,7 +4,7 @@
 
 // ---------- rides: who sits where at a step ----------
 
-const KIND = { ARRIVE: 0, PREEMPT: 2, PREFILL: 4, DECODE: 5, FINISH: 6 };
+const KIND = { ARRIVE: 0, PREEMPT: 2, PREFILL: 4, DECODE: 5, FINISH: 6, ABORT: 7 };
 const STAY = ["slot", "request", "first", "end", "how", "base"];
 const SPAN = ["stay", "kind", "first", "end", "before", "tokens"];
 const WAIT = ["request", "first", "end", "why"];
@@ -174,6 +174,11 @@ class Ride {
 
   nameOf(request) {
     return `rider ${request}`;
+  }
+
+  /** What stands over the door when nothing moves any more. */
+  get rest() {
+    return this.numSteps ? "all home" : "no steps";
   }
 
   // ----- memory; what is counted and how stands in ride.py, where `Ride.memory` does the same -----
@@ -891,8 +896,7 @@ class Scene {
     ctx.fillStyle = "#fff";
     ctx.font = font(10, 600);
     ctx.textAlign = "center";
-    const over = ride.numSteps ? "all home" : "no steps";
-    const text = step >= ride.numSteps ? over : `▲ ${whole(step)}`;
+    const text = step >= ride.numSteps ? ride.rest : `▲ ${whole(step)}`;
     ctx.fillText(text, shaft.carX + shaft.carWidth / 2, y + 12.5);
   }
 
@@ -1344,6 +1348,19 @@ function legendFor(rides) {
   return entries;
 }
 
+/** What stands before a word of the legend. */
+function drawMark(canvas, colors, phase) {
+  const ratio = size(canvas, 16, 20);
+  const ctx = canvas.getContext("2d");
+  ctx.scale(ratio, ratio);
+  if (phase === "idle") {
+    ctx.fillStyle = hatch(ctx, colors.slot, colors.idle);
+    ctx.fillRect(2, 3, 12, 15);
+  } else if (phase.startsWith("block-")) {
+    drawBlock(ctx, colors, phase.slice(6), 2, 5, 12, colors.decode);
+  } else drawFigure(ctx, colors, 8, 18, 18, phase, 0.6);
+}
+
 class Player {
   constructor(model, el) {
     this.model = model;
@@ -1528,17 +1545,7 @@ class Player {
   }
 
   #drawLegend() {
-    for (const mark of this.legend.querySelectorAll("canvas")) {
-      const ratio = size(mark, 16, 20);
-      const ctx = mark.getContext("2d");
-      ctx.scale(ratio, ratio);
-      if (mark.dataset.phase === "idle") {
-        ctx.fillStyle = hatch(ctx, this.colors.slot, this.colors.idle);
-        ctx.fillRect(2, 3, 12, 15);
-      } else if (mark.dataset.phase.startsWith("block-")) {
-        drawBlock(ctx, this.colors, mark.dataset.phase.slice(6), 2, 5, 12, this.colors.decode);
-      } else drawFigure(ctx, this.colors, 8, 18, 18, mark.dataset.phase, 0.6);
-    }
+    for (const mark of this.legend.querySelectorAll("canvas")) drawMark(mark, this.colors, mark.dataset.phase);
   }
 
   // ----- looks -----

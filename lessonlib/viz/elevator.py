@@ -23,6 +23,12 @@ from lessonlib.viz.ride import TABLES, Ride, Traces, named_traces
 _HERE = Path(__file__).parent
 
 
+def script_with(name: str) -> str:
+    """Another widget's script after the elevator's, whose clockwork and drawing it uses."""
+    shared, own = ((_HERE / file).read_text(encoding="utf-8") for file in ("elevator.js", name))
+    return shared.rpartition("\nfunction render(")[0] + "\n" + own
+
+
 class Elevator(anywidget.AnyWidget):
     """Plays one Trace, or up to a few side by side on one clock.
 

@@ -12,19 +12,13 @@ import traitlets
 
 from lessonlib.errors import CourseError
 from lessonlib.viz import style
-from lessonlib.viz.elevator import page
+from lessonlib.viz.elevator import page, script_with
 from lessonlib.viz.memory import Region, Used, check_regions, memory_strip, used_of
 
 _HERE = Path(__file__).parent
 MOST_VALUES = 500_000
 
 Want = tuple[int, int, int, str]
-
-
-def _script() -> str:
-    """The film's script after the elevator's, whose clockwork and drawing it uses."""
-    shared, film = ((_HERE / name).read_text(encoding="utf-8") for name in ("elevator.js", "film.js"))
-    return shared.rpartition("\nfunction render(")[0] + "\n" + film
 
 
 class MemoryFilm(anywidget.AnyWidget):
@@ -45,7 +39,7 @@ class MemoryFilm(anywidget.AnyWidget):
         CourseError: for no regions, one outside the memory, `used` of another length, or too much to send.
     """
 
-    _esm = _script()
+    _esm = script_with("film.js")
     _css = _HERE / "elevator.css"
 
     title = traitlets.Unicode("").tag(sync=True)
@@ -95,7 +89,7 @@ class MemoryFilm(anywidget.AnyWidget):
         """Write one page that plays with no kernel and no network. Returns its path."""
         path = Path(path)
         state = {name: getattr(self, name) for name in ("title", "step", "speed", "_film")}
-        path.write_text(page(self.title, {**state, "packed": [], "_rides": []}, _script()), encoding="utf-8")
+        path.write_text(page(self.title, {**state, "packed": [], "_rides": []}, self._esm), encoding="utf-8")
         return path
 
 
