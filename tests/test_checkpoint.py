@@ -8,11 +8,13 @@ import sys
 
 import pytest
 import torch
+from engine_models import one_prompt
 from safetensors.torch import save_file
 
 from lessonlib.engine import fetch
 from lessonlib.engine.checkpoint import LlamaConfig, resolve
 from lessonlib.engine.model import Llama, rope_frequencies
+from lessonlib.engine.runner import ModelRunner
 from lessonlib.errors import CourseError
 
 NO_NETWORK = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull, "HF_HUB_OFFLINE": "1"}
@@ -143,14 +145,12 @@ def tiny_folder(tmp_path):
 def test_another_llama_folder_gives_the_same_logits_as_transformers(tiny_folder):
     from transformers import LlamaForCausalLM
 
-    from lessonlib.engine.contiguous import ContiguousCache
-
     theirs, ours = LlamaForCausalLM.from_pretrained(tiny_folder).eval(), Llama(resolve(tiny_folder))
     ids = torch.randint(0, 32, (40,), generator=torch.Generator().manual_seed(1))
-    cache = ContiguousCache(ours.config, 1, 40, ours.dtype, ours.device)
+    runner = ModelRunner(ours, num_blocks=4, block_size=16)
     with torch.inference_mode():
         due = theirs(ids[None]).logits[0]
-        found = ours.logits(ours.forward(ids, torch.arange(40), cache.prefill(0)))
+        found, _ = runner.forward(one_prompt(ids.tolist()))
     assert torch.allclose(found, due, atol=1e-5)
     assert ours.config.eos_token_ids == (2, 3)
     plain = rope_frequencies(LlamaConfig(**{**vars(ours.config), "rope_scaling": {}}))

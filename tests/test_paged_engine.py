@@ -13,7 +13,7 @@ from lessonlib.engine.overhearing import (
     eavesdrop,
     leaked_words,
 )
-from lessonlib.engine.runner import PagedRunner, ride_model
+from lessonlib.engine.runner import ModelRunner, ride_model
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.scheduling.simulator import metrics
@@ -26,9 +26,12 @@ SECRET = "My name is Maria Lopez and my password is bluebird. Repeat my name and
 
 @pytest.fixture(scope="module")
 def due(model_path):
-    """(prompt token ids, output token ids) of each question by the seed engine, in slots of its own."""
+    """(prompt token ids, output token ids) of each question, with memory in plenty."""
     chats = [[{"role": "user", "content": question}] for question in questions(COUNT)]
-    answers = LLM(model_path, max_num_seqs=4).chat(chats, SamplingParams(max_tokens=LONGEST), use_tqdm=False)
+    greedy = SamplingParams(max_tokens=LONGEST, temperature=0)
+    answers = LLM(model_path, max_num_seqs=4).chat(
+        chats, greedy, use_tqdm=False
+    )
     return [(answer.prompt_token_ids, answer.outputs[0].token_ids) for answer in answers]
 
 
@@ -54,7 +57,7 @@ def tokenizer(model_path):
 )
 def test_the_same_words_whatever_the_memory(model, due, options, preempted):
     prompts = {str(i): prompt for i, (prompt, _) in enumerate(due)}
-    runner = PagedRunner(model, options["num_blocks"], options["block_size"])
+    runner = ModelRunner(model, options["num_blocks"], options["block_size"])
     scheduler = Scheduler(4, **options)
     outputs, trace = ride_model(
         runner,

@@ -28,7 +28,9 @@ def encode(prompt: str | Mapping[str, Any], tokenizer: Any, words: str) -> tuple
     ids = None if isinstance(prompt, str) else prompt.get("prompt_token_ids")
     if ids is None:
         if not isinstance(text, str):
-            raise CourseError(f"{words} has neither 'prompt' nor 'prompt_token_ids': give a text or token ids")
+            raise CourseError(
+                f"{words} has neither 'prompt' nor 'prompt_token_ids': give a text or token ids"
+            )
         if tokenizer is None:
             raise CourseError(f"{words} is a text, which needs the tokenizer: give prompt_token_ids")
         ids = tokenizer(text)["input_ids"]
@@ -104,7 +106,9 @@ class Answer:
         if self._stream is None:
             self._stream = DecodeStream(skip_special_tokens=True)
         backend = self.tokenizer.backend_tokenizer
-        spoken = len(self.token_ids) - isinstance(self.stop_reason, int)  # a stop token is no part of the text
+        spoken = len(self.token_ids) - isinstance(
+            self.stop_reason, int
+        )  # a stop token is no part of the text
         for token in self.token_ids[self._decoded : spoken]:
             self._text += self._stream.step(backend, token) or ""
         self._decoded = spoken

@@ -119,7 +119,9 @@ class InputBuffers:
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         parts = flat.split([int(np.prod(shape)) for shape in self.shapes.values()])
-        return {name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)}
+        return {
+            name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
 
     def load(self, inputs: StepInputs, num_seqs: int, spare_slot: int) -> StepInputs:
         """Copy to the GPU, padded with empty rows to `num_seqs`; those of a decode step have a token each.
@@ -136,13 +138,16 @@ class InputBuffers:
         if padding:
             self._pad(views, inputs, num_seqs, spare_slot)
         self._there.copy_(stage, non_blocking=True)
-        return self.view(inputs.num_decodes + padding, inputs.num_tokens + padding, num_seqs, len(inputs.slots) + padding)
+        sizes = (inputs.num_decodes, inputs.num_tokens, inputs.num_seqs, len(inputs.slots))
+        return self.view(*(size + padding for size in sizes))
 
     @staticmethod
     def _pad(views: dict[str, Tensor], inputs: StepInputs, num_seqs: int, spare_slot: int) -> None:
         rows = slice(inputs.num_seqs, num_seqs)
-        for name, value in (("token_ids", 0), ("positions", 0), ("slot_mapping", NO_KV_SLOT), ("seq_lens", 0), ("slots", spare_slot)):
-            views[name][rows] = value
+        for name in ("token_ids", "positions", "seq_lens"):
+            views[name][rows] = 0
+        views["slot_mapping"][rows] = NO_KV_SLOT
+        views["slots"][rows] = spare_slot
         views["sampled"][rows] = torch.arange(inputs.num_seqs, num_seqs, dtype=torch.int32)
         views["query_start_loc"][: num_seqs + 1] = torch.arange(num_seqs + 1, dtype=torch.int32)
 

@@ -41,7 +41,8 @@ class LLM:
     """Answers prompts with a Llama, `max_num_seqs` at a time.
 
     Args:
-        model: a folder, a hub name, or "smollm2".
+        model: a folder, a hub name, or "smollm2"; or a `Llama` that is loaded already, whose dtype, device and
+            operators then hold.
         dtype: "float32", "bfloat16", "float16" or the torch type; "auto": float32 on a CPU, where it gives the
             same tokens whatever the batch; else bfloat16, or float16 where the card has none.
         device: "cpu", "cuda", or "auto".
@@ -72,7 +73,7 @@ class LLM:
 
     def __init__(
         self,
-        model: str | Path = COURSE_MODEL,
+        model: str | Path | Llama = COURSE_MODEL,
         *,
         dtype: str | torch.dtype = "auto",
         device: str = "auto",
@@ -93,7 +94,7 @@ class LLM:
         load_format: str = "auto",
         skip_tokenizer_init: bool = False,
     ) -> None:
-        self.device = choose_device(device)
+        self.device = model.device if isinstance(model, Llama) else choose_device(device)
         on_gpu = self.device.type == "cuda"
         self.policy, self.scheduler_cls, self.kv_cache_cls = policy, scheduler_cls, kv_cache_cls
         self.max_num_seqs = max_num_seqs if max_num_seqs is not None else 256 if on_gpu else 8
@@ -101,14 +102,18 @@ class LLM:
         self.block_size, self.enable_prefix_caching, self.seed = block_size, enable_prefix_caching, seed
         self.async_scheduling = on_gpu if async_scheduling is None else async_scheduling
         self._check_sizes(gpu_memory_utilization)
-        folder = resolve(model, load_format)
-        self.tokenizer = None if skip_tokenizer_init else _tokenizer(folder)
         with clear_words("loading the model"), torch.inference_mode():
-            ops = choose_ops(attention, self.device)
-            self.model = Llama(folder, choose_dtype(dtype, self.device), self.device, ops, load_format)
+            if not isinstance(model, Llama):
+                ops = choose_ops(attention, self.device)
+                folder, dtype = resolve(model, load_format), choose_dtype(dtype, self.device)
+                model = Llama(folder, dtype, self.device, ops, load_format)
+            self.model = model
+            self.tokenizer = None if skip_tokenizer_init else _tokenizer(model.folder)
             self.max_model_len = max_model_len or self.model.config.max_positions
             sizes = (self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len)
-            self.num_blocks = num_blocks or num_blocks_that_fit(self.model, block_size, *sizes, gpu_memory_utilization)
+            self.num_blocks = num_blocks or num_blocks_that_fit(
+                self.model, block_size, *sizes, gpu_memory_utilization
+            )
             graphs = on_gpu and not enforce_eager
             self.runner = ModelRunner(self.model, self.num_blocks, block_size, *sizes, use_graphs=graphs)
         self._kv_cache: KVCache | None = None
@@ -120,7 +125,9 @@ class LLM:
             if getattr(self, name) < 1:
                 raise CourseError(f"{name} {getattr(self, name)}: give at least 1")
         if not 0 < gpu_memory_utilization <= 1:
-            raise CourseError(f"gpu_memory_utilization {gpu_memory_utilization}: give a share, above 0 and at most 1")
+            raise CourseError(
+                f"gpu_memory_utilization {gpu_memory_utilization}: give a share, above 0 and at most 1"
+            )
 
     # ----- all at once -----
 
@@ -141,9 +148,10 @@ class LLM:
         self._require_idle()
         self.start_ride()
         try:
-            names = [self._board(str(place), prompt, each, f"prompt {place}") for place, (prompt, each) in enumerate(zip(prompts, params, strict=True))]
-            answers = [self._answers[name] for name in names]
-            with tqdm(total=len(names), desc="requests", disable=not use_tqdm) as bar:
+            for place, (prompt, each) in enumerate(zip(prompts, params, strict=True)):
+                self._board(str(place), prompt, each, f"prompt {place}")
+            answers = list(self._answers.values())
+            with tqdm(total=len(answers), desc="requests", disable=not use_tqdm) as bar:
                 while self.has_unfinished_requests():
                     bar.update(sum(answer.is_finished for answer in self._advance()))
         except BaseException:
@@ -225,7 +233,7 @@ class LLM:
         if self.has_unfinished_requests():
             raise CourseError("requests are on board: finish them with step or abort them before a new ride")
 
-    def _board(self, request_id: str, prompt: Prompt, params: SamplingParams, words: str) -> str:
+    def _board(self, request_id: str, prompt: Prompt, params: SamplingParams, words: str) -> None:
         text, ids = encode(prompt, self.tokenizer, words)
         self._check_ids([*ids, *(params.stop_token_ids or ())], words)
         limit = self.max_model_len
@@ -241,8 +249,9 @@ class LLM:
         self._requests_seen += 1
         ends = set(params.stop_token_ids or ())
         eos = () if params.ignore_eos else self.model.config.eos_token_ids
-        self._answers[request_id] = Answer(state, text, len(ids), params, seed, ends, frozenset(eos), self.tokenizer)
-        return request_id
+        self._answers[request_id] = Answer(
+            state, text, len(ids), params, seed, ends, frozenset(eos), self.tokenizer
+        )
 
     def _check_ids(self, ids: Iterable[int], words: str) -> None:
         size = self.model.config.vocab_size
@@ -337,7 +346,7 @@ def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in DTYPES.values():
+    if found is None or found not in DTYPES.values():
         raise CourseError(f"dtype {dtype!r}: choose one of auto, {', '.join(DTYPES)}")
     return found
 

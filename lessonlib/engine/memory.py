@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 
@@ -19,7 +20,14 @@ CPU_SHARE = 0.25  # of the memory that is free: the laptop is somebody's
 def kv_bytes_per_block(model: Llama, block_size: int) -> int:
     """Bytes of a block's keys and values in all layers."""
     config = model.config
-    return 2 * config.num_layers * block_size * config.num_kv_heads * config.head_dim * model.embedding.element_size()
+    return (
+        2
+        * config.num_layers
+        * block_size
+        * config.num_kv_heads
+        * config.head_dim
+        * model.embedding.element_size()
+    )
 
 
 def num_blocks_that_fit(
@@ -40,7 +48,8 @@ def num_blocks_that_fit(
     most = max_num_seqs * -(-max_model_len // block_size) + 1
     if model.device.type == "cuda":
         free, total = torch.cuda.mem_get_info(model.device)
-        room = free - (1 - gpu_memory_utilization) * total - _largest_step(model, block_size, max_num_batched_tokens, max_num_seqs)
+        step = _largest_step(model, block_size, max_num_batched_tokens, max_num_seqs)
+        room = free - (1 - gpu_memory_utilization) * total - step
     else:
         room = CPU_SHARE * _available_memory()
     blocks = min(most, int(room // kv_bytes_per_block(model, block_size)))
@@ -85,7 +94,7 @@ def _largest_step(model: Llama, block_size: int, num_tokens: int, num_seqs: int)
 
 def _available_memory() -> float:
     try:
-        lines = open("/proc/meminfo", encoding="ascii").read().splitlines()
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
         return 4 * 2**30  # no Linux: a guess that fits a small laptop
     return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))

@@ -78,6 +78,11 @@ class Llama:
     Raises `CourseError` where a tensor is missing or has another shape.
     """
 
+    embedding: Tensor
+    head: Tensor
+    norm: Tensor
+    layers: list[LayerWeights]
+
     def __init__(
         self,
         folder: Path,
@@ -86,7 +91,7 @@ class Llama:
         ops: Ops | None = None,
         load_format: str = "auto",
     ) -> None:
-        self.config = LlamaConfig.load(folder)
+        self.folder, self.config = folder, LlamaConfig.load(folder)
         self.dtype, self.device = dtype, torch.device(device)
         self.ops = ops or choose_ops("auto", self.device)
         self._allocate()

@@ -48,7 +48,10 @@ class SamplingParams:
                 self.logprobs is None or 0 <= self.logprobs <= MAX_LOGPROBS,
                 f"logprobs {self.logprobs}: give 0 to {MAX_LOGPROBS}",
             ),
-            ("" not in self.stop_strings, "stop '': an empty stop string would end every answer, leave it out"),
+            (
+                "" not in self.stop_strings,
+                "stop '': an empty stop string would end every answer, leave it out",
+            ),
         )
         for holds, words in checks:
             if not holds:

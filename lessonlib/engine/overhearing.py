@@ -83,7 +83,9 @@ def eavesdrop(
     """
     blocks = pool(NUM_BLOCKS, BLOCK_SIZE, 0)
     scheduler = Scheduler(2, block_size=BLOCK_SIZE, kv_cache=KVCache(blocks))
-    ride = _Ride(ModelRunner(model, NUM_BLOCKS, BLOCK_SIZE, check=True), scheduler, blocks if poison else None)
+    ride = _Ride(
+        ModelRunner(model, NUM_BLOCKS, BLOCK_SIZE, check=True), scheduler, blocks if poison else None
+    )
     scheduler.add_request(FIRST, chat_ids(tokenizer, GREETING), 2)
     ride.step()
     ride.step()

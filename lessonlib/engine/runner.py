@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,7 +104,9 @@ class ModelRunner:
             self._workspace = make_workspace(*heads, model.dtype, device)
             longest = max_model_len or config.max_positions
             blocks = -(-longest // block_size)
-            self._buffers = InputBuffers(max(max_num_batched_tokens, max_num_seqs), max_num_seqs, blocks, device)
+            self._buffers = InputBuffers(
+                max(max_num_batched_tokens, max_num_seqs), max_num_seqs, blocks, device
+            )
         if use_graphs:
             self._capture(max_num_seqs)
 
@@ -136,7 +139,9 @@ class ModelRunner:
         count = len(inputs.slots)
         graph = None if plan.prefills else self._graph_for(inputs.num_seqs)
         if self._buffers is not None:
-            inputs = self._buffers.load(inputs, graph.num_seqs if graph else inputs.num_seqs, self._spare_slot)
+            inputs = self._buffers.load(
+                inputs, graph.num_seqs if graph else inputs.num_seqs, self._spare_slot
+            )
         logits, tokens = graph.replay() if graph else self.forward(inputs)
         return logits[:count], tokens[:count], inputs.slots[:count]
 
@@ -153,17 +158,19 @@ class ModelRunner:
 
     def _attend(self, inputs: StepInputs) -> Attend:
         ops, config, cos_sin = self.model.ops, self.model.config, self.model.cos_sin
-        if ops.paged_attention is None:
+        if ops.paged_attention is None or ops.rotary_write_kv is None:
             return NativeAttention(inputs, self.kv_cache, cos_sin, config.num_heads)
 
+        rotate_and_store, paged_attention = ops.rotary_write_kv, ops.paged_attention
+        kinds = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
+
         def attend(layer: int, heads: Tensor) -> Tensor:
-            query, key, value = heads.split([config.num_heads, config.num_kv_heads, config.num_kv_heads], dim=1)
-            keys, values = self.kv_cache[layer].unbind(2)
-            ops.rotary_write_kv(query, key, value, inputs.positions, cos_sin, keys, values, inputs.slot_mapping)
-            return ops.paged_attention(
+            query, key, value = heads.split(kinds, dim=1)
+            caches = self.kv_cache[layer].unbind(2)
+            rotate_and_store(query, key, value, inputs.positions, cos_sin, *caches, inputs.slot_mapping)
+            return paged_attention(
                 query,
-                keys,
-                values,
+                *caches,
                 inputs.block_table,
                 inputs.seq_lens,
                 inputs.query_start_loc,
@@ -230,7 +237,7 @@ class DecodeGraph:
 
     @classmethod
     def capture(
-        cls, forward: Callable[[StepInputs], tuple[Tensor, Tensor]], inputs: StepInputs, pool: tuple[int, int]
+        cls, forward: Callable[[StepInputs], tuple[Tensor, Tensor]], inputs: StepInputs, pool: Any
     ) -> DecodeGraph:
         """Record `forward`, after a run that compiles what is still to be compiled.
 

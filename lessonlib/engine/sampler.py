@@ -15,7 +15,9 @@ from torch import Tensor
 
 from lessonlib.engine.outputs import SamplingParams
 
-GOLDEN, MIX_1, MIX_2 = (value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+GOLDEN, MIX_1, MIX_2 = (
+    value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def _draw(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
         size = logits.shape[-1]
         top_k = column([each.top_k if 0 < each.top_k < size else size for each in params])
         logits = _keep_likeliest(logits, top_k, column([each.top_p for each in params]))
-    noise = uniform(column([draw.seed for draw in draws]), column([draw.position for draw in draws]), logits.shape[-1])
+    noise = uniform(
+        column([draw.seed for draw in draws]), column([draw.position for draw in draws]), logits.shape[-1]
+    )
     return (logits.log_softmax(-1) - (-noise.log()).log()).argmax(-1)
 
 

@@ -143,6 +143,11 @@ class RequestQueue:
         """Forget a waiting request. Its heap entry goes when it reaches the top."""
         self._members.discard(request.id)
 
+    def in_order(self) -> list[RequestState]:
+        """Everyone who waits, next to board first. Costs a sort."""
+        waiting = {entry[2].id: entry[2] for entry in self._heap if entry[2].id in self._members}
+        return sorted(waiting.values(), key=lambda request: request.key)
+
     def _drop_removed(self) -> None:
         while self._heap[0][2].status is not RequestStatus.WAITING:
             heapq.heappop(self._heap)

@@ -1,0 +1,166 @@
+"""A student's functions in the scheduler's seats: exercise 03's allocator, admission and preemption, driving.
+
+    parts = plug(my_ex03)          # a module, or anything that has the functions
+    LLM(scheduler_cls=parts.scheduler_cls, kv_cache_cls=parts.kv_cache_cls)
+
+What the functions decide, happens; nothing is checked or mended here. A function that is not there leaves its
+decision to the course.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from lessonlib.scheduling.block_pool import BlockPool
+from lessonlib.scheduling.kv_cache import Copy, KVCache
+from lessonlib.scheduling.request import RequestState
+from lessonlib.scheduling.scheduler import Scheduler, StepPlan
+
+ALLOCATOR = ("free_list", "allocate", "append", "release")
+
+
+class Parts(NamedTuple):
+    """What `LLM` takes, and the names of the functions that are really in use."""
+
+    scheduler_cls: type[Scheduler]
+    kv_cache_cls: Callable[..., Any]
+    in_use: tuple[str, ...]
+
+
+def plug(functions: Any) -> Parts:
+    """Seats for the functions of exercise 03 that `functions` holds.
+
+    Args:
+        functions: has any of `free_list`, `allocate`, `append` and `release` (ex03.1, all four or none),
+            `admit` (ex03.2) and `preempt` (ex03.3).
+    """
+    allocator = all(hasattr(functions, name) for name in ALLOCATOR)
+    decisions = tuple(name for name in ("admit", "preempt") if hasattr(functions, name))
+
+    class Plugged(PluggedScheduler):
+        student = functions
+
+    def kv_cache(pool: BlockPool, prefix_caching: bool = False) -> KVCache | PluggedKVCache:
+        return PluggedKVCache(functions, pool) if allocator else KVCache(pool, prefix_caching)
+
+    return Parts(Plugged, kv_cache, (*(ALLOCATOR if allocator else ()), *decisions))
+
+
+class PluggedKVCache:
+    """`KVCache` without prefix caching over the functions of ex03.1: a list of free blocks, and tables.
+
+    Args:
+        functions: has `free_list`, `allocate`, `append` and `release`.
+        pool: says how many blocks of what size there are; it hands out none.
+    """
+
+    prefix_caching = False
+
+    def __init__(self, functions: Any, pool: BlockPool) -> None:
+        self._functions = functions
+        self.num_blocks, self.block_size = pool.num_blocks, pool.block_size
+        self.free_blocks: list[int] = functions.free_list(pool.num_blocks)
+        self.capacity = len(self.free_blocks)
+
+    @property
+    def num_free(self) -> int:
+        return len(self.free_blocks)
+
+    def blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    def cached_prefix(self, request: RequestState) -> list[int]:
+        return []
+
+    def can_allocate(self, num_tokens: int, prefix: Sequence[int] = (), watermark: int = 0) -> bool:
+        kept = self.free_blocks[: max(0, self.num_free - watermark)]
+        return self._functions.allocate(kept, num_tokens, self.block_size)[1] is not None
+
+    def allocate(self, request: RequestState, num_tokens: int, prefix: Sequence[int] = ()) -> None:
+        self.free_blocks, table = self._functions.allocate(self.free_blocks, num_tokens, self.block_size)
+        request.block_table = list(table)
+
+    def has_room(self, request: RequestState, num_tokens: int) -> bool:
+        return num_tokens <= len(request.block_table) * self.block_size
+
+    def can_append(self, request: RequestState, num_tokens: int) -> bool:
+        return self._grown(request, num_tokens)[1] is not None
+
+    def append(self, request: RequestState, num_tokens: int) -> list[Copy]:
+        self.free_blocks, request.block_table = self._grown(request, num_tokens)
+        return []
+
+    def _grown(self, request: RequestState, num_tokens: int) -> tuple[list[int], Any]:
+        return self._functions.append(self.free_blocks, request.block_table, num_tokens, self.block_size)
+
+    def fork(self, parent: RequestState, child: RequestState, num_tokens: int) -> None:
+        """Nothing is shared: the child starts with nothing computed."""
+        child.num_computed_tokens = 0
+
+    def commit(self, request: RequestState, num_computed: int) -> None:
+        """Nothing to find."""
+
+    def free(self, request: RequestState) -> None:
+        self.free_blocks = self._functions.release(self.free_blocks, request.block_table)
+        request.block_table = []
+
+
+class PluggedScheduler(Scheduler):
+    """`Scheduler` that asks `student.admit` who boards and `student.preempt` who is thrown out."""
+
+    student: Any = None
+
+    def _serve(self, plan: StepPlan, order: list[RequestState]) -> None:
+        if hasattr(self.student, "preempt"):
+            self._preempt_as_told(plan)
+        super()._serve(plan, order)
+
+    def _preempt_as_told(self, plan: StepPlan) -> None:
+        # In the order in which they boarded: who came back after a preemption sits behind those who stayed.
+        seated = {self._row(request)["id"]: request for request in self.running}
+        rows = [self._row(request) for request in self.running]
+        stays, _, _ = self.student.preempt(rows, [], self._free_ids(), self.kv_cache.block_size)
+        for name in seated.keys() - {row["id"] for row in stays}:
+            self._preempt(plan, seated[name], self.running)
+
+    def _free_ids(self) -> list[int]:
+        """As many ids as there are free blocks; `preempt` counts them."""
+        return list(range(1, self.kv_cache.num_free + 1))
+
+    @staticmethod
+    def _row(request: RequestState) -> dict[str, Any]:
+        return {
+            "id": request.order,
+            "prompt": request.prompt_tokens,
+            "generated": request.num_output_tokens + request.num_pending_tokens,
+            "computed": request.num_computed_tokens,
+            "table": list(request.block_table),
+        }
+
+    def _board(self, plan: StepPlan) -> None:
+        if not hasattr(self.student, "admit"):
+            super()._board(plan)
+            return
+        queue = self.waiting.in_order()
+        sizes = [request.num_tokens for request in queue]
+        boarded, _, _ = self.student.admit(
+            list(range(len(queue))),
+            sizes,
+            len(self.running),
+            self.slots,
+            self.kv_cache.num_free,
+            self.kv_cache.num_blocks,
+            self.kv_cache.block_size,
+            self.policy.watermark(self),
+            plan.budget + len(self.running),
+        )
+        for place, tokens in boarded:
+            self._admit_as_told(plan, queue[place], tokens)
+
+    def _admit_as_told(self, plan: StepPlan, request: RequestState, tokens: int) -> None:
+        self.waiting.remove(request)
+        self.kv_cache.allocate(request, request.num_tokens)
+        (plan.resumed if request.num_preemptions else plan.boarded).append(request)
+        self._take_seat(request, 0)
+        self._give_tokens(plan, request, tokens)
