@@ -13,9 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from triton.compiler.errors import CompilationError
+from triton.runtime.errors import InterpreterError
 
 from kernels.batches import make_batch
 
+READ = ("query", "key_cache", "value_cache", "block_table", "seq_lens")  # arguments in the function's order
 UNWRITTEN = 4096.0  # what `out` holds before a call; exact in every dtype, and no answer is as large
 WARM_UP = 3
 CALLS = 5  # of one lap
@@ -27,7 +30,7 @@ Kernel = Callable[..., object]
 
 @dataclass
 class Track:
-    """What laps are run on: the function's arguments, `out` first, and memory to write over."""
+    """What laps are run on: the function's arguments by name, in its order, and memory to write over."""
 
     arguments: dict[str, Any]
     flushed: torch.Tensor
@@ -52,12 +55,10 @@ def attend(
         changed: names of the arguments that were only to be read and are not what they were.
     """
     arguments = _arguments(lengths, heads, head_dim, dtype, scale, seed, draw_on="cpu")
-    read = {name: value for name, value in arguments.items() if isinstance(value, torch.Tensor)}
-    out = read.pop("out")
-    before = {name: tensor.clone() for name, tensor in read.items()}
+    before = {name: _bits(arguments[name]).clone() for name in READ}
     _call(decode, arguments)
-    changed = [name for name, tensor in read.items() if not torch.equal(*map(_bits, (tensor, before[name])))]
-    return {"out": out.double().cpu().numpy(), "changed": changed}
+    changed = [name for name in READ if not torch.equal(_bits(arguments[name]), before[name])]
+    return {"out": arguments["out"].double().cpu().numpy(), "changed": changed}
 
 
 def warm_up(
@@ -94,7 +95,7 @@ def lap(decode: Kernel) -> float:
     track.flushed.zero_()
     start.record()
     for _ in range(CALLS - 1):
-        decode(**track.arguments)
+        decode(*track.arguments.values())
     _call(decode, track.arguments, end.record)
     return start.elapsed_time(end) * 1e3 / CALLS
 
@@ -108,7 +109,7 @@ def _arguments(
     seed: int,
     draw_on: str,
 ) -> dict[str, Any]:
-    """What the student's function is called with, by name."""
+    """What the student's function is called with: name → value, in its order."""
     batch = make_batch(
         [(1, length) for length in lengths],
         heads=(heads[0], heads[1]),
@@ -118,14 +119,14 @@ def _arguments(
         seed=seed,
         draw_on=draw_on,
     )
-    del batch["query_start_loc"]
-    return {"out": torch.full_like(batch["query"], UNWRITTEN), **batch, "scale": scale}
+    out = torch.full_like(batch["query"], UNWRITTEN)
+    return {"out": out, **{name: batch[name] for name in READ}, "scale": scale}
 
 
 def _call(decode: Kernel, arguments: dict[str, Any], then: Callable[[], object] = lambda: None) -> None:
     """Call, and wait for the GPU. Raises what went wrong first; its `lost` says that the GPU's context is gone."""
     try:
-        decode(**arguments)
+        decode(*arguments.values())
         then()
         if DEVICE == "cuda":
             torch.cuda.synchronize()
@@ -135,13 +136,31 @@ def _call(decode: Kernel, arguments: dict[str, Any], then: Callable[[], object] 
         raise cause from None
 
 
-def _cause(error: BaseException) -> BaseException:
-    """The error inside of Triton's own: the interpreter wraps each, and the compiler knows no `raise`."""
-    while error.__cause__ is not None:
+def _cause(error: Exception) -> BaseException:
+    """What the student is to be told of Triton's error."""
+    if isinstance(error, CompilationError):
+        return _compiler_said(error)
+    while isinstance(error, InterpreterError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
-    if "raise NotImplementedError" in str(error):
-        return NotImplementedError("a kernel is not written yet").with_traceback(error.__traceback__)
     return error
+
+
+def _compiler_said(error: CompilationError) -> Exception:
+    """In one line: what was wrong, and where. The compiler's own text quotes a dozen lines before it."""
+    inner = error
+    while isinstance(inner.__cause__, CompilationError):
+        inner = inner.__cause__
+    line = _line_of(inner)
+    if line.startswith("raise NotImplementedError"):  # as in the interpreter, which can raise
+        return NotImplementedError("a kernel is not written yet").with_traceback(error.__traceback__)
+    error.message = f"{inner.error_message or inner.__cause__}, in the kernel's line `{line}`"
+    return error
+
+
+def _line_of(error: CompilationError) -> str:
+    """The line of the kernel that the compiler stopped at."""
+    lines, number = (error.src or "").splitlines(), getattr(error.node, "lineno", 0)
+    return lines[number - 1].strip() if 0 < number <= len(lines) else ""
 
 
 def _context_is_lost() -> bool:

@@ -239,7 +239,8 @@ def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict
         return Verdict(RIGHT_FORM, sentence, show(reply.answer), shown_due, reply.printed)
     for property_ in task.properties:
         if not property_.holds(given, answer, due):
-            return Verdict(property_.name, "", _show_state(answer), shown_due, reply.printed)
+            shown = task.shown(answer, due) if task.shown else (_show_state(answer), shown_due)
+            return Verdict(property_.name, "", *shown, reply.printed)
     return None
 
 

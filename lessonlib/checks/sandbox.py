@@ -31,8 +31,22 @@ from lessonlib.errors import CourseError
 LOAD_SECONDS = 20.0  # starting Python and running the file's top level
 # Without the first two some Pythons do not start; the others say which card and which compiler to use.
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "TRITON_LIBCUDA_PATH", "CC")
-# What a package does not start without, where it is installed beside it.
-COMPANIONS = {"torch": ("typing_extensions", "torchgen", "nvidia")}
+# What a package is installed with: each release starts without other ones of these.
+COMPANIONS = {
+    "torch": (
+        "torchgen",
+        "functorch",
+        "nvidia",
+        "typing_extensions",
+        "filelock",
+        "fsspec",
+        "jinja2",
+        "markupsafe",
+        "mpmath",
+        "networkx",
+        "sympy",
+    )
+}
 # Bytes, by tier. Large libraries and CUDA reserve far more address space than they use, so there only what a
 # process can write to is counted.
 MEMORY = {PYTHON: ("AS", 4 << 30), INTERPRETER: ("DATA", 4 << 30), GPU: ("DATA", 32 << 30)}
@@ -147,6 +161,8 @@ class Child:
         environment |= {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": str(int(self.tier == INTERPRETER))}
         # Triton would look for its backends in the records of what is installed, which the child does not see.
         environment |= {"TRITON_BACKENDS_IN_TREE": "1"}
+        if compiler := shutil.which("gcc") or shutil.which("clang"):  # for Triton, wherever it lies
+            environment["CC"] = compiler
         environment |= {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         program = [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(self._root / "child.py")]
         kind, most = MEMORY[self.tier]

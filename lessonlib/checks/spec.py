@@ -72,6 +72,7 @@ class Task:
         explain: where the due answer comes from, in a few words; "" for nothing to say.
         built_on: ids of earlier tasks of the same file whose functions this one calls.
         others: further functions of the task, name → parameters. Inputs with these names go to that one.
+        shown: texts of a wrong answer and of the due one, where the whole of both says little.
         through: the harness's function that calls the student's; "" for a plain call.
         cases_on_gpu: further inputs that only a GPU is given.
         speed: what is asked of a right answer's speed.
@@ -88,6 +89,7 @@ class Task:
     explain: Callable[[Given, Any], str]
     built_on: tuple[str, ...] = ()
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shown: Callable[[Any, Any], tuple[str, str]] | None = None
     through: str = ""
     cases_on_gpu: Callable[[Random], Iterator[Given]] | None = None
     speed: Speed | None = None

@@ -1,7 +1,7 @@
 """Leaves the values of earlier tiles in units of the old maximum.
 
 property: a later block is folded into what was seen before
-told: : 1 sequence, 
+told: out[0, 
 """
 
 import triton

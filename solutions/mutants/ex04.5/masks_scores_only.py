@@ -1,7 +1,7 @@
 """Loads V up to the end of the last block: a weight of zero times NaN is NaN.
 
 property: nothing that is not the sequence's own comes through
-told: np.nan
+told: nan, nan
 """
 
 import triton

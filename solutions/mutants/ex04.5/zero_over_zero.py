@@ -1,7 +1,7 @@
 """Divides by a total of zero where a sequence is empty.
 
 property: a sequence of length 0 gets zeros
-told: np.nan
+told: nan, nan
 """
 
 import triton
