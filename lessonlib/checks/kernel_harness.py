@@ -39,46 +39,29 @@ class Track:
 _track: list[Track] = []  # at most one: the batches of two cases may not fit on a card together
 
 
-def attend(
-    decode: Kernel,
-    lengths: Sequence[int],
-    heads: Sequence[int],
-    head_dim: int,
-    dtype: str,
-    scale: float,
-    seed: int,
-) -> dict[str, Any]:
-    """One call on a small batch.
+def attend(decode: Kernel, *batch: Any) -> dict[str, Any]:
+    """One call on a small batch, of which `_arguments` says how it is described.
 
     Returns:
         out: float64 [sequences, heads, head_dim], UNWRITTEN where nothing was written.
         changed: names of the arguments that were only to be read and are not what they were.
     """
-    arguments = _arguments(lengths, heads, head_dim, dtype, scale, seed, draw_on="cpu")
+    arguments = _arguments(*batch, draw_on="cpu")
     before = {name: _bits(arguments[name]).clone() for name in READ}
     _call(decode, arguments)
     changed = [name for name in READ if not torch.equal(_bits(arguments[name]), before[name])]
     return {"out": arguments["out"].double().cpu().numpy(), "changed": changed}
 
 
-def warm_up(
-    decode: Kernel,
-    lengths: Sequence[int],
-    heads: Sequence[int],
-    head_dim: int,
-    dtype: str,
-    scale: float,
-    seed: int,
-) -> np.ndarray:
+def warm_up(decode: Kernel, *batch: Any) -> np.ndarray:
     """Lay out a large batch for `lap` and call the kernel a few times. On a GPU only.
 
     Returns:
         float64 [sequences, head_dim], the answer of another head for each sequence.
     """
     _track.clear()
-    arguments = _arguments(lengths, heads, head_dim, dtype, scale, seed, draw_on=DEVICE)
-    for _ in range(WARM_UP):
-        _call(decode, arguments)
+    arguments = _arguments(*batch, draw_on=DEVICE)
+    _call(decode, arguments, WARM_UP)
     _track.append(Track(arguments, torch.empty(FLUSH, dtype=torch.uint8, device=DEVICE)))
     sequences = torch.arange(len(lengths), device=DEVICE)
     return arguments["out"][sequences, sequences % heads[0]].double().cpu().numpy()
@@ -94,9 +77,7 @@ def lap(decode: Kernel) -> float:
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     track.flushed.zero_()
     start.record()
-    for _ in range(CALLS - 1):
-        decode(*track.arguments.values())
-    _call(decode, track.arguments, end.record)
+    _call(decode, track.arguments, CALLS, then=end.record)
     return start.elapsed_time(end) * 1e3 / CALLS
 
 
@@ -107,9 +88,18 @@ def _arguments(
     dtype: str,
     scale: float,
     seed: int,
+    *,
     draw_on: str,
 ) -> dict[str, Any]:
-    """What the student's function is called with: name → value, in its order."""
+    """What the student's function is called with: name → value, in its order.
+
+    Args:
+        lengths: tokens of each sequence.
+        heads: query heads and K/V heads.
+        dtype: "float32", "float16" or "bfloat16".
+        head_dim, scale, seed: as in `make_batch`; the scale is not its own.
+        draw_on: device that draws the numbers; the CPU's are the same everywhere.
+    """
     batch = make_batch(
         [(1, length) for length in lengths],
         heads=(heads[0], heads[1]),
@@ -123,10 +113,16 @@ def _arguments(
     return {"out": out, **{name: batch[name] for name in READ}, "scale": scale}
 
 
-def _call(decode: Kernel, arguments: dict[str, Any], then: Callable[[], object] = lambda: None) -> None:
-    """Call, and wait for the GPU. Raises what went wrong first; its `lost` says that the GPU's context is gone."""
+def _call(
+    decode: Kernel, arguments: dict[str, Any], times: int = 1, then: Callable[[], object] = lambda: None
+) -> None:
+    """Call `times` times, do `then`, wait for the GPU.
+
+    Raises what went wrong; its attribute `lost` says that the GPU's context is of no more use.
+    """
     try:
-        decode(*arguments.values())
+        for _ in range(times):
+            decode(*arguments.values())
         then()
         if DEVICE == "cuda":
             torch.cuda.synchronize()

@@ -75,7 +75,7 @@ class Result:
 
     @property
     def message(self) -> str:
-        """The lines as text; "" for what passed."""
+        """The lines as text; "" for what passed and has no speed to tell."""
         return "\n".join(f"{label:<10} {text}" if label else text for label, text in self.lines)
 
     def to_dict(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
-from kernels.tier import find
+from kernels.tier import find as find_tier
 from lessonlib.checks.child import MAX_ITEMS
 from lessonlib.checks.ex01 import EX01
 from lessonlib.checks.ex02 import EX02
@@ -38,7 +38,7 @@ from lessonlib.errors import CourseError
 
 EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL)}
 
-# These three are multiplied by an exercise's patience, except the last.
+# The first two are multiplied by an exercise's patience.
 CALL_SECONDS = 2.0  # one call, by the clock
 TASK_SECONDS = 15.0  # all calls of one task
 SHRINK_SECONDS = 0.7  # looking for a smaller failing case
@@ -104,7 +104,7 @@ def _tier_here(exercises: Sequence[Exercise]) -> str:
         return PYTHON
     if any(importlib.util.find_spec(package) is None for package in ("torch", "triton")):
         return PYTHON
-    return find().name
+    return find_tier().name
 
 
 def _not_checked(task: Task, needed: str, here: str, seed: int) -> Result:
@@ -143,13 +143,13 @@ def _check_file(
     path: Path, exercise: Exercise, tasks: Sequence[Task], seed: int, call_seconds: float, tier: str
 ) -> list[Result]:
     results: list[Result] = []
+    call_seconds *= exercise.patience
     with Child(path, exercise, tier) as child:
         for task in tasks:
-            result = _check_task(child, exercise, task, seed, call_seconds * exercise.patience)
+            result = _check_task(child, exercise, task, seed, call_seconds)
             results.append(_blame(task, replace(result, tier=tier), results))
             if task.speed is not None and result.status == PASSED:
-                patient = call_seconds * exercise.patience
-                results.append(_check_speed(child, exercise, task, task.speed, seed, patient))
+                results.append(_check_speed(child, exercise, task, task.speed, seed, call_seconds))
     return results
 
 
