@@ -40,7 +40,7 @@ _track: list[Track] = []  # at most one: the batches of two cases may not fit on
 
 
 def attend(decode: Kernel, *batch: Any) -> dict[str, Any]:
-    """One call on a small batch, of which `_arguments` says how it is described.
+    """One call on a small batch, described as `_arguments` has it.
 
     Returns:
         out: float64 [sequences, heads, head_dim], UNWRITTEN where nothing was written.
@@ -54,7 +54,7 @@ def attend(decode: Kernel, *batch: Any) -> dict[str, Any]:
 
 
 def warm_up(decode: Kernel, *batch: Any) -> np.ndarray:
-    """Lay out a large batch for `lap` and call the kernel a few times. On a GPU only.
+    """Lay out a large batch for `lap`, described in the same way, and call the kernel a few times.
 
     Returns:
         float64 [sequences, head_dim], the answer of another head for each sequence.
@@ -63,8 +63,8 @@ def warm_up(decode: Kernel, *batch: Any) -> np.ndarray:
     arguments = _arguments(*batch, draw_on=DEVICE)
     _call(decode, arguments, WARM_UP)
     _track.append(Track(arguments, torch.empty(FLUSH, dtype=torch.uint8, device=DEVICE)))
-    sequences = torch.arange(len(lengths), device=DEVICE)
-    return arguments["out"][sequences, sequences % heads[0]].double().cpu().numpy()
+    sequences = torch.arange(len(arguments["out"]), device=DEVICE)
+    return arguments["out"][sequences, sequences % arguments["out"].shape[1]].double().cpu().numpy()
 
 
 def lap(decode: Kernel) -> float:
