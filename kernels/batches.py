@@ -4,8 +4,6 @@ from typing import Any
 
 import torch
 
-from kernels import reference
-
 NOWHERE = 10**6  # a block id that no cache has: table entries beyond a sequence's length
 
 
@@ -19,31 +17,34 @@ def make_batch(
     seed: int = 0,
     padding: int = 0,
     max_blocks: int | None = None,
+    draw_on: str = "cpu",
 ) -> dict[str, Any]:
     """Arguments of paged_attention for (query tokens, context) pairs and ``padding`` ownerless query rows.
 
-    Free blocks and the tail of each last block hold NaN; so does the query of padding rows.
+    Free blocks and the tail of each last block hold NaN; so does the query of padding rows. Numbers drawn on
+    the CPU are the same on every machine; a large batch is quicker to draw on the ``device`` itself.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(draw_on).manual_seed(seed)
     lengths = [length for _, length in seqs]
     needs = [-(-length // block_size) for length in lengths]
     width = max([1, *needs]) if max_blocks is None else max_blocks
     num_blocks = sum(needs) + 3
-    order = torch.randperm(num_blocks, generator=generator).to(torch.int32)
-    table = torch.full((len(seqs), width), NOWHERE, dtype=torch.int32)
+    order = torch.randperm(num_blocks, generator=generator, device=draw_on).to(torch.int32)
+    table = torch.full((len(seqs), width), NOWHERE, dtype=torch.int32, device=draw_on)
     shape = (num_blocks, block_size, heads[1], head_dim)
-    caches = [torch.full(shape, float("nan"), dtype=dtype) for _ in range(2)]
+    caches = [torch.full(shape, float("nan"), dtype=dtype, device=draw_on) for _ in range(2)]
     taken = 0
     for seq, length in enumerate(lengths):
         ids = order[taken : taken + needs[seq]]
         taken += needs[seq]
         table[seq, : needs[seq]] = ids
-        places = torch.arange(length)
+        places = torch.arange(length, device=draw_on)
         for cache in caches:
-            held = torch.randn(length, *shape[2:], generator=generator).to(dtype)
+            held = torch.randn(length, *shape[2:], generator=generator, device=draw_on).to(dtype)
             cache[ids.long()[places // block_size], places % block_size] = held
     starts = [0, *torch.tensor([new for new, _ in seqs]).cumsum(0).tolist()] if seqs else [0]
-    query = torch.randn(starts[-1] + padding, heads[0], head_dim, generator=generator).to(dtype)
+    rows = (starts[-1] + padding, heads[0], head_dim)
+    query = torch.randn(rows, generator=generator, device=draw_on).to(dtype)
     query[starts[-1] :] = float("nan")
     return {
         "query": query.to(device),
@@ -58,5 +59,7 @@ def make_batch(
 
 def truth(batch: dict[str, Any]) -> torch.Tensor:
     """The reference's answer in float64."""
+    from kernels import reference  # here, so that `make_batch` can travel without the answers
+
     names = ("query", "key_cache", "value_cache")
     return reference.paged_attention(**(batch | {name: batch[name].double() for name in names}))

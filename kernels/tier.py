@@ -12,22 +12,28 @@ class Tier(NamedTuple):
     device: str
 
 
+def find() -> Tier:
+    """The GPU where there is one, else Triton's interpreter; nothing is changed."""
+    import torch
+
+    if os.environ.get("TRITON_INTERPRET") != "1" and torch.cuda.is_available():
+        return Tier("gpu", "cuda")
+    return Tier("interpreter", "cpu")
+
+
 def prepare() -> Tier:
     """Choose the GPU where there is one, else Triton's interpreter, and say so in the environment.
 
     Raises:
         RuntimeError: there is no GPU and Triton was imported before, so that it is too late to choose.
     """
-    import torch
-
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        return Tier("interpreter", "cpu")
-    if torch.cuda.is_available():
-        return Tier("gpu", "cuda")
+    tier = find()
+    if tier.name == "gpu" or os.environ.get("TRITON_INTERPRET") == "1":
+        return tier
     if "triton" in sys.modules:
         raise RuntimeError(
             "no NVIDIA GPU is visible and Triton was imported before its interpreter was asked for: restart "
             "Python (in a notebook: the kernel) and call kernels.tier.prepare() first, or set TRITON_INTERPRET=1"
         )
     os.environ["TRITON_INTERPRET"] = "1"
-    return Tier("interpreter", "cpu")
+    return tier

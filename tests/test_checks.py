@@ -16,7 +16,7 @@ import pytest
 from lessonlib.checks import EXERCISES, check
 from lessonlib.checks.child import MAX_ITEMS, TooLarge, decode, encode
 from lessonlib.checks.sandbox import Child
-from lessonlib.checks.spec import WrongForm
+from lessonlib.checks.spec import Exercise, WrongForm
 from lessonlib.errors import CourseError
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
@@ -246,14 +246,14 @@ def test_properties_leave_only_the_due_answer(task) -> None:
     for given in task.cases(rng):
         due = task.due(**given)
         assert all(property_.holds(given, due, due) for property_ in task.properties)
-        wrong = disturbed(due, rng)
+        wrong = disturbed(due, rng, 0.01 if task.speed is None else 1.0)
         assert not all(property_.holds(given, wrong, due) for property_ in task.properties), (given, wrong)
 
 
-def disturbed(answer, rng: Random):
-    """An answer with one of its numbers changed, or one more where it has none."""
+def disturbed(answer, rng: Random, step: float):
+    """An answer with one of its numbers changed, floats by `step`, or one more where it has none."""
     if isinstance(answer, np.ndarray):
-        return np.array(disturbed(answer.tolist(), rng))
+        return np.array(disturbed(answer.tolist(), rng, step))
     if isinstance(answer, float) and math.isinf(answer):
         return 0.0
     if answer is None or answer == []:
@@ -262,13 +262,13 @@ def disturbed(answer, rng: Random):
         return f"{answer}0"
     if isinstance(answer, dict):
         name = rng.choice([name for name, part in answer.items() if part != []])
-        return {**answer, name: disturbed(answer[name], rng)}
+        return {**answer, name: disturbed(answer[name], rng, step)}
     if isinstance(answer, float | int):
-        return answer + rng.choice((-0.01, 0.01) if isinstance(answer, float) else (-1, 1))
+        return answer + rng.choice((-step, step) if isinstance(answer, float) else (-1, 1))
     places = [place for place, part in enumerate(answer) if not isinstance(part, list) or part]
     place = rng.choice(places or [len(answer) - 1])
     parts = list(answer)
-    parts[place] = disturbed(parts[place], rng)
+    parts[place] = disturbed(parts[place], rng, step)
     return type(answer)(*parts) if hasattr(answer, "_fields") else type(answer)(parts)
 
 
@@ -317,7 +317,7 @@ def test_nothing_of_the_course_is_within_reach_of_the_child(tmp_path: Path) -> N
         "    return sorted(os.environ), os.listdir('.'), installed\n",
         encoding="utf-8",
     )
-    with Child(tmp_path / "reach.py", ("numpy",)) as child:
+    with Child(tmp_path / "reach.py", Exercise("reach", (), packages=("numpy",))) as child:
         assert child.load().functions == ("found", "environment")
         names = ["numpy", "json", "lessonlib", "solutions", "kernels", "torch", "hypothesis", "ex01"]
         assert child.call("found", [names], 5).answer == ["numpy", "json"]

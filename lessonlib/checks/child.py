@@ -6,6 +6,8 @@ course can be reached from there. The checker imports it too, for the one way in
 
 from __future__ import annotations
 
+import functools
+import importlib
 import io
 import json
 import numbers
@@ -22,7 +24,6 @@ MAX_TEXT = 1_000  # characters of one string, repr or message
 MAX_SOURCE = 100  # characters of one line of the student's file
 MAX_PRINTED = 300  # characters of what was printed that are kept
 MAX_LINE = 1 << 20  # characters of one line between the processes
-MEMORY = 4 << 30  # bytes of address space
 CPU_SECONDS = 120  # so that a loop ends even where nobody is left to end it
 
 
@@ -144,10 +145,10 @@ class Sink(io.TextIOBase):
 
 
 class Submission:
-    """One student's file, loaded."""
+    """One student's file, loaded; `harness` names the module that calls it where a plain call is not enough."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, harness: str) -> None:
+        self.name, self.harness = name, harness
         self.module = types.ModuleType(name.removesuffix(".py"))
         self.lines: list[str] = []
 
@@ -164,15 +165,22 @@ class Submission:
         functions = [name for name, value in vars(self.module).items() if callable(value) and name[0] != "_"]
         return {"functions": functions[:50]}
 
-    def call(self, function: str, encoded: list) -> dict[str, Any]:
-        """One call: {"answer": ...} or {"raised": ...}, and {"changed": {place: value}} of its inputs."""
+    def call(self, function: str, encoded: list, through: str) -> dict[str, Any]:
+        """One call: {"answer": ...} or {"raised": ...}, and {"changed": {place: value}} of its inputs.
+
+        With `through`, that function of the harness is called with the student's and the arguments. An error
+        with a true attribute `lost` says that this process is of no more use: {"lost": True}.
+        """
         arguments = [decode(argument) for argument in encoded]
+        called = getattr(self.module, function)
         try:
-            reply: dict[str, Any] = {"answer": encode(getattr(self.module, function)(*arguments))}
+            if through:
+                called = functools.partial(getattr(importlib.import_module(self.harness), through), called)
+            reply: dict[str, Any] = {"answer": encode(called(*arguments))}
         except TooLarge:
             reply = {"large": True}
         except BaseException as error:
-            reply = {"raised": self.describe(error)}
+            reply = {"raised": self.describe(error), "lost": bool(getattr(error, "lost", False))}
         reply["changed"] = {}
         for place, (before, argument) in enumerate(zip(encoded, arguments, strict=True)):
             after = _encode_grown(argument)
@@ -205,7 +213,7 @@ def serve(requests: TextIO, answers: TextIO, submission: Submission) -> None:
                 __import__(package)
             reply = submission.load()
         else:
-            reply = submission.call(request["function"], request["arguments"])
+            reply = submission.call(request["function"], request["arguments"], request["through"])
         text = json.dumps({**reply, "id": request["id"], "printed": sink.take()})
         if len(text) > MAX_LINE:
             text = json.dumps({"large": True, "id": request["id"], "printed": "", "changed": {}})
@@ -213,18 +221,24 @@ def serve(requests: TextIO, answers: TextIO, submission: Submission) -> None:
         answers.flush()
 
 
-def main(requests_fd: str, answers_fd: str, site: str, name: str) -> None:
-    """Set the limits and the path, then serve. Works in the current folder, where the student's file lies."""
+def main(requests_fd: str, answers_fd: str, site: str, name: str, harness: str, kind: str, most: str) -> None:
+    """Set the limits and the path, then serve. Works in the current folder, where the student's file lies.
+
+    `harness` is a module beside this file, or ""; `most` bytes are the limit on memory of the `kind` "AS"
+    (address space) or "DATA".
+    """
     import resource
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (int(most), int(most)))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.path.append(site)
+    if harness:
+        sys.path.append(os.path.dirname(os.path.abspath(__file__)))
     requests = os.fdopen(int(requests_fd), encoding="utf-8")
     answers = os.fdopen(int(answers_fd), "w", encoding="utf-8")
     with requests, answers:
-        serve(requests, answers, Submission(name))
+        serve(requests, answers, Submission(name, harness))
 
 
 if __name__ == "__main__":

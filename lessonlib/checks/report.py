@@ -7,9 +7,22 @@ from html import escape
 from typing import Any
 
 PASSED, FAILED, NOT_WRITTEN, ERROR = "passed", "failed", "not written", "error"
-MARKS = {PASSED: "✓", FAILED: "✗", NOT_WRITTEN: "○", ERROR: "!"}
-SAID = {PASSED: "passed", FAILED: "failed", NOT_WRITTEN: "not written yet", ERROR: "could not be checked"}
-COLORS = {PASSED: "#009E73", FAILED: "#D55E00", NOT_WRITTEN: "#808080", ERROR: "#D55E00"}  # Okabe–Ito
+NOT_CHECKED = "not checked here"  # neither passed nor failed: it needs another machine
+MARKS = {PASSED: "✓", FAILED: "✗", NOT_WRITTEN: "○", ERROR: "!", NOT_CHECKED: "–"}
+SAID = {
+    PASSED: "passed",
+    FAILED: "failed",
+    NOT_WRITTEN: "not written yet",
+    ERROR: "could not be checked",
+    NOT_CHECKED: "not checked here",
+}
+COLORS = {  # Okabe–Ito
+    PASSED: "#009E73",
+    FAILED: "#D55E00",
+    NOT_WRITTEN: "#808080",
+    ERROR: "#D55E00",
+    NOT_CHECKED: "#808080",
+}
 CODE = ("the call", "came back", "was due", "it printed")  # lines set in the font of code
 
 
@@ -18,14 +31,15 @@ class Result:
     """How one task fared.
 
     Attributes:
-        id, title: the task's.
-        status: "passed", "failed", "not written" or "error" (could not be checked).
+        id, title: the task's. A task whose speed counts has a second result under the same id.
+        status: "passed", "failed", "not written", "error" (could not be checked) or "not checked here" (it
+            needs a tier that this machine has not).
         seed: the same seed draws the same inputs again.
         property_name: what should hold and did not; "property" in `to_dict`.
         sentence: what happened, where a call, an answer and what was due do not say it.
         call, came_back, due: of the smallest failing case that was found.
         printed: how the printing of that call begins.
-        tier: where it ran: "python".
+        tier: where it ran, "python", "interpreter" or "gpu"; where it was not checked, the tier that it needs.
     """
 
     id: str
@@ -61,7 +75,7 @@ class Result:
 
     @property
     def message(self) -> str:
-        """The lines as text; "" for what passed."""
+        """The lines as text; "" for what passed and has no speed to tell."""
         return "\n".join(f"{label:<10} {text}" if label else text for label, text in self.lines)
 
     def to_dict(self) -> dict[str, Any]:
@@ -84,20 +98,20 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 all passed, 1 some did not, 2 some could not be checked."""
-        if self.count(ERROR):
+        """0 all that is checked here passed, 1 some did not, 2 some could not be checked, or nothing was."""
+        if self.count(ERROR) or self.count(NOT_CHECKED) == len(self.results):
             return 2
-        return 0 if self.count(PASSED) == len(self.results) else 1
+        return 0 if self.count(PASSED) + self.count(NOT_CHECKED) == len(self.results) else 1
 
     @property
     def summary(self) -> str:
         """One line: how many of each, and where it ran."""
         counts = [f"{self.count(PASSED)} of {len(self.results)} passed"]
-        for status in (FAILED, NOT_WRITTEN, ERROR):
+        for status in (FAILED, NOT_WRITTEN, ERROR, NOT_CHECKED):
             if many := self.count(status):
                 counts.append(f"{many} {SAID[status]}")
-        tiers = ", ".join(sorted({result.tier for result in self.results}))
-        return f"{', '.join(counts)} (tier: {tiers})"
+        tiers = {result.tier for result in self.results if result.status != NOT_CHECKED}
+        return f"{', '.join(counts)} (tier: {', '.join(sorted(tiers)) or 'none'})"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""

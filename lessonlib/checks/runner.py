@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 
+from kernels.tier import find as find_tier
 from lessonlib.checks.child import MAX_ITEMS
 from lessonlib.checks.ex01 import EX01
 from lessonlib.checks.ex02 import EX02
 from lessonlib.checks.ex03 import EX03
 from lessonlib.checks.ex04 import EX04
+from lessonlib.checks.ex04_kernel import EX04_KERNEL
 from lessonlib.checks.places import find_folder
-from lessonlib.checks.report import ERROR, FAILED, NOT_WRITTEN, PASSED, Report, Result
-from lessonlib.checks.sandbox import LOAD_SECONDS, Child, Raised, Reply
-from lessonlib.checks.spec import Exercise, Given, Task, WrongForm, show, show_call
+from lessonlib.checks.race import Stopped, race
+from lessonlib.checks.report import ERROR, FAILED, NOT_CHECKED, NOT_WRITTEN, PASSED, Report, Result
+from lessonlib.checks.sandbox import Child, Raised, Reply
+from lessonlib.checks.spec import (
+    GPU,
+    PYTHON,
+    TIERS,
+    ChangedInput,
+    Exercise,
+    Given,
+    Speed,
+    Task,
+    WrongForm,
+    show,
+    show_call,
+)
 from lessonlib.errors import CourseError
 
-EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04)}
+EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL)}
 
+# The first two are multiplied by an exercise's patience.
 CALL_SECONDS = 2.0  # one call, by the clock
 TASK_SECONDS = 15.0  # all calls of one task
 SHRINK_SECONDS = 0.7  # looking for a smaller failing case
@@ -32,6 +49,8 @@ COMES_BACK = "every call comes back"
 RAISES_NOTHING = "no call raises an error"
 INPUTS_KEPT = "the inputs are left as they were"
 RIGHT_FORM = "the answer has the right form"
+IN_BOUNDS = "no address outside of the tensors is touched"
+MEMORY_FAULTS = ("signal SIGSEGV", "signal SIGBUS")
 
 
 @dataclass(frozen=True)
@@ -58,7 +77,7 @@ def check(
         exercises: ids such as "ex01" (all of its tasks) or "ex01.2"; none for everything there is.
         folder: where the files lie, looked for here and in the folders above.
         seed: draws the inputs; a fresh one each time unless given.
-        call_seconds: how long one call may take.
+        call_seconds: how long one call may take; a kernel, which is compiled or interpreted, takes longer and may.
 
     Raises `CourseError` for an unknown id, a missing folder or file. A file that cannot be loaded is a result
     with status "error", so that the others are still checked.
@@ -67,10 +86,30 @@ def check(
     place = find_folder(folder)
     files = {name: _file_of(name, place) for name in wanted}
     seed = secrets.randbelow(MAX_SEED) if seed is None else seed
+    here = _tier_here([EXERCISES[name] for name in wanted])
     results: list[Result] = []
     for name, tasks in wanted.items():
-        results += _check_file(files[name], EXERCISES[name], tasks, seed, call_seconds)
+        exercise = EXERCISES[name]
+        if TIERS.index(here) < TIERS.index(exercise.tier):
+            results += [_not_checked(task, exercise.tier, here, seed) for task in tasks]
+        else:
+            tier = PYTHON if exercise.tier == PYTHON else here
+            results += _check_file(files[name], exercise, tasks, seed, call_seconds, tier)
     return Report(tuple(results), seed)
+
+
+def _tier_here(exercises: Sequence[Exercise]) -> str:
+    """The tier of this machine, as far as these exercises care: looking for a GPU takes a while."""
+    if all(exercise.tier == PYTHON for exercise in exercises):
+        return PYTHON
+    if any(importlib.util.find_spec(package) is None for package in ("torch", "triton")):
+        return PYTHON
+    return find_tier().name
+
+
+def _not_checked(task: Task, needed: str, here: str, seed: int) -> Result:
+    sentence = f"It needs tier {needed}; this machine runs tier {here}."
+    return Result(task.id, task.title, NOT_CHECKED, seed, sentence=sentence, tier=needed)
 
 
 def select(ids: Sequence[str]) -> dict[str, list[Task]]:
@@ -82,7 +121,11 @@ def select(ids: Sequence[str]) -> dict[str, list[Task]]:
                 f"unknown exercise {name!r}: there is {', '.join([*EXERCISES, *sorted(known)])}"
             )
     chosen = {
-        exercise.id: [task for task in exercise.tasks if not ids or task.id in ids or exercise.id in ids]
+        exercise.id: [
+            task
+            for task in exercise.tasks
+            if not ids or {task.id, exercise.id, task.id.split(".")[0]} & set(ids)
+        ]
         for exercise in EXERCISES.values()
     }
     return {name: tasks for name, tasks in chosen.items() if tasks}
@@ -97,13 +140,16 @@ def _file_of(exercise: str, folder: Path) -> Path:
 
 
 def _check_file(
-    path: Path, exercise: Exercise, tasks: Sequence[Task], seed: int, call_seconds: float
+    path: Path, exercise: Exercise, tasks: Sequence[Task], seed: int, call_seconds: float, tier: str
 ) -> list[Result]:
     results: list[Result] = []
-    with Child(path, exercise.packages) as child:
+    call_seconds *= exercise.patience
+    with Child(path, exercise, tier) as child:
         for task in tasks:
             result = _check_task(child, exercise, task, seed, call_seconds)
-            results.append(_blame(task, result, results))
+            results.append(_blame(task, replace(result, tier=tier), results))
+            if task.speed is not None and result.status == PASSED:
+                results.append(_check_speed(child, exercise, task, task.speed, seed, call_seconds))
     return results
 
 
@@ -119,22 +165,28 @@ def _blame(task: Task, result: Result, before: Sequence[Result]) -> Result:
 def _check_task(child: Child, exercise: Exercise, task: Task, seed: int, call_seconds: float) -> Result:
     if (problem := _ready(child, exercise, task)) is not None:
         return Result(task.id, task.title, ERROR, seed, sentence=problem)
-    started = time.monotonic()
-    for given in task.cases(Random(f"{seed} {task.id}")):
+    started, seconds = time.monotonic(), TASK_SECONDS * exercise.patience
+    for given in _cases(child, task, Random(f"{seed} {task.id}")):
         verdict = _try(child, task, given, call_seconds)
-        if verdict is None and time.monotonic() - started > TASK_SECONDS:
-            verdict = Verdict(COMES_BACK, f"All calls together took more than {TASK_SECONDS:g} seconds.")
+        if verdict is None and time.monotonic() - started > seconds:
+            verdict = Verdict(COMES_BACK, f"All calls together took more than {seconds:g} seconds.")
         if verdict is not None:
             given, verdict = _shrink(child, task, given, verdict, call_seconds)
             return _result(task, seed, given, verdict)
     return Result(task.id, task.title, PASSED, seed)
 
 
+def _cases(child: Child, task: Task, rng: Random) -> Iterator[Given]:
+    yield from task.cases(rng)
+    if task.cases_on_gpu is not None and child.tier == GPU:
+        yield from task.cases_on_gpu(rng)
+
+
 def _ready(child: Child, exercise: Exercise, task: Task) -> str | None:
     """Make sure that the file is loaded and has the function; a sentence where it cannot be."""
     reply = child.load() if not child.running else child.loaded
     if reply.ended == "time":
-        took = f"{child.name} was not loaded within {LOAD_SECONDS:g} seconds."
+        took = f"{child.name} was not loaded within {child.load_seconds:g} seconds."
         return f"{took} Is there a loop outside of its functions?"
     if reply.ended:
         return f"{child.name} ended Python while it was loaded ({reply.ended})."
@@ -171,11 +223,9 @@ def _where(name: str, raised: Raised) -> str:
 
 def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict | None:
     """Call the student's function once; None where everything holds."""
-    reply = child.call(task.called(given), list(given.values()), call_seconds)
-    if reply.ended:
-        return _no_answer(reply, call_seconds)
-    if reply.raised is not None:
-        return _about_raised(child.name, task.called(given), reply, reply.raised)
+    reply = child.call(task.called(given), list(given.values()), call_seconds, task.through)
+    if (mishap := _mishap(child.name, task, task.called(given), reply, call_seconds)) is not None:
+        return mishap
     due = task.due(**given)
     shown_due = _show_due(task, given, due)
     if reply.changed:
@@ -184,11 +234,32 @@ def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict
         answer = task.read(reply.answer, given)
     except WrongForm as wrong:
         sentence = _about_nothing(reply) if reply.answer is None else _capitalized(str(wrong))
+        if isinstance(wrong, ChangedInput):
+            return Verdict(INPUTS_KEPT, sentence, printed=reply.printed)
         return Verdict(RIGHT_FORM, sentence, show(reply.answer), shown_due, reply.printed)
     for property_ in task.properties:
         if not property_.holds(given, answer, due):
-            return Verdict(property_.name, "", _show_state(answer), shown_due, reply.printed)
+            shown = task.shown(answer, due) if task.shown else (_show_state(answer), shown_due)
+            return Verdict(property_.name, "", *shown, reply.printed)
     return None
+
+
+def _mishap(name: str, task: Task, function: str, reply: Reply, call_seconds: float) -> Verdict | None:
+    """What is to be said where no answer came; None where one did."""
+    if task.through and reply.ended in MEMORY_FAULTS:
+        return _out_of_bounds(reply.ended)
+    if reply.ended:
+        return _no_answer(reply, call_seconds)
+    if reply.raised is not None and reply.lost:
+        return _out_of_bounds(_said(reply.raised).splitlines()[0])
+    if reply.raised is not None:
+        return _about_raised(name, function, reply, reply.raised)
+    return None
+
+
+def _out_of_bounds(fault: str) -> Verdict:
+    advice = "Is every load and store masked, those of the block table too?"
+    return Verdict(IN_BOUNDS, f"The kernel was stopped at an address that is not its own ({fault}). {advice}")
 
 
 def _no_answer(reply: Reply, call_seconds: float) -> Verdict:
@@ -253,6 +324,43 @@ def _result(task: Task, seed: int, given: Given, verdict: Verdict) -> Result:
         due=verdict.due,
         printed=verdict.printed,
     )
+
+
+# ----- speed -----
+
+
+def _check_speed(
+    child: Child, exercise: Exercise, task: Task, speed: Speed, seed: int, call_seconds: float
+) -> Result:
+    """A right answer's speed, as a second result of its task."""
+    task = replace(task, title=f"{task.title}, its speed")
+    if child.tier != GPU:
+        return replace(_not_checked(task, GPU, child.tier, seed), property_name=speed.property)
+    reached = []
+    allowed = replace(exercise, packages=(*exercise.packages, *speed.packages))
+    with Child(speed.reference, allowed, child.tier) as reference:
+        if (problem := _ready(reference, allowed, task)) is not None:
+            raise CourseError(f"the course's own kernel could not be timed: {problem}")
+        for words, given in speed.cases.items():
+            try:
+                share = race(child, reference, task.function, speed, given, call_seconds)
+                verdict = _too_slow(speed, share, words)
+            except Stopped as stopped:
+                share = None
+                verdict = _mishap(child.name, task, task.function, stopped.reply, call_seconds)
+            if verdict is not None:
+                return replace(_result(task, seed, given, verdict), tier=child.tier)
+            reached.append(f"{share:.2f} of the speed of the course's kernel on {words}")
+    return Result(task.id, task.title, PASSED, seed, sentence=f"{'; '.join(reached)}.", tier=child.tier)
+
+
+def _too_slow(speed: Speed, share: float | None, words: str) -> Verdict | None:
+    if share is None:
+        return Verdict(speed.property, f"On {words} its answer is not that of the course's kernel.")
+    if share >= speed.share:
+        return None
+    told = f"{share:.2f} of the speed of the course's kernel on {words}: due is at least {speed.share:.2f}."
+    return Verdict(speed.property, told)
 
 
 # ----- the smallest failing case -----

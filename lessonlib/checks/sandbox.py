@@ -1,8 +1,9 @@
 """The near side: a student's file in a child process, called over a pipe, one JSON line each way.
 
-The child works in a scratch folder that holds a copy of the file. It sees the standard library and the
-packages named here: no `lessonlib`, no `solutions/`, no settings of this process. What is contained for now
-is time, memory and what it sends back; a file that sets out to do harm is not.
+The child works in a scratch folder that holds a copy of the file. It sees the standard library, the packages
+named here and a harness where the exercise has one: no `lessonlib`, no `solutions/`, no settings of this
+process. What is contained for now is time, memory and what it sends back; a file that sets out to do harm is
+not.
 """
 
 from __future__ import annotations
@@ -24,10 +25,31 @@ from pathlib import Path
 from typing import Any
 
 from lessonlib.checks import child
+from lessonlib.checks.spec import GPU, INTERPRETER, PYTHON, Exercise
 from lessonlib.errors import CourseError
 
 LOAD_SECONDS = 20.0  # starting Python and running the file's top level
-KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT")  # without which some Pythons do not start
+# Without the first two some Pythons do not start; the others say which card and which compiler to use.
+KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "TRITON_LIBCUDA_PATH", "CC")
+# What a package is installed with: each release starts without other ones of these.
+COMPANIONS = {
+    "torch": (
+        "torchgen",
+        "functorch",
+        "nvidia",
+        "typing_extensions",
+        "filelock",
+        "fsspec",
+        "jinja2",
+        "markupsafe",
+        "mpmath",
+        "networkx",
+        "sympy",
+    )
+}
+# Bytes, by tier. Large libraries and CUDA reserve far more address space than they use, so there only what a
+# process can write to is counted.
+MEMORY = {PYTHON: ("AS", 4 << 30), INTERPRETER: ("DATA", 4 << 30), GPU: ("DATA", 32 << 30)}
 
 
 @dataclass(frozen=True)
@@ -52,6 +74,7 @@ class Reply:
         functions: after `load`, the functions that the file defines.
         printed: how its printing begins.
         ended: "", or why there is nothing: "time", "large", or what ended Python.
+        lost: the exception leaves a process behind that is of no more use, as an error on a GPU does.
     """
 
     answer: Any = None
@@ -60,19 +83,28 @@ class Reply:
     functions: tuple[str, ...] = ()
     printed: str = ""
     ended: str = ""
+    lost: bool = False
 
 
 class Child:
-    """One warm process for one student's file. Use as a context manager, so that nothing is left running."""
+    """One warm process for one student's file. Use as a context manager, so that nothing is left running.
 
-    def __init__(self, path: Path, packages: Sequence[str] = ()) -> None:
-        self.name, self.packages = path.name, tuple(packages)
+    `exercise` says what the process can import and how long it may take, `tier` what it runs on.
+    """
+
+    def __init__(self, path: Path, exercise: Exercise, tier: str = PYTHON) -> None:
+        self.name, self.packages, self.tier = path.name, exercise.packages, tier
+        self.load_seconds = LOAD_SECONDS * exercise.patience
+        self._harness = Path(next(iter(exercise.harness), "")).stem
         self._scratch = tempfile.TemporaryDirectory(prefix="check-", ignore_cleanup_errors=True)
         self._root = Path(self._scratch.name)
         self._work = self._root / "work"
         self._work.mkdir()
         shutil.copyfile(path, self._work / self.name)
         shutil.copyfile(child.__file__, self._root / "child.py")
+        for name, source in exercise.harness.items():
+            (self._root / name).parent.mkdir(exist_ok=True)
+            shutil.copyfile(source, self._root / name)
         _link_packages(self._root / "site", self.packages)
         self._process: subprocess.Popen | None = None
         self._requests = self._answers = -1
@@ -96,13 +128,19 @@ class Child:
         """Start the process and run the file's top level."""
         self.stop()
         self._start()
-        self.loaded = self._ask({"load": self.packages}, LOAD_SECONDS)
+        self.loaded = self._ask({"load": self.packages}, self.load_seconds)
         return self.loaded
 
-    def call(self, function: str, arguments: Sequence[Any], seconds: float) -> Reply:
-        """Call one of the file's functions. After a reply with `ended`, the process is gone: `load` again."""
+    def call(self, function: str, arguments: Sequence[Any], seconds: float, through: str = "") -> Reply:
+        """Call one of the file's functions, `through` a function of the harness where one is named.
+
+        After a reply with `ended` or `lost`, the process is gone: `load` again.
+        """
         encoded = [child.encode(argument) for argument in arguments]
-        return self._ask({"function": function, "arguments": encoded}, seconds)
+        reply = self._ask({"function": function, "arguments": encoded, "through": through}, seconds)
+        if reply.lost:
+            self.stop()
+        return reply
 
     def stop(self) -> None:
         """End the process and whatever it started in its session."""
@@ -120,11 +158,18 @@ class Child:
         self._answers, answers_write = os.pipe()
         home = str(self._work)
         environment = {"PATH": os.defpath, "HOME": home, "TMPDIR": home, "OPENBLAS_NUM_THREADS": "1"}
+        environment |= {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": str(int(self.tier == INTERPRETER))}
+        # Triton would look for its backends in the records of what is installed, which the child does not see.
+        environment |= {"TRITON_BACKENDS_IN_TREE": "1"}
+        if compiler := shutil.which("gcc") or shutil.which("clang"):  # for Triton, wherever it lies
+            environment["CC"] = compiler
         environment |= {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
         program = [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(self._root / "child.py")]
+        kind, most = MEMORY[self.tier]
+        pipes = [str(requests_read), str(answers_write)]
         try:
             self._process = subprocess.Popen(
-                [*program, str(requests_read), str(answers_write), str(self._root / "site"), self.name],
+                [*program, *pipes, str(self._root / "site"), self.name, self._harness, kind, str(most)],
                 cwd=self._work,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -185,13 +230,22 @@ def _link_packages(site: Path, packages: Sequence[str]) -> None:
     """A folder for `sys.path` with these packages and nothing of what is installed beside them."""
     site.mkdir()
     for package in packages:
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
+        if importlib.util.find_spec(package) is None:
             raise CourseError(f"no package {package} here: install the course's requirements")
-        real = Path(spec.submodule_search_locations[0])
-        for folder in (real, real.with_name(f"{package}.libs")):  # wheels keep their C libraries beside them
-            if folder.is_dir():
-                (site / folder.name).symlink_to(folder)
+        for name in (package, *COMPANIONS.get(package, ())):
+            real = _place_of(name)
+            for path in (real, real.with_name(f"{name}.libs")) if real else ():  # C libraries of a wheel
+                if path.exists():
+                    (site / path.name).symlink_to(path)
+
+
+def _place_of(module: str) -> Path | None:
+    """The folder or the file that `import module` would load."""
+    spec = importlib.util.find_spec(module)
+    if spec is None:
+        return None
+    folders = list(spec.submodule_search_locations or ())
+    return Path(folders[0] if folders else str(spec.origin))
 
 
 def _reply(data: dict[str, Any], count: int) -> Reply:
@@ -205,4 +259,5 @@ def _reply(data: dict[str, Any], count: int) -> Reply:
         functions=tuple(data.get("functions", ())),
         printed=str(data["printed"])[: child.MAX_PRINTED],
         ended="large" if data.get("large") else "",
+        lost=bool(data.get("lost")),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -16,10 +17,15 @@ import numpy as np
 Given = dict[str, Any]
 
 MAX_SHOWN = 300  # characters of one value
+PYTHON, INTERPRETER, GPU = TIERS = ("python", "interpreter", "gpu")  # each can do what those before it can
 
 
 class WrongForm(Exception):  # noqa: N818 - a verdict on an answer, not an error of the checker
     """The answer is of another kind than was asked for; the text is a sentence that says so."""
+
+
+class ChangedInput(WrongForm):
+    """The answer came with a change to what was only to be read; the text is a sentence that says so."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,28 @@ class Property:
 
     name: str
     holds: Callable[[Given, Any, Any], bool]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a right answer must be on a GPU, as a share of a reference's speed in the same run.
+
+    Attributes:
+        property: what must hold, in words.
+        share: the least share of the reference's speed.
+        cases: words for a batch → the harness's inputs that make it.
+        reference: a file with a function of the task's name. It runs in a process of its own, so that a
+            student's file cannot call it.
+        packages: what the reference may import beside what a student may.
+        close: whether two answers at a case's full size agree.
+    """
+
+    property: str
+    share: float
+    cases: Mapping[str, Given]
+    reference: Path
+    packages: tuple[str, ...]
+    close: Callable[[Any, Any], bool]
 
 
 @dataclass(frozen=True)
@@ -44,6 +72,10 @@ class Task:
         explain: where the due answer comes from, in a few words; "" for nothing to say.
         built_on: ids of earlier tasks of the same file whose functions this one calls.
         others: further functions of the task, name → parameters. Inputs with these names go to that one.
+        shown: texts of a wrong answer and of the due one, where the whole of both says little.
+        through: the harness's function that calls the student's; "" for a plain call.
+        cases_on_gpu: further inputs that only a GPU is given.
+        speed: what is asked of a right answer's speed.
     """
 
     id: str
@@ -57,6 +89,10 @@ class Task:
     explain: Callable[[Given, Any], str]
     built_on: tuple[str, ...] = ()
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    shown: Callable[[Any, Any], tuple[str, str]] | None = None
+    through: str = ""
+    cases_on_gpu: Callable[[Random], Iterator[Given]] | None = None
+    speed: Speed | None = None
 
     @property
     def functions(self) -> tuple[str, ...]:
@@ -71,11 +107,23 @@ class Task:
 
 @dataclass(frozen=True)
 class Exercise:
-    """One file: "ex01", its tasks, and the packages that it may import beside the standard library."""
+    """One file of a student's.
+
+    Attributes:
+        id, tasks: the file's name without ".py", and what is in it.
+        packages: what it may import beside the standard library.
+        tier: the lowest tier that can run it.
+        harness: file name beside the child's program → file copied there. The first is the module that
+            `Task.through` names functions of.
+        patience: how many times longer than usual it may take.
+    """
 
     id: str
     tasks: tuple[Task, ...]
     packages: tuple[str, ...] = ()
+    tier: str = PYTHON
+    harness: Mapping[str, Path] = field(default_factory=dict)
+    patience: int = 1
 
 
 # ----- reading answers -----

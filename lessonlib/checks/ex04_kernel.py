@@ -1,0 +1,226 @@
+"""What exercise 04's kernel must do: paged attention for decode, in Triton.
+
+The batch is drawn from a seed on both sides: in the child, where the student's kernel meets it, and here,
+where the due answer comes from plain PyTorch in float64. A GPU also takes the time, beside the course's kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+import kernels
+from lessonlib.checks.spec import (
+    INTERPRETER,
+    ChangedInput,
+    Exercise,
+    Given,
+    Property,
+    Speed,
+    Task,
+    WrongForm,
+    kind,
+)
+
+SHARE = 0.5  # of the speed of the course's kernel
+BLOCK_SIZE = 16
+ONE_HEAD, LARGE_SCALE = (1, 1), 20.0
+ERROR = {"float32": 0.01, "float16": 0.01, "bfloat16": 0.03}  # ‖answer − due‖ / ‖due‖ of one row
+SHOWN = 6  # numbers of a row
+
+HERE, KERNELS = Path(__file__).parent, Path(kernels.__file__).parent
+
+
+# ----- inputs -----
+
+
+def _batch(
+    rng: Random,
+    lengths: list[int],
+    heads: tuple[int, int] = ONE_HEAD,
+    head_dim: int = 64,
+    dtype: str = "float32",
+    scale: float | None = None,
+) -> Given:
+    """What the harness makes a batch from."""
+    return {
+        "lengths": lengths,
+        "heads": heads,
+        "head_dim": head_dim,
+        "dtype": dtype,
+        "scale": head_dim**-0.5 if scale is None else scale,
+        "seed": rng.randrange(10_000),
+    }
+
+
+def _batches(rng: Random) -> Iterator[Given]:
+    """One head and one block; more blocks; more sequences; more heads; other dtypes and head sizes."""
+    for lengths in ([1], [16], [7], [17], [48], [0]):
+        yield _batch(rng, lengths)
+    # Sixteen rows: in one of them at least the largest score comes late, whatever the tile.
+    yield _batch(rng, [rng.randint(280, 320)], (16, 1))
+    for lengths in ([20, 3], [21, 0, 1, 40]):
+        yield _batch(rng, lengths)
+    yield _batch(rng, [45], dtype="float16", scale=LARGE_SCALE)
+    for heads in ((2, 2), (6, 2), (8, 2)):
+        yield _batch(rng, [rng.randint(1, 40) for _ in range(2)], heads)
+    yield _batch(rng, [33, 0, 16, 9], (4, 2), 128, "float16")
+    yield _batch(rng, [rng.randint(0, 70) for _ in range(5)], (4, 1), 128)
+
+
+def _batches_on_gpu(rng: Random) -> Iterator[Given]:
+    """Contexts of a server, and bfloat16."""
+    for head_dim, dtype in ((64, "bfloat16"), (128, "bfloat16"), (128, "float16")):
+        yield _batch(rng, [rng.randint(900, 2500), 0, rng.randint(1, 64)], (32, 8), head_dim, dtype)
+    yield _batch(rng, [rng.randint(0, 300) for _ in range(9)], (8, 1), 128, "bfloat16")
+
+
+def _smaller(given: Given) -> Iterator[Given]:
+    """One sequence less, one head, or a sequence shorter; few large scores may not overflow, so all are kept."""
+    lengths = given["lengths"] if given["scale"] != LARGE_SCALE else []
+    if len(lengths) > 1:
+        for place in range(len(lengths)):
+            yield {**given, "lengths": lengths[:place] + lengths[place + 1 :]}
+    if given["heads"] != ONE_HEAD:
+        yield {**given, "heads": ONE_HEAD}
+    for place, length in enumerate(lengths):
+        for shorter in sorted({min(length, size) for size in (1, 16, 17, length // 2)} - {0, length}):
+            yield {**given, "lengths": [*lengths[:place], shorter, *lengths[place + 1 :]]}
+
+
+# ----- answers -----
+
+
+def _due(
+    lengths: list[int], heads: tuple[int, int], head_dim: int, dtype: str, scale: float, seed: int
+) -> np.ndarray:
+    import torch
+
+    from kernels.batches import make_batch, truth
+
+    seqs = [(1, length) for length in lengths]
+    batch = make_batch(seqs, heads, head_dim, dtype=getattr(torch, dtype), seed=seed)
+    return truth(batch | {"scale": scale}).numpy()
+
+
+def _read(answer: Any, given: Given) -> np.ndarray:
+    if not isinstance(answer, dict) or answer.keys() != {"out", "changed"}:
+        raise WrongForm(f"The answer should be in out; what came back is {kind(answer)}.")
+    if answer["changed"]:
+        names = " and ".join(answer["changed"])
+        raise ChangedInput(f"It changed {names}, which an engine needs again: only out is to be written.")
+    return np.asarray(answer["out"])
+
+
+def _rows_close(answer: np.ndarray, due: np.ndarray, dtype: str) -> bool:
+    """Whether each row of the last dimension is right to rounding."""
+    apart = np.linalg.norm(answer - due, axis=-1)
+    return bool((apart <= ERROR[dtype] * np.linalg.norm(due, axis=-1)).all())
+
+
+def _right(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
+    return _rows_close(answer, due, given["dtype"])
+
+
+def _empty_gets_zeros(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
+    return not answer[np.array(given["lengths"]) == 0].any()
+
+
+def _no_overflow(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
+    return given["scale"] != LARGE_SCALE or bool(np.isfinite(answer).all())
+
+
+def _own_only(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
+    return bool(np.isfinite(answer).all())
+
+
+def _one_block(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
+    return len(given["lengths"]) > 1 or given["lengths"][0] > BLOCK_SIZE or _later_blocks(given, answer, due)
+
+
+def _later_blocks(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
+    return len(given["lengths"]) > 1 or _own_line(given, answer, due)
+
+
+def _own_line(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
+    return given["heads"][1] > 1 or _right(given, answer, due)
+
+
+def _worst_row(answer: np.ndarray, due: np.ndarray) -> tuple[str, str]:
+    """How the row begins that is furthest from the due one."""
+    apart = np.nan_to_num(np.linalg.norm(answer - due, axis=-1), nan=np.inf)
+    seq, head = np.unravel_index(apart.argmax(), apart.shape)
+    begins = (", ".join(f"{number:.4f}" for number in each[seq, head, :SHOWN]) for each in (answer, due))
+    came, was = (f"out[{seq}, {head}] = [{numbers}, …]" for numbers in begins)
+    return came, was
+
+
+def _nothing_to_explain(given: Given, due: Any) -> str:
+    return ""
+
+
+# ----- speed -----
+
+
+def _rows_agree(answer: np.ndarray, reference: np.ndarray) -> bool:
+    return _rows_close(answer, reference, "bfloat16")
+
+
+def _server(lengths: list[int]) -> Given:
+    """32 query heads and 8 K/V heads of 128, as in Llama-3-8B: keys and values are many times the GPU's cache."""
+    return _batch(Random(0), lengths, (32, 8), 128, "bfloat16")
+
+
+SPEED = Speed(
+    property=f"on a GPU: at least {SHARE:.0%} of the speed of the course's kernel in the same run",
+    share=SHARE,
+    cases={
+        "64 sequences of 2,048 tokens": _server([2048] * 64),
+        "64 sequences of 128 to 2,048 tokens": _server(
+            [Random(each).randint(128, 2048) for each in range(64)]
+        ),
+    },
+    reference=HERE / "kernel_reference.py",
+    packages=("kernels",),
+    close=_rows_agree,
+)
+
+DECODE = Task(
+    id="ex04.5",
+    title="a decode kernel in Triton",
+    function="decode_attention",
+    cases=_batches,
+    smaller=_smaller,
+    due=_due,
+    read=_read,
+    properties=(
+        Property("a sequence of length 0 gets zeros", _empty_gets_zeros),
+        Property("large scores do not overflow", _no_overflow),
+        Property("nothing that is not the sequence's own comes through", _own_only),
+        Property("within one block: the mean of the values, weighed by exp(scale · query · key)", _one_block),
+        Property("a later block is folded into what was seen before", _later_blocks),
+        Property("each sequence goes by its own length and its own line of the table", _own_line),
+        Property("each query head meets the K/V head of its group", _right),
+    ),
+    explain=_nothing_to_explain,
+    shown=_worst_row,
+    through="attend",
+    cases_on_gpu=_batches_on_gpu,
+    speed=SPEED,
+)
+
+EX04_KERNEL = Exercise(
+    id="ex04_kernel",
+    tasks=(DECODE,),
+    packages=("numpy", "torch", "triton"),
+    tier=INTERPRETER,
+    harness={
+        "kernel_harness.py": HERE / "kernel_harness.py",
+        "kernels/batches.py": KERNELS / "batches.py",
+    },
+    patience=10,
+)
