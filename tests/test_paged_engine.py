@@ -29,9 +29,7 @@ def due(model_path):
     """(prompt token ids, output token ids) of each question, with memory in plenty."""
     chats = [[{"role": "user", "content": question}] for question in questions(COUNT)]
     greedy = SamplingParams(max_tokens=LONGEST, temperature=0)
-    answers = LLM(model_path, max_num_seqs=4).chat(
-        chats, greedy, use_tqdm=False
-    )
+    answers = LLM(model_path, max_num_seqs=4).chat(chats, greedy, use_tqdm=False)
     return [(answer.prompt_token_ids, answer.outputs[0].token_ids) for answer in answers]
 
 
