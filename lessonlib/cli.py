@@ -262,9 +262,26 @@ def _add_generate(commands: Any) -> None:
     generate = commands.add_parser("generate", help="answer prompts with a real model")
     generate.add_argument("--prompts", required=True, help="a text file, one prompt a line")
     generate.add_argument("--model", default="smollm2", help="a folder, a hub name, or smollm2 (default)")
-    generate.add_argument("--policy", default="continuous", help="static or continuous (default: continuous)")
-    generate.add_argument("--slots", type=int, default=8, help="requests on board at once (default: 8)")
+    generate.add_argument("--policy", default="continuous", help="continuous (default), static, vllm, …")
+    generate.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    generate.add_argument("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default)")
+    generate.add_argument(
+        "--attention", default="auto", help="triton, native, reference or auto: triton on a GPU (default)"
+    )
+    generate.add_argument(
+        "--slots",
+        "--max-num-seqs",
+        dest="max_num_seqs",
+        type=int,
+        default=8,
+        help="requests on board at once (8)",
+    )
+    generate.add_argument("--max-num-batched-tokens", type=int, help="tokens a step computes at most")
+    generate.add_argument("--num-blocks", type=int, help="K/V blocks (default: as memory holds)")
     generate.add_argument("--max-tokens", type=int, default=128, help="longest answer (default: 128)")
+    generate.add_argument("--temperature", type=float, default=0.0, help="0 (default): the likeliest token")
+    generate.add_argument("--top-p", type=float, default=1.0, help="share of probability to draw from (1)")
+    generate.add_argument("--seed", type=int, help="of the draws, where the temperature is above 0")
     generate.add_argument("--save", metavar="FILE", help="write the Trace as JSON (.gz: compressed)")
     generate.add_argument("--json", action="store_true", help="print JSON")
     generate.set_defaults(run=_generate)
@@ -274,24 +291,45 @@ def _generate(options: argparse.Namespace) -> int:
     prompts = _read_prompts(options.prompts)
     from lessonlib.engine import LLM, SamplingParams
 
-    params = SamplingParams(max_tokens=options.max_tokens)
-    llm = LLM(options.model, policy=options.policy, max_num_seqs=options.slots)
-    answers = llm.chat([[{"role": "user", "content": prompt}] for prompt in prompts], params)
-    assert llm.trace is not None
+    params = SamplingParams(
+        max_tokens=options.max_tokens, temperature=options.temperature, top_p=options.top_p, seed=options.seed
+    )
+    names = ("policy", "device", "dtype", "attention", "max_num_seqs", "max_num_batched_tokens", "num_blocks")
+    llm = LLM(options.model, **{name: getattr(options, name) for name in names})
+    chats = [llm.chat_prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
+    answers = llm.generate(chats, params) if options.json else _stream(llm, prompts, chats, params)
     if options.save:
         _save(llm.trace, options.save)
+    result = {**llm.trace.summary(), "seconds": llm.trace.span}
     outputs = [
-        {
-            "prompt": prompt,
-            "token_ids": answer.outputs[0].token_ids,
-            "text": answer.outputs[0].text,
-            "finish_reason": answer.outputs[0].finish_reason,
-        }
+        {"prompt": prompt, **{name: getattr(answer.outputs[0], name) for name in SHOWN}}
         for prompt, answer in zip(prompts, answers, strict=True)
     ]
-    result = {**llm.trace.summary(), "seconds": llm.trace.span, "outputs": outputs}
-    print(json.dumps(result, indent=1) if options.json else _conversation(result))
+    print(json.dumps({**result, "outputs": outputs}, indent=1) if options.json else _rates(result))
     return DONE
+
+
+SHOWN = ("token_ids", "text", "finish_reason")
+
+
+def _stream(llm: Any, prompts: list[str], chats: list[Any], params: Any) -> list[Any]:
+    """Print the answers in order, each as its words come; those after it ride along unseen."""
+    for place, chat in enumerate(chats):
+        llm.add_request(str(place), chat, params)
+    latest: dict[str, Any] = {}
+    for place, prompt in enumerate(prompts):
+        print(f"> {prompt}")
+        shown = 0
+        while True:
+            answer = latest.get(str(place))
+            if answer is not None:
+                print(answer.outputs[0].text[shown:], end="", flush=True)
+                shown = len(answer.outputs[0].text)
+                if answer.finished:
+                    break
+            latest |= {output.request_id: output for output in llm.step()}
+        print("\n")
+    return [latest[str(place)] for place in range(len(prompts))]
 
 
 def _read_prompts(path: str) -> list[str]:
@@ -308,11 +346,10 @@ def _read_prompts(path: str) -> list[str]:
     return prompts
 
 
-def _conversation(result: dict[str, Any]) -> str:
-    answers = "\n\n".join(f"> {out['prompt']}\n{out['text']}" for out in result["outputs"])
+def _rates(result: dict[str, Any]) -> str:
     rate = result["tokens"] / result["seconds"]
     return (
-        f"{answers}\n\n{result['tokens']:,} tokens in {result['steps']:,} steps, {result['seconds']:.1f} s "
+        f"{result['tokens']:,} tokens in {result['steps']:,} steps, {result['seconds']:.1f} s "
         f"({rate:.0f} tok/s), utilization {result['utilization']:.1%}"
     )
 

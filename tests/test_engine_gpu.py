@@ -82,17 +82,23 @@ def assert_equal_up_to_ties(folder, asked, found, due, tolerance=0.05):
     return share
 
 
-@pytest.mark.parametrize(("dtype", "most"), [("bfloat16", 2e-2), ("float16", 4e-3), ("float32", 1e-4)])
-def test_logits_are_those_of_transformers(folder, dtype, most):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_logits_are_as_near_to_float64_as_those_of_transformers(folder, dtype):
     from transformers import AutoModelForCausalLM
 
-    theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64).cuda()
+    ids = prompts(1, 400)[0]["prompt_token_ids"]
+
+    def theirs(kind):
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=kind).cuda()
+        return model(torch.tensor([ids], device="cuda")).logits[0].double()
+
     ours = make(folder, dtype=dtype, num_blocks=64, max_num_seqs=1)
-    ids = prompts(1, 400)[0]["prompt_token_ids"][:300]
     with torch.inference_mode():
-        due = theirs(torch.tensor([ids], device="cuda")).logits[0]
+        due, other = theirs(torch.float64), theirs(getattr(torch, dtype))
         found = ours.runner.forward(one_prompt(ids, device="cuda"))[0].double()
-    assert float((found - due).norm() / due.norm()) < most
+    error, allowed = (float((each - due).norm() / due.norm()) for each in (found, other))
+    print(f"{dtype}: {error:.1e}, transformers {allowed:.1e}")
+    assert error < 1.25 * allowed
 
 
 class BothWays(ModelRunner):

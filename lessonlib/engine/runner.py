@@ -193,11 +193,13 @@ class ModelRunner:
 
     def poison(self, blocks: Sequence[int]) -> None:
         """Fill blocks with NaN: whoever reads them gives itself away."""
-        self.kv_cache[:, list(blocks)] = torch.nan
+        with torch.inference_mode():
+            self.kv_cache[:, list(blocks)] = torch.nan
 
     def _copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
-        for source, destination in copies:
-            self.kv_cache[:, destination] = self.kv_cache[:, source]
+        with torch.inference_mode():
+            for source, destination in copies:
+                self.kv_cache[:, destination] = self.kv_cache[:, source]
 
     # ----- graphs -----
 
