@@ -1,17 +1,19 @@
 """What a step costs: from a hardware description, or fitted to a measured Trace.
 
-    seconds = launch + weights + per_prefill_token × prompt tokens + per_kv_token × K/V tokens read
+    seconds = launch + weights + per_prefill_token × prompt tokens + per_decode_row × rows that decode
+              + per_kv_token × K/V tokens read
 
-Left out: the compute of decoding (on an H100 it hides behind reading the weights up to about 295 rows, the
-ratio of its FLOP/s to its bytes a second), attention's compute, which grows with the square of a prompt, and
-all that runs beside the model.
+A hardware description gives 0 for a decode row: on an H100 its compute hides behind reading the weights up to
+about 295 rows, the ratio of its FLOP/s to its bytes a second. A fit finds what a row costs, which on a CPU is
+most of a large step. Left out: attention's compute, which grows with the square of a prompt, and all that runs
+beside the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -81,6 +83,8 @@ MODELS = {
     "llama-2-7b": ModelShape(32, 4096, 32, 32, 128, 11008, 32000),
     # config.json of meta-llama/Llama-3.1-8B (Grattafiori et al., 2024): grouped-query attention.
     "llama-3.1-8b": ModelShape(32, 4096, 32, 8, 128, 14336, 128256),
+    # config.json of TinyLlama/TinyLlama-1.1B-Chat-v1.0 (Zhang et al., 2024): for cards of 16 GB and less.
+    "tinyllama-1.1b": ModelShape(22, 2048, 32, 4, 64, 5632, 32000),
     # config.json of HuggingFaceTB/SmolLM2-135M-Instruct.
     "smollm2-135m": ModelShape(30, 576, 9, 3, 64, 1536, 49152, tied_embeddings=True),
 }
@@ -143,12 +147,14 @@ class CostModel:
         weights: seconds to read the weights once.
         per_prefill_token: seconds for each prompt token computed.
         per_kv_token: seconds for each token of K/V that attention reads.
+        per_decode_row: seconds for each request that decodes, beside the K/V it reads.
     """
 
     launch: float
     weights: float
     per_prefill_token: float
     per_kv_token: float
+    per_decode_row: float = 0.0
 
     @classmethod
     def from_hardware(cls, hardware: Hardware | str) -> CostModel:
@@ -168,17 +174,18 @@ class CostModel:
         """Least squares over the steps of a measured Trace, no coefficient below 0.
 
         A step's fixed cost cannot be told apart: all of it is `launch`, and `weights` is 0. Raises
-        `CourseError` for a Trace whose clock is not seconds or that has fewer than 4 steps with anyone on
+        `CourseError` for a Trace whose clock is not seconds or that has fewer than 5 steps with anyone on
         board.
         """
         if trace.header.clock != "seconds":
             raise CourseError(f"cannot fit a Trace in {trace.header.clock}: measure one in seconds")
         busy = trace.steps["running"] > 0
-        if busy.sum() < 4:
-            raise CourseError(f"cannot fit {int(busy.sum())} steps: measure at least 4")
-        columns = np.column_stack([np.ones(trace.num_steps), prefill_tokens(trace), kv_tokens(trace)])
-        launch, prefill, kv = _non_negative_fit(columns[busy], trace.steps["duration"][busy])
-        return cls(launch, 0.0, prefill, kv)
+        if busy.sum() < 5:
+            raise CourseError(f"cannot fit {int(busy.sum())} steps: measure at least 5")
+        parts = (np.ones(trace.num_steps), prefill_tokens(trace), kv_tokens(trace), decode_rows(trace))
+        columns = np.column_stack(parts)
+        launch, prefill, kv, row = _non_negative_fit(columns[busy], trace.steps["duration"][busy])
+        return cls(launch, 0.0, prefill, kv, row)
 
     def seconds(self, plan: StepPlan) -> float:
         """What the planned step costs."""
@@ -188,12 +195,16 @@ class CostModel:
             kv += row.num_computed_tokens + row.num_scheduled_tokens
         for row in plan.decodes:
             kv += row.num_computed_tokens + 1
-        return self.launch + self.weights + self.per_prefill_token * prompts + self.per_kv_token * kv
+        return self._seconds(prompts, kv, len(plan.decodes))
 
     def predict(self, trace: Trace) -> np.ndarray:
         """What each step of a Trace would cost by this model, float64 `[num_steps]`, in seconds."""
+        return self._seconds(prefill_tokens(trace), kv_tokens(trace), decode_rows(trace))
+
+    def _seconds(self, prompts: Any, kv: Any, rows: Any) -> Any:
+        """The cost of these counts, numbers or arrays."""
         fixed = self.launch + self.weights
-        return fixed + self.per_prefill_token * prefill_tokens(trace) + self.per_kv_token * kv_tokens(trace)
+        return fixed + self.per_prefill_token * prompts + self.per_kv_token * kv + self.per_decode_row * rows
 
 
 def _non_negative_fit(columns: np.ndarray, target: np.ndarray) -> list[float]:
@@ -233,14 +244,28 @@ def kv_tokens(trace: Trace) -> np.ndarray:
     return (np.cumsum(level) + np.cumsum(np.cumsum(slope)))[:-1]
 
 
+def decode_rows(trace: Trace) -> np.ndarray:
+    """Requests that decode in each step, int64 `[num_steps]`; one that reads the last of its prompt does not."""
+    rows = np.zeros(trace.num_steps + 1, np.int64)
+    for run in computed_runs(trace):
+        if not run.is_prefill:
+            rows[run.step] += 1
+            rows[run.step + run.steps] -= 1
+    return np.cumsum(rows)[:-1]
+
+
 class Run(NamedTuple):
-    """`steps` steps from `step` on, each computing `tokens` tokens of a request that had `stored` before."""
+    """`steps` steps from `step` on, each computing `tokens` tokens of a request that had `stored` before.
+
+    `is_prefill`: a chunk of a prompt, in one step.
+    """
 
     request: int
     step: int
     steps: int
     stored: int
     tokens: int
+    is_prefill: bool
 
 
 def computed_runs(trace: Trace) -> Iterator[Run]:
@@ -256,12 +281,12 @@ def computed_runs(trace: Trace) -> Iterator[Run]:
         elif kind == Kind.BOARD:
             stored, read_in = tokens, None
         elif kind == Kind.PREFILL:
-            yield Run(request, step, 1, stored, tokens)
+            yield Run(request, step, 1, stored, tokens, True)
             stored, read_in = stored + tokens, step
         elif kind == Kind.DECODE:
             if read_in is None:
                 stored, read_in = prompts[request] + given - 1, NEVER
             first, last = step + (read_in == step), step + tokens
             if last > first:
-                yield Run(request, first, last - first, stored, 1)
+                yield Run(request, first, last - first, stored, 1, False)
             stored, given = stored + last - first, given + tokens
