@@ -212,6 +212,16 @@ def test_costs_fitted_on_one_ride_predict_another():
     assert simulate(other, "static", 4, 400, 16, 512, fitted).span == pytest.approx(measured.span)
 
 
+def test_a_fit_finds_the_compute_that_hides_behind_reading_the_weights():
+    """Steps of up to 8 rows cost the same: 8 x 0.5 ms are hidden."""
+    true = CostModel(0.03, 0.0, 1.2e-3, 1e-6, per_decode_row=5e-4, hidden_compute=4e-3)
+    workload = Workload.from_lengths(uniform_lengths(40, 5, 60), uniform_lengths(40, 20, 200, seed=1))
+    measured = simulate(workload, "vllm", 16, 400, 16, 64, true)
+    fitted = CostModel.fit(measured)
+    assert vars(fitted) == pytest.approx(vars(true), rel=1e-6)
+    assert fitted.predict(measured) == pytest.approx(measured.steps["duration"])
+
+
 def test_a_fit_has_no_negative_costs():
     workload = Workload.from_lengths(uniform_lengths(20, 5, 50), uniform_lengths(20, 5, 50))
     trace = simulate(workload, "vllm", 4, 200, 16, 64, CostModel(0.01, 0.0, 1e-5, 0.0))
