@@ -3,15 +3,17 @@
 import datetime
 import importlib.metadata
 import os
-import pathlib
 import platform
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
+ROOT = Path(__file__).resolve().parents[1]
 COPIED_BYTES = {"cuda": 4 << 30, "cpu": 256 << 20}  # far more than any cache holds
 
 
@@ -23,24 +25,45 @@ def machine(*packages: str) -> dict:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "absent"
-    git = ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"]
+    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else _cpu(),
+        "machine": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{cpu()}, {os.cpu_count()} cores",
         "versions": versions,
         "date": datetime.date.today().isoformat(),
         "commit": found or os.environ.get("COURSE_COMMIT", "unknown"),
-        "command": " ".join(os.path.basename(each) for each in (sys.executable, *sys.argv)),
+        "command": command(sys.argv),
     }
 
 
-def _cpu() -> str:
+def command(words: Sequence[str]) -> str:
+    """What was called, as one would type it in the repository's folder; of other paths only the name is told."""
+    script, *options = words
+    path = Path(script).resolve()
+    if path.is_relative_to(ROOT) and path.suffix == ".py":
+        called = ["-m", ".".join(path.relative_to(ROOT).with_suffix("").parts)]
+    else:
+        called = [_without_place(script)]
+    return " ".join(["python", *called, *map(_without_place, options)])
+
+
+def _without_place(word: str) -> str:
+    """A word of a command; an absolute path relative to the repository, or as `.../name` where it is not in it."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else f".../{path.name}"
+
+
+def cpu() -> str:
+    """The processor's name."""
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
+        return platform.processor() or "unknown"
 
 
 def copy_bandwidth(device: str | torch.device) -> float:
