@@ -134,33 +134,19 @@ def test_a_prediction_reads_the_settings():
     assert [ride.header.slots for ride in rides] == [3, 3, 6, 6, 6]
 
 
-# ----- LLM around a loaded model -----
-
-
-def test_an_llm_rides_a_model_that_is_loaded_already(tiny_folder):
-    model = Llama(tiny_folder, load_format="dummy")
-    whole = LLM(
-        tiny_folder,
-        load_format="dummy",
-        skip_tokenizer_init=True,
-        device="cpu",
-        max_model_len=64,
-        num_blocks=20,
-    )
-    shared = LLM(model, max_model_len=64, num_blocks=20)
-    prompts, params = [{"prompt_token_ids": [1, 2, 3]}], SamplingParams(max_tokens=5, temperature=0)
-    answers = [llm.generate(prompts, params, use_tqdm=False)[0].outputs[0] for llm in (whole, shared)]
-    assert answers[0] == answers[1]
-    assert shared.model is model
-    shared.close()
-    assert model.layers
-    with pytest.raises(CourseError, match="needs the tokenizer"):
-        LLM(model, max_model_len=64, num_blocks=20).generate(["a text"], use_tqdm=False)
+# ----- what the ladder asks of LLM -----
 
 
 def test_a_forgotten_prefix_is_read_again(tiny_folder):
     model = Llama(tiny_folder, load_format="dummy")
-    llm = LLM(model, max_model_len=64, num_blocks=20, block_size=4, enable_prefix_caching=True)
+    llm = LLM(
+        model,
+        max_model_len=64,
+        num_blocks=20,
+        block_size=4,
+        enable_prefix_caching=True,
+        skip_tokenizer_init=True,
+    )
     prompt, params = [{"prompt_token_ids": list(range(10))}], SamplingParams(max_tokens=2, temperature=0)
 
     def cached() -> int:

@@ -92,6 +92,7 @@ def base_settings(load: Load) -> dict[str, Any]:
         "enable_prefix_caching": False,
         "enforce_eager": True,
         "async_scheduling": False,
+        "skip_tokenizer_init": True,
     }
 
 
