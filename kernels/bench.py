@@ -7,12 +7,9 @@ rotate among several caches, so that keys and values come from memory and not fr
 """
 
 import argparse
-import datetime
 import functools
-import importlib.metadata
 import json
 import os
-import platform
 import random
 import statistics
 import subprocess
@@ -25,6 +22,7 @@ import torch
 
 from kernels import ladder
 from kernels.attention import make_workspace, paged_attention
+from kernels.machine import copy_bandwidth, machine
 from kernels.validate import INTERPRETED
 
 Call = Callable[[], Any]
@@ -197,21 +195,6 @@ def time_in_turn(contenders: dict[str, list[Call]], rounds: int = 25) -> dict[st
     return {name: statistics.median(values[2:]) for name, values in times.items()}
 
 
-def copy_bandwidth() -> float:
-    """GB/s of a device-to-device copy, bytes read and bytes written counted: the ceiling for decode."""
-    source = torch.randn(1 << 30, device="cuda")
-    target = torch.empty_like(source)
-    times = []
-    for _ in range(12):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        target.copy_(source)
-        end.record()
-        end.synchronize()
-        times.append(start.elapsed_time(end))
-    return 2 * source.numel() * source.element_size() / statistics.median(times[2:]) / 1e6
-
-
 def peers(batch: Batch, decode: bool) -> dict[str, list[Call]]:
     """The peers that can be imported here."""
     try:
@@ -300,25 +283,6 @@ def bench_ladder(copy_gb_s: float) -> list[dict[str, Any]]:
     return rows
 
 
-def machine() -> dict[str, Any]:
-    """What a result must say of itself: machine, versions, date, commit and command."""
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    for package in ("triton", "vllm"):
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "absent"
-    git = ["git", "-C", os.path.dirname(__file__), "rev-parse", "HEAD"]
-    found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
-    return {
-        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "versions": versions,
-        "date": datetime.date.today().isoformat(),
-        "commit": found or os.environ.get("COURSE_COMMIT", "unknown"),
-        "command": " ".join(os.path.basename(each) for each in (sys.executable, *sys.argv)),
-    }
-
-
 def _bench_interpreter() -> dict[str, Any]:
     """Tiny shapes, to show that it runs. The times are the interpreter's and say nothing of a GPU."""
     if not INTERPRETED:
@@ -349,7 +313,7 @@ def bench_attention(decode: bool = True, prefill: bool = True, rungs: bool = Tru
     """
     if INTERPRETED or not torch.cuda.is_available():
         return {**_bench_interpreter(), **machine()}
-    copy_gb_s = copy_bandwidth()
+    copy_gb_s = copy_bandwidth("cuda")
     result: dict[str, Any] = {**machine(), "tier": "gpu", "dtype": "bfloat16", "head_dim": HEAD_DIM}
     result |= {"block_size": BLOCK_SIZE, "copy_gb_s": copy_gb_s, "decode": [], "prefill": []}
     for row in DECODE_ROWS if decode else ():

@@ -383,15 +383,23 @@ def _add_bench(commands: Any) -> None:
     bench = commands.add_parser("bench", help="measure on this machine")
     what = bench.add_subparsers(required=True, metavar="WHAT")
     attention = what.add_parser("attention", help="the attention kernels, beside their peers where they are")
-    attention.add_argument("--json", action="store_true", help="print JSON")
-    attention.add_argument("--out", metavar="FILE", help="write the result as JSON")
     attention.set_defaults(run=_bench_attention)
+    engine = what.add_parser("engine", help="from a static batch to the whole engine, one change a rung")
+    engine.add_argument(
+        "--model",
+        help="a folder, a hub name, smollm2, or a shape such as llama-2-7b, which gets random weights "
+        "(default: smollm2 on a CPU, the largest shape that a GPU holds)",
+    )
+    engine.add_argument("--device", default="auto", help="cpu, cuda or auto (default: auto)")
+    engine.set_defaults(run=_bench_engine)
+    for each in (attention, engine):
+        each.add_argument("--json", action="store_true", help="print JSON")
+        each.add_argument("--out", metavar="FILE", help="write the result as JSON")
 
 
 def _bench_attention(options: argparse.Namespace) -> int:
     """Times that mean something need a GPU; without one the result says so and shows that the code runs."""
-    if options.out and not Path(options.out).absolute().parent.is_dir():
-        raise CourseError(f"cannot write {options.out}: there is no such folder; choose another place")
+    _check_out(options.out)
     if importlib.util.find_spec("triton") is None:
         raise CourseError(
             "the attention benchmark needs Triton, which is there for Linux: pip install triton"
@@ -399,16 +407,34 @@ def _bench_attention(options: argparse.Namespace) -> int:
     from kernels import bench
 
     result = bench.bench_attention()
-    text = json.dumps(result, indent=1)
-    if options.out:
-        try:
-            Path(options.out).write_text(text + "\n", encoding="utf-8")
-        except OSError as error:
-            raise CourseError(
-                f"cannot write {options.out}: {error.strerror}; choose another place"
-            ) from error
-    print(text if options.json else bench.report(result))
+    _write_result(result, options.out)
+    print(json.dumps(result, indent=1) if options.json else bench.report(result))
     return DONE
+
+
+def _bench_engine(options: argparse.Namespace) -> int:
+    _check_out(options.out)
+    from lessonlib.engine import ladder
+
+    result = ladder.bench_engine(options.model, options.device)
+    _write_result(result, options.out)
+    print(json.dumps(result, indent=1) if options.json else ladder.report(result))
+    return DONE
+
+
+def _check_out(path: str | None) -> None:
+    """Raises `CourseError` before anything is measured that could not be written down."""
+    if path and not Path(path).absolute().parent.is_dir():
+        raise CourseError(f"cannot write {path}: there is no such folder; choose another place")
+
+
+def _write_result(result: dict[str, Any], path: str | None) -> None:
+    if not path:
+        return
+    try:
+        Path(path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from benchmarks.record import ROOT, command
+from kernels.machine import ROOT, command
 
 
 def test_a_module_is_named_as_one_calls_it() -> None:

@@ -28,7 +28,7 @@ from lessonlib.trace import Kind, Trace, percentiles
 from lessonlib.workload import Workload, azure_lengths, poisson_arrivals, uniform_lengths
 
 LESSON = [687, 527, 433, 252, 280, 80, 106, 62, 181, 659, 537, 734, 427, 504, 778, 597, 524, 457, 469, 751]
-COST = CostModel(launch=0.001, weights=0.004, per_prefill_token=2e-5, per_kv_token=2e-7)
+COST = CostModel(launch=0.001, weights=0.004, per_prefill_token=2e-5, per_kv_token=2e-7, per_decode_row=3e-5)
 
 
 @st.composite
@@ -155,14 +155,18 @@ def test_inter_token_latency_counts_the_pause_of_a_preemption():
 class Recorder(Simulator):
     """Keeps what the plans said, to hold against what the Trace says."""
 
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.kv, self.prompts_read, self.decodes, self.paid = [], [], [], []
+
     def step(self):
-        self.kv, self.prompts_read, self.paid = (getattr(self, n, []) for n in ("kv", "prompts_read", "paid"))
         schedule = self.scheduler.schedule
 
         def watched():
             plan = schedule()
             self.kv.append(sum(row.seq_len for row in plan.scheduled))
             self.prompts_read.append(sum(row.num_scheduled_tokens for row in plan.prefills))
+            self.decodes.append(len(plan.decodes))
             self.paid.append(COST.seconds(plan))
             return plan
 
@@ -180,6 +184,7 @@ def test_the_trace_tells_what_each_step_read(name, free_prefill):
     trace = recorder.run()
     assert costs.kv_tokens(trace).tolist() == recorder.kv
     assert costs.prefill_tokens(trace).tolist() == recorder.prompts_read
+    assert costs.decode_rows(trace).tolist() == recorder.decodes
     assert COST.predict(trace) == pytest.approx(recorder.paid)
 
 
@@ -195,7 +200,26 @@ def test_a_fit_recovers_the_costs_it_was_given():
     assert fitted.launch == pytest.approx(COST.launch + COST.weights)
     assert fitted.per_prefill_token == pytest.approx(COST.per_prefill_token)
     assert fitted.per_kv_token == pytest.approx(COST.per_kv_token)
+    assert fitted.per_decode_row == pytest.approx(COST.per_decode_row)
     assert fitted.predict(trace) == pytest.approx(trace.steps["duration"])
+
+
+def test_costs_fitted_on_one_ride_predict_another():
+    workload = Workload.from_lengths(uniform_lengths(40, 5, 60), uniform_lengths(40, 20, 200, seed=1))
+    fitted = CostModel.fit(simulate(workload, "vllm", 16, 400, 16, 64, COST))
+    other = Workload.from_lengths(uniform_lengths(30, 5, 90, seed=2), uniform_lengths(30, 5, 99, seed=3))
+    measured = simulate(other, "static", 4, 400, 16, 512, COST)
+    assert simulate(other, "static", 4, 400, 16, 512, fitted).span == pytest.approx(measured.span)
+
+
+def test_a_fit_finds_the_compute_that_hides_behind_reading_the_weights():
+    """Steps of up to 8 rows cost the same: 8 x 0.5 ms are hidden."""
+    true = CostModel(0.03, 0.0, 1.2e-3, 1e-6, per_decode_row=5e-4, hidden_compute=4e-3)
+    workload = Workload.from_lengths(uniform_lengths(40, 5, 60), uniform_lengths(40, 20, 200, seed=1))
+    measured = simulate(workload, "vllm", 16, 400, 16, 64, true)
+    fitted = CostModel.fit(measured)
+    assert vars(fitted) == pytest.approx(vars(true), rel=1e-6)
+    assert fitted.predict(measured) == pytest.approx(measured.steps["duration"])
 
 
 def test_a_fit_has_no_negative_costs():

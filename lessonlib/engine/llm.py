@@ -222,6 +222,12 @@ class LLM:
         self._in_flight: deque[tuple[StepPlan, PendingStep, float]] = deque()
         self._epoch, self._last_end = time.perf_counter(), 0.0
 
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached prefix. Raises `CourseError` while somebody is on board."""
+        self._require_idle()
+        self._kv_cache = None
+        self.start_ride()
+
     @property
     def trace(self) -> Trace:
         """The record of the ride so far."""
@@ -311,7 +317,7 @@ class LLM:
         self.start_ride()
 
     def close(self) -> None:
-        """Give the model's memory back; the LLM cannot be used afterwards."""
+        """Let go of the model and the K/V memory; the LLM cannot be used afterwards."""
         del self.runner, self.model
         release_memory()
 

@@ -1,10 +1,12 @@
 """What a step costs: from a hardware description, or fitted to a measured Trace.
 
-    seconds = launch + weights + per_prefill_token × prompt tokens + per_kv_token × K/V tokens read
+    compute = per_prefill_token × prompt tokens + per_decode_row × rows that decode
+    seconds = launch + weights + what of compute is above hidden_compute + per_kv_token × K/V tokens read
 
-Left out: the compute of decoding (on an H100 it hides behind reading the weights up to about 295 rows, the
-ratio of its FLOP/s to its bytes a second), attention's compute, which grows with the square of a prompt, and
-all that runs beside the model.
+While the weights are read, some rows are computed for nothing: a step of few rows costs what a step of one does.
+A fit finds how much is hidden so. A hardware description says it more roughly: decoding is hidden whole (on an
+H100 up to about 295 rows, the ratio of its FLOP/s to its bytes a second), and reading prompts not at all. Left
+out: attention's compute, which grows with the square of a prompt, and all that runs beside the model.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from lessonlib.trace import Kind, Trace
 
 BYTES_PER_VALUE = 2  # bf16 and fp16
 NEVER = -1
+SIZES_TRIED = 40
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ MODELS = {
     "llama-2-7b": ModelShape(32, 4096, 32, 32, 128, 11008, 32000),
     # config.json of meta-llama/Llama-3.1-8B (Grattafiori et al., 2024): grouped-query attention.
     "llama-3.1-8b": ModelShape(32, 4096, 32, 8, 128, 14336, 128256),
+    # config.json of TinyLlama/TinyLlama-1.1B-Chat-v1.0 (Zhang et al., 2024): for cards of 16 GB and less.
+    "tinyllama-1.1b": ModelShape(22, 2048, 32, 4, 64, 5632, 32000),
     # config.json of HuggingFaceTB/SmolLM2-135M-Instruct.
     "smollm2-135m": ModelShape(30, 576, 9, 3, 64, 1536, 49152, tied_embeddings=True),
 }
@@ -141,14 +146,18 @@ class CostModel:
     Attributes:
         launch: seconds, whatever is in the step.
         weights: seconds to read the weights once.
-        per_prefill_token: seconds for each prompt token computed.
+        per_prefill_token: seconds of computing for each prompt token.
         per_kv_token: seconds for each token of K/V that attention reads.
+        per_decode_row: seconds of computing for each request that decodes, beside the K/V it reads.
+        hidden_compute: seconds of computing that take no time, since the weights are being read.
     """
 
     launch: float
     weights: float
     per_prefill_token: float
     per_kv_token: float
+    per_decode_row: float = 0.0
+    hidden_compute: float = 0.0
 
     @classmethod
     def from_hardware(cls, hardware: Hardware | str) -> CostModel:
@@ -165,20 +174,35 @@ class CostModel:
 
     @classmethod
     def fit(cls, trace: Trace) -> CostModel:
-        """Least squares over the steps of a measured Trace, no coefficient below 0.
+        """Least squares of each step's relative error over a measured Trace, no coefficient below 0.
 
-        A step's fixed cost cannot be told apart: all of it is `launch`, and `weights` is 0. Raises
-        `CourseError` for a Trace whose clock is not seconds or that has fewer than 4 steps with anyone on
-        board.
+        A step's fixed cost cannot be told apart: all of it is `launch`, and `weights` is 0. Where `hidden_compute`
+        ends is tried at each size of a step. Raises `CourseError` for a Trace whose clock is not seconds or that
+        has fewer than 5 steps with anyone on board.
         """
         if trace.header.clock != "seconds":
             raise CourseError(f"cannot fit a Trace in {trace.header.clock}: measure one in seconds")
         busy = trace.steps["running"] > 0
-        if busy.sum() < 4:
-            raise CourseError(f"cannot fit {int(busy.sum())} steps: measure at least 4")
-        columns = np.column_stack([np.ones(trace.num_steps), prefill_tokens(trace), kv_tokens(trace)])
-        launch, prefill, kv = _non_negative_fit(columns[busy], trace.steps["duration"][busy])
-        return cls(launch, 0.0, prefill, kv)
+        if busy.sum() < 5:
+            raise CourseError(f"cannot fit {int(busy.sum())} steps: measure at least 5")
+        prompts, rows, kv = (count(trace)[busy] for count in (prefill_tokens, decode_rows, kv_tokens))
+        took, tokens = trace.steps["duration"][busy], prompts + rows
+        sizes = np.unique(np.quantile(tokens, np.linspace(0, 0.95, SIZES_TRIED), method="nearest"))
+        fits = [cls._fit_above(size, prompts, rows, kv, took) for size in (0, *sizes)]
+        return min(fits, key=lambda fit: _misfit(fit._step_seconds(prompts, rows, kv), took))
+
+    @classmethod
+    def _fit_above(
+        cls, size: int, prompts: np.ndarray, rows: np.ndarray, kv: np.ndarray, took: np.ndarray
+    ) -> CostModel:
+        """The fit if steps of up to `size` tokens hide all of their compute, and larger ones the same part."""
+        shown = prompts + rows > size
+        hidden = -1.0 * shown * (size > 0)
+        columns = np.column_stack([np.ones_like(took), shown * prompts, kv, shown * rows, hidden])
+        launch, prefill, per_kv, row, hidden_compute = _non_negative_fit(
+            columns / took[:, None], np.ones_like(took)
+        )
+        return cls(launch, 0.0, prefill, per_kv, row, hidden_compute)
 
     def seconds(self, plan: StepPlan) -> float:
         """What the planned step costs."""
@@ -188,12 +212,22 @@ class CostModel:
             kv += row.num_computed_tokens + row.num_scheduled_tokens
         for row in plan.decodes:
             kv += row.num_computed_tokens + 1
-        return self.launch + self.weights + self.per_prefill_token * prompts + self.per_kv_token * kv
+        compute = self.per_prefill_token * prompts + self.per_decode_row * len(plan.decodes)
+        shown = max(0.0, compute - self.hidden_compute)
+        return self.launch + self.weights + shown + self.per_kv_token * kv
 
     def predict(self, trace: Trace) -> np.ndarray:
         """What each step of a Trace would cost by this model, float64 `[num_steps]`, in seconds."""
-        fixed = self.launch + self.weights
-        return fixed + self.per_prefill_token * prefill_tokens(trace) + self.per_kv_token * kv_tokens(trace)
+        return self._step_seconds(prefill_tokens(trace), decode_rows(trace), kv_tokens(trace))
+
+    def _step_seconds(self, prompts: np.ndarray, rows: np.ndarray, kv: np.ndarray) -> np.ndarray:
+        compute = self.per_prefill_token * prompts + self.per_decode_row * rows
+        shown = np.maximum(0.0, compute - self.hidden_compute)
+        return self.launch + self.weights + shown + self.per_kv_token * kv
+
+
+def _misfit(predicted: np.ndarray, took: np.ndarray) -> float:
+    return float(np.square(predicted / took - 1).sum())
 
 
 def _non_negative_fit(columns: np.ndarray, target: np.ndarray) -> list[float]:
@@ -233,14 +267,28 @@ def kv_tokens(trace: Trace) -> np.ndarray:
     return (np.cumsum(level) + np.cumsum(np.cumsum(slope)))[:-1]
 
 
+def decode_rows(trace: Trace) -> np.ndarray:
+    """Requests that decode in each step, int64 `[num_steps]`; one that reads the last of its prompt does not."""
+    rows = np.zeros(trace.num_steps + 1, np.int64)
+    for run in computed_runs(trace):
+        if not run.is_prefill:
+            rows[run.step] += 1
+            rows[run.step + run.steps] -= 1
+    return np.cumsum(rows)[:-1]
+
+
 class Run(NamedTuple):
-    """`steps` steps from `step` on, each computing `tokens` tokens of a request that had `stored` before."""
+    """`steps` steps from `step` on, each computing `tokens` tokens of a request that had `stored` before.
+
+    `is_prefill`: a chunk of a prompt, in one step.
+    """
 
     request: int
     step: int
     steps: int
     stored: int
     tokens: int
+    is_prefill: bool
 
 
 def computed_runs(trace: Trace) -> Iterator[Run]:
@@ -256,12 +304,12 @@ def computed_runs(trace: Trace) -> Iterator[Run]:
         elif kind == Kind.BOARD:
             stored, read_in = tokens, None
         elif kind == Kind.PREFILL:
-            yield Run(request, step, 1, stored, tokens)
+            yield Run(request, step, 1, stored, tokens, True)
             stored, read_in = stored + tokens, step
         elif kind == Kind.DECODE:
             if read_in is None:
                 stored, read_in = prompts[request] + given - 1, NEVER
             first, last = step + (read_in == step), step + tokens
             if last > first:
-                yield Run(request, first, last - first, stored, 1)
+                yield Run(request, first, last - first, stored, 1, False)
             stored, given = stored + last - first, given + tokens

@@ -337,6 +337,11 @@ def format_table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [format(row[key], spec) for key, _, spec in columns]
         times = [row[f"{name}_{unit}"].get(q) for name in ("ttft", "itl") for q in ("p50", "p99")]
         lines.append(cells + [_format_time(time, unit) for time in times])
+    return align(lines)
+
+
+def align(lines: Sequence[Sequence[str]]) -> str:
+    """Cells as a table for a terminal: the first column to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -1,0 +1,97 @@
+"""What a measured figure must say of itself, and the machine's own ceiling to hold it against."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED_BYTES = {"cuda": 4 << 30, "cpu": 256 << 20}  # far more than any cache holds
+
+
+def machine(*packages: str) -> dict:
+    """Machine, versions, date, commit and command; `packages` are named beside torch, Triton and vLLM."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__}
+    for package in ("triton", "vllm", *packages):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "absent"
+    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "machine": torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else f"{cpu()}, {os.cpu_count()} cores",
+        "versions": versions,
+        "date": datetime.date.today().isoformat(),
+        "commit": found or os.environ.get("COURSE_COMMIT", "unknown"),
+        "command": command(sys.argv),
+    }
+
+
+def command(words: Sequence[str]) -> str:
+    """What was called, as one would type it in the repository's folder; of other paths only the name is told."""
+    script, *options = words
+    path = Path(script).resolve()
+    if path.is_relative_to(ROOT) and path.suffix == ".py":
+        called = ["-m", ".".join(path.relative_to(ROOT).with_suffix("").parts)]
+    else:
+        called = [_without_place(script)]
+    return " ".join(["python", *called, *map(_without_place, options)])
+
+
+def _without_place(word: str) -> str:
+    """A word of a command; an absolute path relative to the repository, or as `.../name` where it is not in it."""
+    path = Path(word)
+    if not path.is_absolute():
+        return word
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else f".../{path.name}"
+
+
+def cpu() -> str:
+    """The processor's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def copy_bandwidth(device: str | torch.device) -> float:
+    """GB/s of a large copy on the device, bytes read and bytes written counted: the ceiling for decode.
+
+    On a CPU it is the best of the copies, since whoever else uses the memory only slows one down, and as many
+    threads copy as PyTorch has; on a GPU it is the median. A card without room copies what fits in half of its
+    free memory.
+    """
+    device = torch.device(device)
+    size = COPIED_BYTES[device.type]
+    if device.type == "cuda":
+        size = min(size, torch.cuda.mem_get_info(device)[0] // 4)
+    source = torch.randn(size // 4, device=device)
+    target = torch.empty_like(source)
+    times = [_seconds_of_copy(source, target) for _ in range(12)][2:]
+    typical = statistics.median(times) if device.type == "cuda" else min(times)
+    return 2 * source.nbytes / typical / 1e9
+
+
+def _seconds_of_copy(source: torch.Tensor, target: torch.Tensor) -> float:
+    if not source.is_cuda:
+        began = time.perf_counter()
+        target.copy_(source)
+        return time.perf_counter() - began
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    target.copy_(source)
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end) / 1e3

@@ -1,0 +1,200 @@
+"""The ladder from a static batch to the whole engine: real rides of a tiny model, and one of SmolLM2."""
+
+import json
+from itertools import pairwise
+
+import pytest
+import torch
+
+from lessonlib import cli
+from lessonlib.engine import LLM, SamplingParams
+from lessonlib.engine.ladder import (
+    NEEDS_GPU,
+    SHOWN,
+    TARGET_ERROR,
+    bench_engine,
+    climbs,
+    predict,
+    report,
+    rungs,
+)
+from lessonlib.engine.ladder_load import Load, Requests, config_json, cpu_load, gpu_load
+from lessonlib.engine.model import Llama
+from lessonlib.errors import CourseError
+from lessonlib.scheduling.costs import MODELS, CostModel, ModelShape
+
+TINY = ModelShape(2, 32, 4, 2, 8, 64, 128)
+LOAD = Load(3, 6, 12, (3, 6, 12), 16, (2, 9), 40, step_tokens=256, chunk_tokens=16, repeats=1, block_size=8)
+ON_GPU = torch.cuda.is_available()
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "config.json").write_text(json.dumps(config_json(TINY)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(MODELS, "tiny", TINY)
+        yield bench_engine("tiny", "cpu", LOAD)
+
+
+def test_a_rung_changes_one_thing_and_rides_with_all_that_changed_before():
+    there = climbs(LOAD)
+    assert [rung.name for rung, _ in there] == [rung.name for rung in rungs(LOAD)]
+    for (_, before), (rung, settings) in pairwise(there):
+        assert {key for key in settings if settings[key] is not before.get(key)} == set(rung.changes)
+    # Memory taken by the block is what lets more riders board; everything else is one setting.
+    assert [len(rung.changes) for rung, _ in there] == [1, 1, 2, 1, 1, 1, 1]
+    assert all(settings["num_blocks"] == LOAD.num_blocks for _, settings in there)
+    assert there[-1][1]["async_scheduling"]
+    assert not there[-1][1]["enforce_eager"]
+
+
+def test_every_rung_gives_the_same_tokens_and_says_what_it_measured(result):
+    measured = [row for row in result["rungs"] if row["measured"]]
+    assert len(measured) == 5
+    assert {row["tokens"] for row in measured} == {sum(Requests.draw(LOAD, 128, 0).output_tokens)}
+    for row in measured:
+        assert row["finished"] == LOAD.requests
+        assert row["seconds"] == min(row["rides_seconds"]) > 0
+        assert row["seconds"] == pytest.approx(row["steps"] * row["seconds_per_step"])
+        assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
+        assert row["roofline_share"] > 0
+        assert {"p50", "p90", "p99"} == set(row["ttft_seconds"]) == set(row["itl_seconds"])
+        assert row["shows"] in SHOWN
+
+
+def test_rungs_that_need_a_gpu_say_so(result):
+    missing = [row for row in result["rungs"] if not row["measured"]]
+    assert [(row["rung"], row["why"]) for row in missing] == [
+        ("+ graphs", NEEDS_GPU),
+        ("+ overlapped host", NEEDS_GPU),
+    ]
+
+
+def test_a_speed_up_is_fewer_steps_times_quicker_steps(result):
+    first, *others = [row for row in result["rungs"] if row["measured"]]
+    assert first["against_before"] is None
+    for row in others:
+        made_of = row["against_before"]
+        assert made_of["speed"] == pytest.approx(made_of["fewer_steps"] * made_of["quicker_steps"])
+
+
+def test_the_changes_do_what_they_are_for(result):
+    static, continuous, paged, chunked, cached = (row for row in result["rungs"] if row["measured"])
+    assert continuous["utilization"] > static["utilization"]
+    assert paged["riders"] > continuous["riders"]
+    assert paged["steps"] < continuous["steps"] < static["steps"]
+    assert cached["prefill_tokens"] < chunked["prefill_tokens"] == paged["prefill_tokens"]
+
+
+def test_the_simulator_knows_every_step_and_notebook_01_static_batching(result):
+    for row in result["rungs"][:5]:
+        assert row["predicted"]["steps_error"] == 0
+        assert row["predicted"]["fitted_on"] == "+ paged"
+    assert result["rungs"][0]["predicted"]["utilization_notebook_01_error"] == pytest.approx(0)
+
+
+def test_the_result_names_its_circumstances(result):
+    for key in ("machine", "versions", "date", "commit", "command", "tier", "threads", "model", "dtype"):
+        assert result[key]
+    assert result["copy_gb_s"] > 0
+    assert result["workload"]["requests"] > result["workload"]["paged_slots"] > result["workload"]["slots"]
+    assert json.loads(json.dumps(result))["rungs"] == result["rungs"]
+
+
+def test_the_report_has_every_rung(result):
+    text = report(result)
+    for row in result["rungs"]:
+        assert text.count(row["rung"]) >= (3 if row["measured"] else 1)
+    assert NEEDS_GPU in text
+
+
+@pytest.mark.parametrize("load", [cpu_load(), gpu_load(), gpu_load(2)])
+def test_requests_outnumber_slots_and_fit(load):
+    requests = Requests.draw(load, 128, 0)
+    lengths = [len(ids) + count for ids, count in zip(requests.prompts, requests.output_tokens, strict=True)]
+    assert max(lengths) <= load.longest
+    assert len(lengths) > load.paged_slots > load.slots
+    assert len({tuple(ids[: load.shared_tokens]) for ids in requests.prompts}) == 1
+    other = Requests.draw(load, 128, 1)
+    assert other.prompts[0][: load.shared_tokens] == requests.prompts[0][: load.shared_tokens]
+    assert other.prompts != requests.prompts
+
+
+def test_a_prediction_reads_the_settings():
+    cost = CostModel(1e-3, 4e-3, 1e-5, 1e-7)
+    requests = Requests.draw(LOAD, 128, 0)
+    rides = [predict(requests, settings, cost) for _, settings in climbs(LOAD)[:5]]
+    assert rides[1].span < rides[0].span
+    assert [ride.header.slots for ride in rides] == [3, 3, 6, 6, 6]
+
+
+# ----- what the ladder asks of LLM -----
+
+
+def test_a_forgotten_prefix_is_read_again(tiny_folder):
+    model = Llama(tiny_folder, load_format="dummy")
+    llm = LLM(
+        model,
+        max_model_len=64,
+        num_blocks=20,
+        block_size=4,
+        enable_prefix_caching=True,
+        skip_tokenizer_init=True,
+    )
+    prompt, params = [{"prompt_token_ids": list(range(10))}], SamplingParams(max_tokens=2, temperature=0)
+
+    def cached() -> int:
+        return llm.generate(prompt, params, use_tqdm=False)[0].num_cached_tokens
+
+    assert [cached(), cached()] == [0, 8]
+    llm.reset_prefix_cache()
+    assert cached() == 0
+    llm.add_request("rider", prompt[0], params)
+    with pytest.raises(CourseError, match="on board"):
+        llm.reset_prefix_cache()
+
+
+# ----- the command -----
+
+
+def test_the_command_writes_what_it_prints(monkeypatch, tmp_path, capsys, result):
+    monkeypatch.setattr("lessonlib.engine.ladder.bench_engine", lambda model, device: result)
+    out = tmp_path / "engine.json"
+    assert cli.main(["bench", "engine", "--json", "--out", str(out)]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
+    assert cli.main(["bench", "engine"]) == 0
+    assert "Measured" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--out", "nowhere/engine.json"], "cannot write nowhere/engine.json"),
+        (["--device", "abacus"], "device 'abacus'"),
+        pytest.param(
+            ["--device", "cuda"], "no NVIDIA GPU", marks=pytest.mark.skipif(ON_GPU, reason="there is a GPU")
+        ),
+    ],
+)
+def test_bad_input_is_one_line(arguments, words, capsys):
+    assert cli.main(["bench", "engine", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+# ----- the course's model -----
+
+
+@pytest.mark.prove
+def test_smollm2_climbs_in_three_minutes_and_is_predicted(model_path):
+    result = bench_engine(str(model_path), "cpu")
+    assert result["seconds"] < 180
+    for row in result["rungs"][:5]:
+        assert abs(row["predicted"]["seconds_error"]) <= TARGET_ERROR, row["rung"]
