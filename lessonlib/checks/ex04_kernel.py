@@ -179,9 +179,9 @@ SPEED = Speed(
     property=f"on a GPU: at least {SHARE:.0%} of the speed of the course's kernel in the same run",
     share=SHARE,
     cases={
-        "256 sequences of 2,048 tokens": _server([2048] * 256),
-        "256 sequences of 128 to 2,048 tokens": _server(
-            [Random(each).randint(128, 2048) for each in range(256)]
+        "128 sequences of 4,096 tokens": _server([4096] * 128),
+        "128 sequences of 256 to 4,096 tokens": _server(
+            [Random(each).randint(256, 4096) for each in range(128)]
         ),
     },
     reference=HERE / "kernel_reference.py",
