@@ -40,7 +40,7 @@ ex05.1 step_inputs
   - a table is its request's blocks, then null blocks
 
 ex05.2 share_budget
-  - nobody is lost, and nobody is served twice
+  - whoever is served is here, and is served once
   - a step computes no more tokens than its budget
   - nobody computes what is computed already, or what is not there yet
   - no prompt holds up those who are writing

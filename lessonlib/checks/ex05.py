@@ -99,7 +99,8 @@ def _batch(rng: Random, shapes: list[Shape], block_size: int) -> Given:
     lengths = [shape.computed + shape.scheduled + shape.later for shape in shapes]
     tokens = iter(rng.sample(range(10, 1_000), sum(lengths)))
     sizes = [-(-length // block_size) + shape.spare for length, shape in zip(lengths, shapes, strict=True)]
-    blocks = iter(rng.sample(range(1, 2 * sum(sizes) + 2), sum(sizes)))
+    # Odd ids only: the block beside one's own is never one's own too.
+    blocks = iter(rng.sample(range(1, 2 * sum(sizes) + 2, 2), sum(sizes)))
     rows = [
         {
             "token_ids": [next(tokens) for _ in range(length)],
@@ -156,11 +157,10 @@ def _due_batch(rows: list[Request], block_size: int) -> Batch:
 
 
 def _read_batch(answer: Any, given: Given) -> Batch:
-    *flat, tables = parts(answer, Batch._fields)
-    lists = [whole_list(value, name) for name, value in zip(Batch._fields, flat, strict=False)]
-    return Batch(
-        *lists, [whole_list(table, "each table of block_table") for table in _a_list(tables, "block_table")]
-    )
+    *_, tables = read = parts(answer, Batch._fields)
+    ids, positions, places, starts, lens = map(whole_list, read[:-1], Batch._fields)
+    by_row = [whole_list(table, "each table of block_table") for table in _a_list(tables, "block_table")]
+    return Batch(ids, positions, places, starts, lens, by_row)
 
 
 def _as_many_tokens(given: Given, answer: Batch, due: Batch) -> bool:
@@ -341,6 +341,21 @@ def _rider(rng: Random, longest: int) -> Counts:
 
 
 def _smaller_steps(given: Given) -> Iterator[Given]:
+    """The smaller case stays like the larger one: where the budget was short, it still is.
+
+    Whoever lets a prompt eat the others' tokens is not told of the order of a batch in which all are served.
+    """
+    for smaller in _fewer_tokens(given):
+        if _is_short(smaller) == _is_short(given):
+            yield smaller
+
+
+def _is_short(given: Given) -> bool:
+    served = [*given["running"], *given["waiting"][: given["slots"] - len(given["running"])]]
+    return sum(map(_lacks, served)) > given["token_budget"]
+
+
+def _fewer_tokens(given: Given) -> Iterator[Given]:
     """Fewer requests, slots and tokens; each request is still in a state that it can be in."""
     many = len(given["running"]) + len(given["waiting"])
     for name in ("running", "waiting") if many > 1 else ():
@@ -399,8 +414,8 @@ def _state(request: Request, order: int) -> RequestState:
 
 def _read_shares(answer: Any, given: Given) -> Shares:
     pairs = _a_list(answer, "The answer")
-    if not pairs:
-        raise WrongForm("The answer is empty; somebody has a token to compute and a place in the budget.")
+    if not pairs and _writers(given):
+        raise WrongForm("The answer is empty, and somebody is writing: they get a token in every step.")
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise WrongForm(f"each place of the answer should be a pair (id, tokens), not {show(pair)}.")
@@ -497,7 +512,7 @@ SHARING = Task(
     due=_due_shares,
     read=_read_shares,
     properties=(
-        Property("nobody is lost, and nobody is served twice", _served_once),
+        Property("whoever is served is here, and is served once", _served_once),
         Property("a step computes no more tokens than its budget", _within_budget),
         Property("nobody computes what is computed already, or what is not there yet", _what_they_lack),
         Property("no prompt holds up those who are writing", _nobody_is_held_up),
@@ -514,7 +529,7 @@ SHARING = Task(
 # ----- ex05.3 -----
 
 
-class Report(NamedTuple):
+class After(NamedTuple):
     """What `finish` answers; `finished` has (id, answer, reason) of each."""
 
     running: list[Request]
@@ -550,7 +565,7 @@ class Row(NamedTuple):
 
 def _reports(rng: Random) -> Iterator[Given]:
     """Each way in which a row can go, alone; then two and three of them, then fuller cars."""
-    goes_on, ends, arrives = Row(11), Row(EOS[0], blocks=2), Row(11, room=1, blocks=2)
+    goes_on, arrives, ends = Row(11), Row(11, room=1, blocks=2), Row(EOS[0], blocks=2)
     ways = (
         goes_on,
         Row(11, lacks=1),
@@ -569,14 +584,15 @@ def _reports(rng: Random) -> Iterator[Given]:
         Row(EOS[0], stop=EOS[:1], ignore_eos=True),  # the model's end, by the request's own wish
         Row(STOP[0]),  # an end token of somebody else
         Row(EOS[0], room=1),
-        ends,
         arrives,
+        ends,
     )
     for way in ways:
         yield _report(rng, [way], gone=0)
     yield from (_report(rng, [], gone=1), _report(rng, [goes_on], gone=1))
-    for pair in product((goes_on, ends, arrives, Row(11, lacks=1)), repeat=2):
+    for pair in product((goes_on, arrives, ends, Row(11, lacks=1)), repeat=2):
         yield _report(rng, list(pair), gone=0)
+    yield _report(rng, [Row(11, stop=STOP), Row(STOP[0])], gone=0)
     yield _report(rng, [ends, arrives, ends], gone=1)
     for _ in range(2 * DRAWN):
         yield _report(rng, [_row(rng) for _ in range(rng.randint(1, 6))], gone=rng.choice((0, 0, 1, 2)))
@@ -680,8 +696,9 @@ def _smaller_requests(request: Request) -> Iterator[Request]:
 
 
 def _fewer_ends(ends: Request, answer: list[int]) -> Iterator[Request]:
+    """Whoever may go on may still: who looks for no end token is not told of two reasons to leave."""
     yield from fewer(ends, "stop_token_ids")
-    yield from lower(ends, "max_tokens", len(answer) + 1)
+    yield from lower(ends, "max_tokens", min(ends["max_tokens"], len(answer) + 2))
     if ends["ignore_eos"]:
         yield {**ends, "ignore_eos": False}
 
@@ -693,7 +710,7 @@ def _due_report(
     eos_token_ids: list[int],
     free_slots: list[int],
     free: list[int],
-) -> Report:
+) -> After:
     """First everyone hears their token, then it is seen who leaves."""
     told = [_told(request, sampled) for request in running]
     reasons = {
@@ -702,7 +719,7 @@ def _due_report(
         if after != before
     }
     leaving = [request for request in told if reasons.get(request["id"])]
-    return Report(
+    return After(
         [request for request in told if request not in leaving],
         [(request["id"], _answer_of(request), reasons[request["id"]]) for request in leaving],
         sorted(free_slots + [request["slot"] for request in leaving]),
@@ -729,9 +746,9 @@ def _reason(request: Request, ends: Request, eos_token_ids: list[int]) -> str:
     return "length" if len(_answer_of(request)) >= ends["max_tokens"] else ""
 
 
-def _read_report(answer: Any, given: Given) -> Report:
-    running, finished, free_slots, free = parts(answer, Report._fields)
-    return Report(
+def _read_report(answer: Any, given: Given) -> After:
+    running, finished, free_slots, free = parts(answer, After._fields)
+    return After(
         [_read_request(request) for request in _a_list(running, "running")],
         [_read_finished(item) for item in _a_list(finished, "finished")],
         whole_list(free_slots, "free_slots"),
@@ -759,29 +776,29 @@ def _read_finished(value: Any) -> tuple[int, list[int], str]:
     return whole(name, "the id of who is finished"), whole_list(tokens, "tokens of who is finished"), reason
 
 
-def _names(report: Report) -> list[int]:
+def _names(report: After) -> list[int]:
     return [request["id"] for request in report.running] + [name for name, _, _ in report.finished]
 
 
-def _answers(report: Report) -> dict[int, list[int]]:
+def _answers(report: After) -> dict[int, list[int]]:
     """What everyone has been told, by id."""
     told = {request["id"]: _answer_of(request) for request in report.running}
     return told | {name: answer for name, answer, _ in report.finished}
 
 
-def _leaving(report: Report) -> set[int]:
+def _leaving(report: After) -> set[int]:
     return {name for name, _, _ in report.finished}
 
 
-def _gone_get_nothing(given: Given, answer: Report, due: Report) -> bool:
+def _gone_get_nothing(given: Given, answer: After, due: After) -> bool:
     return set(_names(answer)) <= set(_names(due))
 
 
-def _none_lost(given: Given, answer: Report, due: Report) -> bool:
+def _none_lost(given: Given, answer: After, due: After) -> bool:
     return sorted(_names(answer)) == sorted(_names(due))
 
 
-def _part_gives_none(given: Given, answer: Report, due: Report) -> bool:
+def _part_gives_none(given: Given, answer: After, due: After) -> bool:
     reading = [request for request in given["running"] if not _yields(request)]
     told, leaving = _answers(answer), _leaving(answer)
     return all(
@@ -789,11 +806,11 @@ def _part_gives_none(given: Given, answer: Report, due: Report) -> bool:
     )
 
 
-def _everyone_is_told(given: Given, answer: Report, due: Report) -> bool:
+def _everyone_is_told(given: Given, answer: After, due: After) -> bool:
     return _answers(answer) == _answers(due)
 
 
-def _leave_as_due(given: Given, answer: Report, due: Report, tokens: set[int], stop: bool) -> bool:
+def _leave_as_due(given: Given, answer: After, due: After, tokens: set[int], stop: bool) -> bool:
     """Whether those who were told one of `tokens`, for a stop token of their own or not, leave as they should."""
     told = {
         request["id"]
@@ -804,43 +821,43 @@ def _leave_as_due(given: Given, answer: Report, due: Report, tokens: set[int], s
     return told & _leaving(answer) == told & _leaving(due)
 
 
-def _end_token_ends(given: Given, answer: Report, due: Report) -> bool:
+def _end_token_ends(given: Given, answer: After, due: After) -> bool:
     return _leave_as_due(given, answer, due, set(given["eos_token_ids"]), stop=False)
 
 
-def _stop_token_ends(given: Given, answer: Report, due: Report) -> bool:
+def _stop_token_ends(given: Given, answer: After, due: After) -> bool:
     return _leave_as_due(given, answer, due, set(given["sampled"].values()), stop=True)
 
 
-def _count_ends(given: Given, answer: Report, due: Report) -> bool:
+def _count_ends(given: Given, answer: After, due: After) -> bool:
     return _leaving(answer) == _leaving(due)
 
 
-def _right_reason(given: Given, answer: Report, due: Report) -> bool:
+def _right_reason(given: Given, answer: After, due: After) -> bool:
     return answer.finished == due.finished
 
 
-def _stay_as_they_are(given: Given, answer: Report, due: Report) -> bool:
+def _stay_as_they_are(given: Given, answer: After, due: After) -> bool:
     return answer.running == due.running
 
 
-def _slots_free(given: Given, answer: Report, due: Report) -> bool:
+def _slots_free(given: Given, answer: After, due: After) -> bool:
     return answer.free_slots == due.free_slots
 
 
-def _blocks_conserved(given: Given, answer: Report, due: Report) -> bool:
+def _blocks_conserved(given: Given, answer: After, due: After) -> bool:
     return sorted(answer.free) == sorted(due.free)
 
 
-def _freed_last_first(given: Given, answer: Report, due: Report) -> bool:
+def _freed_last_first(given: Given, answer: After, due: After) -> bool:
     return answer == due
 
 
-def _explain_report(given: Given, due: Report) -> str:
+def _explain_report(given: Given, due: After) -> str:
     return f"{count(len(due.finished), 'request')} finished, {len(due.running)} on board"
 
 
-REPORTING = Task(
+FINISHING = Task(
     id="ex05.3",
     title="finish and release",
     function="finish",
@@ -867,4 +884,4 @@ REPORTING = Task(
     explain=_explain_report,
 )
 
-EX05 = Exercise("ex05", (LAYOUT, SHARING, REPORTING))
+EX05 = Exercise("ex05", (LAYOUT, SHARING, FINISHING))
