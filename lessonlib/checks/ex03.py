@@ -12,7 +12,7 @@ from itertools import product
 from random import Random
 from typing import Any, NamedTuple
 
-from lessonlib.checks.rides import without
+from lessonlib.checks.rides import fewer, lower, without
 from lessonlib.checks.spec import (
     Exercise,
     Given,
@@ -40,20 +40,6 @@ LAST_FIRST = "freed blocks go to the end of the list, the last one first"
 
 def _blocks_for(tokens: int, block_size: int) -> int:
     return -(-tokens // block_size)
-
-
-def _fewer(given: Given, name: str, least: int = 0) -> Iterator[Given]:
-    """The same case with one item less in one of its lists."""
-    if len(given[name]) > least:
-        for place in range(len(given[name])):
-            yield {**given, name: without(given[name], place)}
-
-
-def _lower(given: Given, name: str, least: int) -> Iterator[Given]:
-    """The same case with one of its numbers smaller."""
-    for lower in sorted({least, (least + given[name]) // 2, given[name] - 1}):
-        if least <= lower < given[name]:
-            yield {**given, name: lower}
 
 
 # ----- ex03.1 -----
@@ -103,11 +89,11 @@ def _table_to_free(rng: Random, held: int, num_free: int) -> Given:
 
 def _smaller_memory(given: Given) -> Iterator[Given]:
     if "num_blocks" in given:
-        yield from _lower(given, "num_blocks", 2)
+        yield from lower(given, "num_blocks", 2)
         return
     if "num_tokens" not in given:
-        yield from _fewer(given, "table", least=1)
-        yield from _fewer(given, "free")
+        yield from fewer(given, "table", least=1)
+        yield from fewer(given, "free")
         return
     for smaller in _smaller_growth(given):
         if _spare(smaller) == _spare(given):
@@ -116,14 +102,14 @@ def _smaller_memory(given: Given) -> Iterator[Given]:
 
 def _smaller_growth(given: Given) -> Iterator[Given]:
     if "table" in given:
-        yield from _fewer(given, "table")
-    yield from _fewer(given, "free")
-    yield from _lower(given, "num_tokens", 1)
-    yield from _lower(given, "block_size", 1)
+        yield from fewer(given, "table")
+    yield from fewer(given, "free")
+    yield from lower(given, "num_tokens", 1)
+    yield from lower(given, "block_size", 1)
     if given["num_tokens"] > given["block_size"]:  # a block less, of what is wanted and of what there is
         less = {**given, "num_tokens": given["num_tokens"] - given["block_size"]}
-        yield from _fewer(less, "free")
-        yield from _fewer(less, "table") if "table" in given else ()
+        yield from fewer(less, "free")
+        yield from fewer(less, "table") if "table" in given else ()
 
 
 def _spare(given: Given) -> int:
@@ -349,18 +335,18 @@ def _smaller_queues(given: Given) -> Iterator[Given]:
         if prompt > 1:
             prompts = given["prompts"]
             yield {**given, "prompts": [*prompts[:place], prompt - 1, *prompts[place + 1 :]]}
-    yield from _lower(given, "watermark", 0)
-    yield from _lower(given, "token_budget", given["slots"])
+    yield from lower(given, "watermark", 0)
+    yield from lower(given, "token_budget", given["slots"])
     if given["running"]:
         # Whoever leaves holds one block; where all leave, every block is free.
         left, fewer = given["running"] - 1, max(2, given["num_blocks"] - 1)
         num_free = min(given["num_free"], fewer - 1) if left else fewer - 1
         yield {**given, "running": left, "num_blocks": fewer, "num_free": num_free}
-        yield from _lower(given, "num_free", 0)
-        yield from _lower(given, "num_blocks", 1 + max(1, given["num_free"] + given["running"]))
+        yield from lower(given, "num_free", 0)
+        yield from lower(given, "num_blocks", 1 + max(1, given["num_free"] + given["running"]))
     elif given["num_blocks"] > 2:
         yield {**given, "num_blocks": given["num_blocks"] - 1, "num_free": given["num_free"] - 1}
-    yield from _lower(given, "slots", max(1, given["running"]))
+    yield from lower(given, "slots", max(1, given["running"]))
 
 
 def _without_request(given: Given, gone: int) -> Given:
@@ -551,7 +537,7 @@ def _car(rng: Random, full: tuple[bool, ...], num_free: int, waiting: int, block
 def _smaller_cars(given: Given) -> Iterator[Given]:
     """Fewer requests, fewer blocks, shorter texts; each of those on board still fits alone."""
     for name in ("waiting", "running", "free"):
-        yield from filter(_each_fits_alone, _fewer(given, name, least=1 if name == "running" else 0))
+        yield from filter(_each_fits_alone, fewer(given, name, least=1 if name == "running" else 0))
     for name in ("running", "waiting"):
         for place, request in enumerate(given[name]):
             for shorter in _shorter(request, given["block_size"]):
@@ -563,12 +549,12 @@ def _smaller_cars(given: Given) -> Iterator[Given]:
 def _shorter(request: Request, block_size: int) -> Iterator[Request]:
     """The same request one token, or one block, shorter."""
     on_board = bool(request["table"])
-    for name, fewer in product(("generated", "prompt"), (1, block_size)):
+    for name, gone in product(("generated", "prompt"), (1, block_size)):
         least = 1 if name == "prompt" or on_board else 0
-        computed = max(0, request["computed"] - fewer)
-        if request[name] - fewer >= least and (computed or not on_board):
+        computed = max(0, request["computed"] - gone)
+        if request[name] - gone >= least and (computed or not on_board):
             table = request["table"][: _blocks_for(computed, block_size)]
-            yield {**request, name: request[name] - fewer, "computed": computed, "table": table}
+            yield {**request, name: request[name] - gone, "computed": computed, "table": table}
 
 
 def _each_fits_alone(given: Given) -> bool:
@@ -787,14 +773,14 @@ def _prompt_after(rng: Random, many: int, length: int, block_size: int, salts: t
 
 def _smaller_texts(given: Given) -> Iterator[Given]:
     if "earlier" in given:
-        yield from _fewer(given, "earlier")
+        yield from fewer(given, "earlier")
         for place, (text, salt) in enumerate(given["earlier"]):
             if len(text) > 1:
                 others = given["earlier"]
                 yield {**given, "earlier": [*others[:place], (text[:-1], salt), *others[place + 1 :]]}
     if len(given["tokens"]) > 1:
         yield {**given, "tokens": given["tokens"][:-1]}
-    yield from _lower(given, "block_size", 1)
+    yield from lower(given, "block_size", 1)
     for place, token in enumerate(given["tokens"]):
         if token > 300:
             yield {**given, "tokens": [*given["tokens"][:place], 300, *given["tokens"][place + 1 :]]}

@@ -1,4 +1,4 @@
-"""Inputs that several tasks share: lists of lengths and a number of slots."""
+"""Inputs that several tasks share, lists of lengths and a number of slots; and how a case becomes smaller."""
 
 from __future__ import annotations
 
@@ -47,3 +47,17 @@ def smaller_lengths(given: Given) -> Iterator[Given]:
 def without(items: list[Any], place: int) -> list[Any]:
     """The list without one of its places."""
     return items[:place] + items[place + 1 :]
+
+
+def fewer(given: Given, name: str, least: int = 0) -> Iterator[Given]:
+    """The same case with one item less in one of its lists."""
+    if len(given[name]) > least:
+        for place in range(len(given[name])):
+            yield {**given, name: without(given[name], place)}
+
+
+def lower(given: Given, name: str, least: int) -> Iterator[Given]:
+    """The same case with one of its numbers smaller."""
+    for number in sorted({least, (least + given[name]) // 2, given[name] - 1}):
+        if least <= number < given[name]:
+            yield {**given, name: number}

@@ -1,0 +1,20 @@
+"""Stores each token at its position, as if memory were one request's.
+
+property: nobody writes into a block of somebody else
+told: step_inputs(rows=[{
+"""
+
+
+def step_inputs(rows, block_size):
+    token_ids, positions, slot_mapping, query_start_loc, seq_lens = [], [], [], [0], []
+    for row in rows:
+        computed, table = row["num_computed_tokens"], row["block_table"]
+        seq_len = computed + row["num_scheduled_tokens"]
+        token_ids += row["token_ids"][computed:seq_len]
+        positions += range(computed, seq_len)
+        slot_mapping += range(computed, seq_len)
+        query_start_loc.append(len(token_ids))
+        seq_lens.append(seq_len)
+    widest = max(len(row["block_table"]) for row in rows)
+    block_table = [row["block_table"] + [0] * (widest - len(row["block_table"])) for row in rows]
+    return token_ids, positions, slot_mapping, query_start_loc, seq_lens, block_table

@@ -1,0 +1,21 @@
+"""Gives those who board a budget of their own.
+
+property: a step computes no more tokens than its budget
+told: share_budget(running=[
+"""
+
+
+def share_budget(running, waiting, slots, token_budget):
+    writing = [request for request in running if request["num_computed_tokens"] >= request["prefill_target"]]
+    reading = [request for request in running if request["num_computed_tokens"] < request["prefill_target"]]
+    boarding = waiting[: slots - len(running)]
+    shares, whole = [], token_budget
+    for request in writing + reading + boarding:
+        if request in boarding[:1]:
+            token_budget = whole
+        num_tokens = request["prompt_tokens"] + request["num_output_tokens"]
+        tokens = min(num_tokens - request["num_computed_tokens"], token_budget)
+        if tokens:
+            shares.append((request["id"], tokens))
+            token_budget -= tokens
+    return shares

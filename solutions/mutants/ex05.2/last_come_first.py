@@ -1,0 +1,19 @@
+"""Boards whoever came last.
+
+property: nobody overtakes
+told: share_budget(running=[
+"""
+
+
+def share_budget(running, waiting, slots, token_budget):
+    writing = [request for request in running if request["num_computed_tokens"] >= request["prefill_target"]]
+    reading = [request for request in running if request["num_computed_tokens"] < request["prefill_target"]]
+    boarding = waiting[::-1][: slots - len(running)]
+    shares = []
+    for request in writing + reading + boarding:
+        num_tokens = request["prompt_tokens"] + request["num_output_tokens"]
+        tokens = min(num_tokens - request["num_computed_tokens"], token_budget)
+        if tokens:
+            shares.append((request["id"], tokens))
+            token_budget -= tokens
+    return shares

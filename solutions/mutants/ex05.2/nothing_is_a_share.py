@@ -1,0 +1,19 @@
+"""Names those who get nothing as well.
+
+property: nobody computes what is computed already, or what is not there yet
+told: share_budget(running=[
+"""
+
+
+def share_budget(running, waiting, slots, token_budget):
+    writing = [request for request in running if request["num_computed_tokens"] >= request["prefill_target"]]
+    reading = [request for request in running if request["num_computed_tokens"] < request["prefill_target"]]
+    boarding = waiting[: slots - len(running)]
+    shares = []
+    for request in writing + reading + boarding:
+        num_tokens = request["prompt_tokens"] + request["num_output_tokens"]
+        tokens = min(num_tokens - request["num_computed_tokens"], token_budget)
+        if True:
+            shares.append((request["id"], tokens))
+            token_budget -= tokens
+    return shares

@@ -1,0 +1,26 @@
+"""Walks along the rows and looks for requests that left a step ago.
+
+property: no call raises an error
+told: It raised KeyError
+"""
+
+
+def finish(running, params, sampled, eos_token_ids, free_slots, free):
+    stay, finished = [], []
+    on_board = {request["id"]: request["token_ids"] for request in running}
+    told = {name: [*on_board[name], token] for name, token in sampled.items()}
+    for request in running:
+        if request["num_computed_tokens"] < len(request["token_ids"]):
+            stay.append(request)
+            continue
+        token, ends = sampled[request["id"]], params[request["id"]]
+        token_ids = told[request["id"]]
+        answer = token_ids[request["prompt_tokens"] :]
+        stops = token in ends["stop_token_ids"] or (token in eos_token_ids and not ends["ignore_eos"])
+        if stops or len(answer) == ends["max_tokens"]:
+            finished.append((request["id"], answer, "stop" if stops else "length"))
+            free_slots = sorted([*free_slots, request["slot"]])
+            free = free + request["block_table"][::-1]
+        else:
+            stay.append({**request, "token_ids": token_ids})
+    return stay, finished, free_slots, free

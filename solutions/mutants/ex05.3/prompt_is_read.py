@@ -1,0 +1,24 @@
+"""Takes a request for a writer once its prompt is computed, though its words are not yet.
+
+property: a part of a prompt gives no token
+told: finish(running=[
+"""
+
+
+def finish(running, params, sampled, eos_token_ids, free_slots, free):
+    stay, finished = [], []
+    for request in running:
+        if request["id"] not in sampled or request["num_computed_tokens"] < request["prompt_tokens"]:
+            stay.append(request)
+            continue
+        token, ends = sampled[request["id"]], params[request["id"]]
+        token_ids = [*request["token_ids"], token]
+        answer = token_ids[request["prompt_tokens"] :]
+        stops = token in ends["stop_token_ids"] or (token in eos_token_ids and not ends["ignore_eos"])
+        if stops or len(answer) == ends["max_tokens"]:
+            finished.append((request["id"], answer, "stop" if stops else "length"))
+            free_slots = sorted([*free_slots, request["slot"]])
+            free = free + request["block_table"][::-1]
+        else:
+            stay.append({**request, "token_ids": token_ids})
+    return stay, finished, free_slots, free
