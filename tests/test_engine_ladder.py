@@ -95,7 +95,6 @@ def test_the_changes_do_what_they_are_for(result):
 def test_the_simulator_knows_every_step_and_notebook_01_static_batching(result):
     for row in result["rungs"][:5]:
         assert row["predicted"]["steps_error"] == 0
-        assert row["predicted"]["fitted_on"] == "+ paged"
     assert result["rungs"][0]["predicted"]["utilization_notebook_01_error"] == pytest.approx(0)
 
 

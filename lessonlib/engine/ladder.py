@@ -9,7 +9,7 @@ only then is it measured what refilling is worth. Tokens are equal on all rungs,
 The whole ladder is climbed several times and each rung's fastest ride counts: the first climb warms up the very
 shapes that are timed, and what else the machine does in a while does not fall on one rung alone. Beside it stands
 what models predict of it: notebook 01's utilization, and the simulator with a step cost that was fitted to another
-ride, of other requests.
+ride of the rung, just before, of half as many and other requests.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -71,14 +71,12 @@ class Rung:
         changes: settings of `LLM` that differ from the rung before.
         shows: the number that the change is there for, a key of `SHOWN`.
         needs_gpu: whether the change means nothing on a CPU.
-        fits: whether a step costs otherwise from here on, so that its cost is fitted anew.
     """
 
     name: str
     changes: Mapping[str, Any]
     shows: str
     needs_gpu: bool = False
-    fits: bool = False
 
 
 def base_settings(load: Load) -> dict[str, Any]:
@@ -101,11 +99,11 @@ def rungs(load: Load) -> list[Rung]:
     return [
         Rung("static", {"policy": StaticBatching()}, "utilization"),
         Rung("continuous", {"policy": Continuous()}, "utilization"),
-        Rung("+ paged", {"policy": Paged(), "max_num_seqs": load.paged_slots}, "riders", fits=True),
+        Rung("+ paged", {"policy": Paged(), "max_num_seqs": load.paged_slots}, "riders"),
         Rung("+ chunked, mixed prefill", {"policy": SarathiServe(load.chunk_tokens)}, "itl_p99"),
         Rung("+ prefix cache", {"enable_prefix_caching": True}, "prefill_tokens"),
-        Rung("+ graphs", {"enforce_eager": False}, "seconds_per_step", needs_gpu=True, fits=True),
-        Rung("+ overlapped host", {"async_scheduling": True}, "seconds_per_step", needs_gpu=True, fits=True),
+        Rung("+ graphs", {"enforce_eager": False}, "seconds_per_step", needs_gpu=True),
+        Rung("+ overlapped host", {"async_scheduling": True}, "seconds_per_step", needs_gpu=True),
     ]
 
 
@@ -141,7 +139,7 @@ def bench_engine(model: str | None = None, device: str = "auto", load: Load | No
         load: the requests and sizes; by default made for the device and the model.
 
     Returns:
-        The machine; model, dtype and workload; copy_gb_s; cost_models by the rung they were fitted on; and
+        The machine; model, dtype and workload; copy_gb_s; cost_models by rung; and
         rungs, each with its numbers (`scheduling.simulator.metrics` and more), what was predicted, and its
         ratios to the rung before. A rung that cannot be measured here says why.
 
@@ -181,23 +179,26 @@ class Ladder:
         bandwidth: bytes a second that the device's memory moves.
 
     Attributes:
-        costs: what a step costs, by the name of the rung it was fitted on.
+        costs: what a step costs, by rung.
     """
 
     def __init__(self, llama: Llama, load: Load, bandwidth: float) -> None:
         self.llama, self.load, self.bandwidth = llama, load, bandwidth
         vocabulary = llama.config.vocab_size
-        self.timed, self.other = (Requests.draw(load, vocabulary, seed) for seed in (TIMED_SEED, FITTED_SEED))
+        self.timed = Requests.draw(load, vocabulary, TIMED_SEED)
+        half = replace(load, requests=max(2, load.requests // 2))
+        self.other = Requests.draw(half, vocabulary, FITTED_SEED)
         self.costs: dict[str, CostModel] = {}
         self._steps = climbs(load)
         self._rides: dict[str, list[Trace]] = defaultdict(list)
-        self._others: dict[str, list[Trace]] = defaultdict(list)
+        self._others: dict[str, list[Trace]] = defaultdict(list)  # the ride before each of those
 
     def climb(self) -> list[dict[str, Any]]:
         """A row for each rung."""
         self._ride_all()
-        fastest = {name: min(traces, key=lambda trace: trace.span) for name, traces in self._others.items()}
-        self.costs = {name: CostModel.fit(trace) for name, trace in fastest.items()}
+        for name, rides in self._rides.items():
+            fastest = min(range(len(rides)), key=lambda climb: rides[climb].span)
+            self.costs[name] = CostModel.fit(self._others[name][fastest])
         rows: list[dict[str, Any]] = []
         before: dict[str, Any] | None = None
         for rung, settings in self._steps:
@@ -217,14 +218,13 @@ class Ladder:
 
     def _ride_all(self) -> None:
         there = [(rung, settings) for rung, settings in self._steps if self._is_here(rung)]
-        rides = self.load.repeats * sum(1 + rung.fits for rung, _ in there)
+        rides = 2 * self.load.repeats * len(there)
         with tqdm(total=rides, desc="ladder", unit="ride") as bar:
             for rung, settings in there * self.load.repeats:
                 bar.set_description(rung.name)
                 llm = LLM(self.llama, **settings)
+                self._others[rung.name].append(_ride(llm, self.other, bar))
                 self._rides[rung.name].append(_ride(llm, self.timed, bar))
-                if rung.fits:
-                    self._others[rung.name].append(_ride(llm, self.other, bar))
                 llm.close()
 
     def _numbers(self, traces: Sequence[Trace]) -> dict[str, Any]:
@@ -243,15 +243,13 @@ class Ladder:
 
     def _predict(self, rung: Rung, settings: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         """What notebook 01 and the simulator say of the rung, and how far they are off (0.1: 10% too much)."""
-        fitted = self._fitted_on(rung)
-        ride = predict(self.timed, settings, self.costs[fitted])
+        ride = predict(self.timed, settings, self.costs[rung.name])
         lengths, slots = self.timed.output_tokens, settings["max_num_seqs"]
         formula = (
             static_utilization if settings["policy"].name == StaticBatching.name else continuous_utilization
         )
         plain = formula(lengths, slots)
         return {
-            "fitted_on": fitted,
             "seconds": ride.span,
             "seconds_error": ride.span / row["seconds"] - 1,
             "steps": ride.num_steps,
@@ -260,13 +258,6 @@ class Ladder:
             "utilization_notebook_01": plain,
             "utilization_notebook_01_error": plain / row["utilization"] - 1,
         }
-
-    def _fitted_on(self, rung: Rung) -> str:
-        """The rung whose fit holds for this one: its own, or the last below it. The first rungs differ from the
-        first that is fitted in scheduling alone, so that a step of theirs costs the same."""
-        names = [each.name for each, _ in self._steps]
-        below = [name for name in self.costs if names.index(name) <= names.index(rung.name)]
-        return below[-1] if below else next(iter(self.costs))
 
 
 def _ride(llm: LLM, requests: Requests, bar: tqdm) -> Trace:
@@ -330,7 +321,6 @@ COLUMNS = (
     ("roofline", lambda row: f"{row['roofline_share']:.0%}"),
 )
 PREDICTED = (
-    ("fitted on", lambda row: row["predicted"]["fitted_on"]),
     ("seconds", lambda row: f"{row['predicted']['seconds']:.2f}"),
     ("error", lambda row: f"{row['predicted']['seconds_error']:+.1%}"),
     ("steps", lambda row: f"{row['predicted']['steps']:,}"),

@@ -47,7 +47,7 @@ def factors(result: Mapping[str, Any], title: str, *, source: str, alt: str = ""
         axes = figure.add_subplot()
         looks = (
             ("fewer_steps", style.DECODE, None, 0.2),
-            ("quicker_steps", style.PREFILL, style.PREFILL_HATCH, -0.2),
+            ("quicker_steps", style.IDLE, style.IDLE_HATCH, -0.2),
         )
         for place, row in enumerate(rows):
             for key, color, hatch, lift in looks:
@@ -68,7 +68,7 @@ def factors(result: Mapping[str, Any], title: str, *, source: str, alt: str = ""
         gains = [row["against_before"][key] for row in rows for key, *_ in looks]
         axes.set_xlim(min(0.8, min(gains) - 0.2), max(gains) + 0.25)
         axes.set_yticks([-place for place in range(len(rows))], [row["rung"] for row in rows])
-        axes.set_xlabel("times the rung before: upper bar fewer steps, lower bar (lined) quicker steps")
+        axes.set_xlabel("times the rung before (upper: fewer steps, lower: quicker steps)")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         return style.finish(figure, title, source)
@@ -83,7 +83,7 @@ def predictions(result: Mapping[str, Any], title: str, *, source: str, alt: str 
         for place, row in enumerate(rows):
             measured, told = row["seconds"], row["predicted"]["seconds"]
             axes.barh(-place, measured, 0.6, color=style.DECODE)
-            axes.plot([told], [-place], marker="D", color=style.PREEMPTED, markersize=7)
+            axes.plot([told], [-place], marker="D", color=style.INK, markersize=8, markeredgecolor="white")
             words = f"{row['predicted']['seconds_error']:+.0%}"
             axes.annotate(
                 words,
