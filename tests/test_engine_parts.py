@@ -1,0 +1,255 @@
+"""The engine's parts on tiny random models: operators, graphs of none, the sampler's odds, and a long soak."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from engine_models import one_prompt, write_config
+
+from kernels import reference
+from lessonlib.engine import LLM, SamplingParams
+from lessonlib.engine.chat import ChatEngine
+from lessonlib.engine.model import Llama
+from lessonlib.engine.ops import choose_ops
+from lessonlib.engine.runner import ModelRunner, graph_sizes
+from lessonlib.engine.sampler import Draw, sample, uniform
+from lessonlib.errors import CourseError
+from lessonlib.scheduling.plugged import plug
+from lessonlib.scheduling.scheduler import Scheduler
+
+GREEDY = SamplingParams(max_tokens=10, temperature=0, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return write_config(tmp_path_factory.mktemp("tiny"))
+
+
+def make(folder, **options):
+    sizes = {"max_num_seqs": 4, "max_num_batched_tokens": 32, "num_blocks": 40, "load_format": "dummy"}
+    return LLM(folder, skip_tokenizer_init=True, device="cpu", **{**sizes, **options})
+
+
+def prompts(count, seed=0, longest=30):
+    rng = random.Random(seed)
+    return [
+        {"prompt_token_ids": [rng.randrange(3, 256) for _ in range(rng.randint(1, longest))]}
+        for _ in range(count)
+    ]
+
+
+def answers(llm, asked, params=GREEDY):
+    return [out.outputs[0].token_ids for out in llm.generate(asked, params, use_tqdm=False)]
+
+
+# ----- operators -----
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_native_operators_give_the_references_logits(folder, dtype):
+    ids = prompts(1, longest=60)[0]["prompt_token_ids"]
+    found = {}
+    for name in ("reference", "native"):
+        model = Llama(folder, dtype, ops=choose_ops(name, torch.device("cpu")), load_format="dummy")
+        with torch.inference_mode():
+            found[name] = ModelRunner(model, 8, 16).forward(one_prompt(ids))[0].double()
+    error = (found["native"] - found["reference"]).norm() / found["reference"].norm()
+    assert error < (1e-5 if dtype is torch.float32 else 2e-2)
+
+
+def test_one_engine_on_every_operator(folder, tier):
+    if tier == "gpu":
+        pytest.skip("the compiled kernels have tests of their own: tests/test_engine_gpu.py")
+    asked = prompts(3, longest=6)
+    params = SamplingParams(max_tokens=3, temperature=0, ignore_eos=True)
+    due = answers(make(folder, attention="reference"), asked, params)
+    assert answers(make(folder, attention="native"), asked, params) == due
+    assert answers(make(folder, attention="triton", max_num_seqs=2), asked, params) == due
+
+
+def test_an_attention_of_ones_own(folder):
+    calls = []
+
+    def mine(*tensors, **options):
+        calls.append(options["num_decodes"])
+        return reference.paged_attention(*tensors, **options)
+
+    asked = prompts(3)
+    assert answers(make(folder, attention=mine), asked) == answers(make(folder), asked)
+    assert len(calls) > 10
+
+
+def test_sizes_that_get_a_graph():
+    assert graph_sizes(1) == [1]
+    assert graph_sizes(12) == [1, 2, 4, 8, 12]
+    assert graph_sizes(32) == [1, 2, 4, 8, 16, 24, 32]
+
+
+# ----- odds -----
+
+
+def test_draws_follow_the_odds():
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).expand(4000, 4)
+    draws = [Draw(SamplingParams(temperature=0.5), seed, 3) for seed in range(4000)]
+    share = np.bincount(sample(logits, draws).numpy(), minlength=4) / 4000
+    due = (logits[0] / 0.5).softmax(-1).numpy()
+    assert np.abs(share - due).max() < 4 * np.sqrt(0.25 / 4000)
+
+
+@pytest.mark.parametrize(
+    ("params", "kept"),
+    [({"top_k": 1}, {2}), ({"top_k": 2}, {1, 2}), ({"top_p": 0.5}, {2}), ({"top_p": 0.9}, {1, 2})],
+)
+def test_cuts_leave_the_likeliest(params, kept):
+    logits = torch.tensor([[0.0, 1.0, 2.0, -1.0]]).expand(300, 4)  # 9%, 24%, 64%, 3%
+    draws = [Draw(SamplingParams(**params), seed, 0) for seed in range(300)]
+    assert set(sample(logits, draws).tolist()) == kept
+
+
+def test_greedy_and_drawn_rows_in_one_batch():
+    logits = torch.randn(3, 50)
+    draws = [
+        Draw(SamplingParams(temperature=0), 0, 0),
+        Draw(SamplingParams(seed=1), 1, 0),
+        Draw(SamplingParams(temperature=0), 2, 0),
+    ]
+    tokens = sample(logits, draws)
+    assert tokens[[0, 2]].equal(logits.argmax(-1)[[0, 2]])
+
+
+def test_noise_is_even_and_differs_by_seed_and_place():
+    seeds = torch.arange(50)[:, None]
+    noise = uniform(seeds, torch.zeros_like(seeds), 2000)
+    assert noise.min() > 0
+    assert noise.max() < 1
+    assert abs(noise.mean() - 0.5) < 0.005
+    counts = torch.histc(noise, 10, 0, 1)
+    assert (counts - 10_000).abs().max() < 400  # four standard deviations
+    assert abs(np.corrcoef(noise[0], noise[1])[0, 1]) < 0.1
+    later = uniform(seeds, torch.ones_like(seeds), 2000)
+    assert (noise == later).float().mean() < 0.001
+
+
+# ----- seats for students -----
+
+
+def test_a_function_that_is_not_there_leaves_its_decision_to_the_course(folder):
+    parts = plug(object())
+    assert parts.in_use == ()
+    asked = prompts(6)
+    mine = make(folder, scheduler_cls=parts.scheduler_cls, kv_cache_cls=parts.kv_cache_cls, num_blocks=14)
+    course = make(folder, num_blocks=14)
+    assert answers(mine, asked) == answers(course, asked)
+    assert mine.trace.same_ride(course.trace)
+
+
+def test_an_engine_that_is_spoken_to(model_path):
+    engine = ChatEngine(
+        LLM(model_path, max_num_seqs=2, num_blocks=32, max_model_len=128),
+        SamplingParams(max_tokens=12, temperature=0),
+    )
+    engine.add_request("a", "What is the capital of France?")
+    engine.add_request("b", "Name the planets.")
+    engine.step()
+    engine.abort("b")
+    last = {}
+    while engine.has_unfinished_requests():
+        last |= {out.request_id: out for out in engine.step()}
+    assert last["a"].outputs[0].text == "The capital of France is Paris."
+    assert engine.trace.num_requests == 2
+
+
+# ----- a long time -----
+
+
+def soak(folder, requests, **options):
+    """Random arrivals, lengths, aborts and forks of seeds in tiny memory, free blocks full of NaN; words by id."""
+    rng = random.Random(0)
+    llm = make(folder, num_blocks=12, max_num_seqs=6, **options)
+    launch = llm.runner.launch
+
+    def poisoned(plan, sampling):
+        pool = llm.scheduler.kv_cache.pool
+        llm.runner.poison([block for block in pool.free_blocks() if pool.hashes[block] is None])
+        return launch(plan, sampling)
+
+    llm.runner.launch = poisoned
+    asked, told, aborted = {}, {}, set()
+    while len(asked) < requests or llm.has_unfinished_requests():
+        for _ in range(rng.randint(0, 2) if len(asked) < requests else 0):
+            name = str(len(asked))
+            params = SamplingParams(
+                max_tokens=rng.randint(1, 24), temperature=rng.choice([0, 0.8]), seed=len(asked)
+            )
+            asked[name] = prompts(1, seed=len(asked), longest=50)[0], params
+            llm.add_request(name, *asked[name])
+        for out in llm.step():
+            if out.finished:
+                told[out.request_id] = out.outputs[0].token_ids
+        if rng.random() < 0.05 and llm.scheduler.requests:
+            name = rng.choice(list(llm.scheduler.requests))
+            llm.abort(name)
+            aborted.add(name)
+    assert llm.scheduler.kv_cache.num_free == llm.num_blocks - 1
+    assert told.keys() | aborted == asked.keys()
+    return asked, told, llm
+
+
+@pytest.mark.parametrize("options", [{}, {"async_scheduling": True}, {"enable_prefix_caching": True}])
+def test_a_short_soak(folder, options):
+    check_soak(folder, 60, options)
+
+
+@pytest.mark.prove
+@pytest.mark.parametrize("options", [{}, {"async_scheduling": True, "enable_prefix_caching": True}])
+def test_a_soak_of_two_thousand(folder, options):
+    check_soak(folder, 2000, options)
+
+
+def check_soak(folder, requests, options):
+    asked, told, llm = soak(folder, requests, **options)
+    assert llm.trace.header.policy == "continuous"
+    alone = make(folder, max_num_seqs=1)
+    rng = random.Random(1)
+    for name in rng.sample(sorted(told), min(100, len(told))):
+        prompt, params = asked[name]
+        assert told[name] == answers(alone, [prompt], params)[0], name
+
+
+# ----- bad input -----
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_blocks": 1}, "pool of 1 blocks"),
+        ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization 1.5"),
+        ({"max_model_len": 1}, "model length of 1"),
+        ({"block_size": 0}, "block size of 0"),
+    ],
+)
+def test_sizes_that_nothing_could_run_with(folder, options, words):
+    with pytest.raises(CourseError, match=words):
+        make(folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"attention_bias": True}, "attention_bias True"),
+        ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
+        ({"quantization_config": {"bits": 4}}, "is quantized"),
+        ({"model_type": "mamba"}, "'mamba' model"),
+    ],
+)
+def test_models_that_would_be_wrong_here_are_refused(tmp_path, changes, words):
+    with pytest.raises(CourseError, match=words):
+        make(write_config(tmp_path / "model", **changes))
+
+
+def test_the_text_of_a_student_scheduler_is_a_scheduler(folder):
+    class Mine(Scheduler):
+        pass
+
+    assert isinstance(make(folder, scheduler_cls=Mine).scheduler, Mine)
