@@ -119,14 +119,14 @@ def share_budget(
 ) -> list[tuple[int, int]]:
     """ex05.2: how many tokens each request computes in one step. Memory is no question here.
 
-    Those who write come first: each gets the one token that they lack, before any prompt takes its share. Then
-    those on board who still read, then those who board, in the order in which they stand here. Each takes all
-    that it lacks, or what is left of the budget; where nothing is left, the step is full, and nobody boards for
-    nothing. So a prompt may be read over several steps, and one that is cut short keeps everyone behind it
-    waiting.
+    Those who write come first: each gets the one token that they lack, before any prompt takes its share.
+    Then those on board who still read, then those who board, in the order in which they stand here. Each
+    takes all that it lacks, or what is left of the budget; where nothing is left, the step is full, and
+    nobody boards for nothing. So a prompt may be read over several steps, and one that is cut short keeps
+    everyone behind it waiting.
 
-    A request that was thrown out has lost what was computed, but not its words. When it boards again, it reads
-    both, prompt and generated tokens, and is no writer until it has.
+    A request that was thrown out has lost what was computed, but not its words. When it boards again, it
+    reads both, prompt and generated tokens, and is no writer until it has.
 
     Args:
         running: requests on board, first served first. A request is a dict with id, prompt_tokens,
@@ -137,8 +137,8 @@ def share_budget(
         token_budget: tokens that the step may compute, at least one a slot.
 
     Returns:
-        (id, tokens) of each request that computes something, in the order of the batch: those who write, those
-        who read, those who board.
+        (id, tokens) of each request that computes something, in the order of the batch: those who write,
+        those who read, those who board.
     """
     # >>> solution
     # stub: raise NotImplementedError("ex05.2: share_budget is not written yet")
@@ -190,10 +190,11 @@ def finish(
         free: the free blocks, as above.
 
     Returns:
-        (running, finished, free_slots, free) afterwards. `running` are those who stay, in the same order and as
-        they were but for their new token. `finished` has (id, tokens that it was given, the last one included,
-        reason) of each request that leaves, in the same order. The reason is "stop" where an end token or a
-        stop token ended the answer, were it the last one that max_tokens allows, and otherwise "length".
+        (running, finished, free_slots, free) afterwards. `running` are those who stay, in the same order and
+        as they were but for their new token. `finished` has (id, tokens that it was given, the last one
+        included, reason) of each request that leaves, in the same order. The reason is "stop" where an end
+        token or a stop token ended the answer, even the last one that max_tokens allows, and otherwise
+        "length".
     """
     # >>> solution
     # stub: raise NotImplementedError("ex05.3: finish is not written yet")

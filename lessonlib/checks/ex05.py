@@ -1,8 +1,9 @@
 """What exercise 05 must do: one step of an engine, shared out, laid out and reported.
 
 What share of a step is due comes from `lessonlib.scheduling`: the scheduler is brought into the state of a
-case and asked for its plan. The engine itself cannot be asked, since it stands above the checks: what a batch
-and a report have to be is worked out here in another way, and tests ride the engine beside the worked answers.
+case and asked for its plan. The engine itself cannot be asked, since it stands above the checks: what a
+batch and a report have to be is worked out here in another way, and tests ride the engine beside the worked
+answers.
 """
 
 from __future__ import annotations
@@ -811,7 +812,7 @@ def _everyone_is_told(given: Given, answer: After, due: After) -> bool:
 
 
 def _leave_as_due(given: Given, answer: After, due: After, tokens: set[int], stop: bool) -> bool:
-    """Whether those who were told one of `tokens`, for a stop token of their own or not, leave as they should."""
+    """Whether those who were told one of `tokens`, their own stop token or not, leave as they should."""
     told = {
         request["id"]
         for request in filter(_yields, given["running"])
