@@ -76,6 +76,27 @@ def test_generate_answers_in_english(tmp_path, model_path):
     assert found["seconds"] > 0
 
 
+def test_generate_prints_words_as_they_come_in_the_order_of_the_prompts(tmp_path, model_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("Tell me a story.\nWhat is the capital of France?\n")
+    options = (
+        "--max-tokens",
+        "12",
+        "--max-num-seqs",
+        "2",
+        "--max-num-batched-tokens",
+        "16",
+        "--num-blocks",
+        "40",
+    )
+    done = lesson("generate", "--model", str(model_path), "--prompts", str(prompts), *options)
+    assert done.returncode == 0, done.stderr
+    story, france, rates = done.stdout.split("\n\n")
+    assert story.startswith("> Tell me a story.\n")
+    assert france == "> What is the capital of France?\nThe capital of France is Paris."
+    assert "tok/s" in rates
+
+
 def test_doctor_names_every_part():
     done = lesson("doctor", "--json")
     found = json.loads(done.stdout)
@@ -120,6 +141,11 @@ def test_bench_without_a_gpu_says_what_its_times_are_not(tmp_path):
         (("simulate", "--lengths", "3", "--save", "nowhere/ride.json"), "cannot write"),
         (("simulate", "--trace", "nowhere.csv"), "no trace file at nowhere.csv"),
         (("generate", "--prompts", "nowhere.txt"), "cannot read prompts"),
+        (("generate", "--prompts", "pyproject.toml", "--max-tokens", "0"), "max_tokens 0"),
+        (("generate", "--prompts", "pyproject.toml", "--temperature", "-1"), "temperature -1"),
+        (("generate", "--prompts", "pyproject.toml", "--device", "tpu"), "device 'tpu'"),
+        (("generate", "--prompts", "pyproject.toml", "--attention", "magic"), "attention 'magic'"),
+        (("generate", "--prompts", "pyproject.toml", "--model", "no-such-model"), "no-such-model"),
         (("check", "ex99"), "ex99"),
         (("bench", "attention", "--out", "nowhere/bench.json"), "cannot write nowhere/bench.json"),
     ],
