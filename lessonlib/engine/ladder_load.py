@@ -70,7 +70,7 @@ class Load:
 def cpu_load() -> Load:
     """Two to three minutes of SmolLM2 on two cores: three climbs where nothing else runs, one where much does."""
     return Load(
-        4, 12, 16, (8, 24, 72), 48, (8, 24), 256, step_tokens=2048, chunk_tokens=64, repeats=3, time_limit=160
+        4, 12, 16, (8, 24, 72), 48, (8, 24), 256, step_tokens=2048, chunk_tokens=64, repeats=3, time_limit=168
     )
 
 
