@@ -47,6 +47,7 @@ nbval: setup
 
 prove: setup
 	$(BIN)/python -m pytest -m prove -rA
+	$(BIN)/python -m lessonlib.cli bench engine --device cpu --out benchmarks/results/engine_cpu.json
 	$(BIN)/python -m benchmarks.slots --out benchmarks/results
 	$(BIN)/python -m benchmarks.scheduler_host_time --out benchmarks/results $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
 

@@ -17,8 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 COPIED_BYTES = {"cuda": 4 << 30, "cpu": 256 << 20}  # far more than any cache holds
 
 
-def machine(*packages: str) -> dict:
-    """Machine, versions, date, commit and command; `packages` are named beside torch, Triton and vLLM."""
+def machine(*packages: str, device: str | None = None) -> dict:
+    """Machine, versions, date, commit and command.
+
+    Args:
+        packages: named beside torch, Triton and vLLM.
+        device: "cuda" or "cpu", which the machine is named after; by default the GPU where there is one.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     for package in ("triton", "vllm", *packages):
         try:
@@ -28,9 +34,7 @@ def machine(*packages: str) -> dict:
     git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
-        "machine": torch.cuda.get_device_name()
-        if torch.cuda.is_available()
-        else f"{cpu()}, {os.cpu_count()} cores",
+        "machine": torch.cuda.get_device_name() if device == "cuda" else f"{cpu()}, {os.cpu_count()} cores",
         "versions": versions,
         "date": datetime.date.today().isoformat(),
         "commit": found or os.environ.get("COURSE_COMMIT", "unknown"),

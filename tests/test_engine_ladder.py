@@ -1,6 +1,7 @@
 """The ladder from a static batch to the whole engine: real rides of a tiny model, and one of SmolLM2."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from lessonlib.engine.ladder import (
     NEEDS_GPU,
     SHOWN,
     TARGET_ERROR,
+    Ladder,
     bench_engine,
     climbs,
     predict,
@@ -131,6 +133,13 @@ def test_a_prediction_reads_the_settings():
     rides = [predict(requests, settings, cost) for _, settings in climbs(LOAD)[:5]]
     assert rides[1].span < rides[0].span
     assert [ride.header.slots for ride in rides] == [3, 3, 6, 6, 6]
+
+
+@pytest.mark.parametrize(("limit", "climbs_made"), [(0.0, 1), (600.0, 2)])
+def test_a_climb_that_would_end_too_late_is_not_begun(tiny_folder, limit, climbs_made):
+    model = Llama(tiny_folder, load_format="dummy")
+    rows = Ladder(model, replace(LOAD, repeats=2, time_limit=limit), 1e9).climb()
+    assert [len(row["rides_seconds"]) for row in rows if row["measured"]] == [climbs_made] * 5
 
 
 # ----- what the ladder asks of LLM -----

@@ -222,6 +222,15 @@ def test_a_fit_finds_the_compute_that_hides_behind_reading_the_weights():
     assert fitted.predict(measured) == pytest.approx(measured.steps["duration"])
 
 
+def test_steps_that_were_held_up_count_in_the_sum():
+    workload = Workload.from_lengths(uniform_lengths(60, 5, 60), uniform_lengths(60, 20, 200, seed=1))
+    trace = simulate(workload, "vllm", 16, 400, 16, 64, COST)
+    stalls = np.where(np.random.default_rng(0).random(trace.num_steps) < 0.2, 4.0, 1.0)
+    steps = {**trace.steps, "duration": trace.steps["duration"] * stalls}
+    held_up = Trace(trace.header, trace.events, steps, trace.requests)
+    assert CostModel.fit(held_up).predict(held_up).sum() == pytest.approx(steps["duration"].sum(), rel=0.02)
+
+
 def test_a_fit_has_no_negative_costs():
     workload = Workload.from_lengths(uniform_lengths(20, 5, 50), uniform_lengths(20, 5, 50))
     trace = simulate(workload, "vllm", 4, 200, 16, 64, CostModel(0.01, 0.0, 1e-5, 0.0))

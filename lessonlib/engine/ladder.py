@@ -6,10 +6,10 @@ only then is it measured what refilling is worth. Tokens are equal on all rungs,
 
     speed-up = (steps before / steps) × (seconds a step before / seconds a step)
 
-The whole ladder is climbed several times and each rung's fastest ride counts: the first climb warms up the very
-shapes that are timed, and what else the machine does in a while does not fall on one rung alone. Beside it stands
-what models predict of it: notebook 01's utilization, and the simulator with a step cost that was fitted to another
-ride of the rung, just before, of half as many and other requests.
+The whole ladder is climbed as often as time allows and each rung's fastest ride counts: the first climb warms up
+the very shapes that are timed, and what else the machine does in a while does not fall on one rung alone. Beside it
+stands what models predict of it: notebook 01's utilization, and the simulator with a step cost that was fitted to
+another ride of the rung, just before, of half as many and other requests.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def bench_engine(model: str | None = None, device: str = "auto", load: Load | No
     ladder = Ladder(llama, load, bandwidth * 1e9)
     rows = ladder.climb()
     return {
-        **machine("transformers"),
+        **machine("transformers", device=place.type),
         "tier": "gpu" if place.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "model": name,
@@ -218,14 +218,20 @@ class Ladder:
 
     def _ride_all(self) -> None:
         there = [(rung, settings) for rung, settings in self._steps if self._is_here(rung)]
-        rides = 2 * self.load.repeats * len(there)
-        with tqdm(total=rides, desc="ladder", unit="ride") as bar:
-            for rung, settings in there * self.load.repeats:
-                bar.set_description(rung.name)
-                llm = LLM(self.llama, **settings)
-                self._others[rung.name].append(_ride(llm, self.other, bar))
-                self._rides[rung.name].append(_ride(llm, self.timed, bar))
-                llm.close()
+        began = time.perf_counter()
+        with tqdm(total=2 * self.load.repeats * len(there), desc="ladder", unit="ride") as bar:
+            for done in range(self.load.repeats):
+                if done and (time.perf_counter() - began) * (done + 1) / done > self.load.time_limit:
+                    return
+                for rung, settings in there:
+                    self._ride_one(rung, settings, bar)
+
+    def _ride_one(self, rung: Rung, settings: Mapping[str, Any], bar: tqdm) -> None:
+        bar.set_description(rung.name)
+        llm = LLM(self.llama, **settings)
+        self._others[rung.name].append(_ride(llm, self.other, bar))
+        self._rides[rung.name].append(_ride(llm, self.timed, bar))
+        llm.close()
 
     def _numbers(self, traces: Sequence[Trace]) -> dict[str, Any]:
         """The metrics of the fastest ride, a step's mean time, and the share of the roofline."""

@@ -24,6 +24,8 @@ from lessonlib.trace import Kind, Trace
 BYTES_PER_VALUE = 2  # bf16 and fp16
 NEVER = -1
 SIZES_TRIED = 40
+LEAST_EXPECTED = 0.05  # of the mean step: no step counts more than that makes it
+Column = np.ndarray  # a number for each step
 
 
 @dataclass(frozen=True)
@@ -186,21 +188,37 @@ class CostModel:
         if busy.sum() < 5:
             raise CourseError(f"cannot fit {int(busy.sum())} steps: measure at least 5")
         prompts, rows, kv = (count(trace)[busy] for count in (prefill_tokens, decode_rows, kv_tokens))
-        took, tokens = trace.steps["duration"][busy], prompts + rows
-        sizes = np.unique(np.quantile(tokens, np.linspace(0, 0.95, SIZES_TRIED), method="nearest"))
-        fits = [cls._fit_above(size, prompts, rows, kv, took) for size in (0, *sizes)]
-        return min(fits, key=lambda fit: _misfit(fit._step_seconds(prompts, rows, kv), took))
+        took = trace.steps["duration"][busy]
+        # An error is relative to what a step is expected to take. Relative to what it took, a step that something
+        # else held up would hardly count, and the sum would come out too small.
+        rough = cls._fit_best(prompts, rows, kv, took, np.full_like(took, took.mean()))
+        expected = np.maximum(rough._step_seconds(prompts, rows, kv), LEAST_EXPECTED * took.mean())
+        return cls._fit_best(prompts, rows, kv, took, expected)
+
+    @classmethod
+    def _fit_best(
+        cls, prompts: Column, rows: Column, kv: Column, took: Column, expected: Column
+    ) -> CostModel:
+        """The best of the fits with compute hidden up to each size of a step."""
+        sizes = np.unique(np.quantile(prompts + rows, np.linspace(0, 0.95, SIZES_TRIED), method="nearest"))
+        fits = [cls._fit_above(size, prompts, rows, kv, took, expected) for size in (0, *sizes)]
+
+        def misfit(fit: CostModel) -> float:
+            error = (fit._step_seconds(prompts, rows, kv) - took) / expected
+            return round(float(np.square(error).sum()), 12)  # of equals the first, which hides nothing
+
+        return min(fits, key=misfit)
 
     @classmethod
     def _fit_above(
-        cls, size: int, prompts: np.ndarray, rows: np.ndarray, kv: np.ndarray, took: np.ndarray
+        cls, size: int, prompts: Column, rows: Column, kv: Column, took: Column, expected: Column
     ) -> CostModel:
         """The fit if steps of up to `size` tokens hide all of their compute, and larger ones the same part."""
         shown = prompts + rows > size
         hidden = -1.0 * shown * (size > 0)
         columns = np.column_stack([np.ones_like(took), shown * prompts, kv, shown * rows, hidden])
         launch, prefill, per_kv, row, hidden_compute = _non_negative_fit(
-            columns / took[:, None], np.ones_like(took)
+            columns / expected[:, None], took / expected
         )
         return cls(launch, 0.0, prefill, per_kv, row, hidden_compute)
 
@@ -224,10 +242,6 @@ class CostModel:
         compute = self.per_prefill_token * prompts + self.per_decode_row * rows
         shown = np.maximum(0.0, compute - self.hidden_compute)
         return self.launch + self.weights + shown + self.per_kv_token * kv
-
-
-def _misfit(predicted: np.ndarray, took: np.ndarray) -> float:
-    return float(np.square(predicted / took - 1).sum())
 
 
 def _non_negative_fit(columns: np.ndarray, target: np.ndarray) -> list[float]:
