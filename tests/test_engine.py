@@ -29,7 +29,7 @@ RIDES = {
     "a student's": {
         "scheduler_cls": PARTS.scheduler_cls,
         "kv_cache_cls": PARTS.kv_cache_cls,
-        "num_blocks": 40,
+        "num_blocks": 34,
     },
 }
 
@@ -297,9 +297,9 @@ def test_an_interruption_empties_the_car_and_the_next_call_works(llm):
         (lambda llm: llm.generate(["a"], [SamplingParams()] * 2), "2 sampling params for 1"),
         (lambda llm: LLM(llm.model, policy="magic"), "unknown policy"),
         (lambda llm: LLM(llm.model, max_num_seqs=0), "max_num_seqs 0"),
-        (lambda llm: LLM(llm.model, device="tpu"), "device 'tpu'"),
-        (lambda llm: LLM(llm.model, dtype="int8"), "dtype 'int8'"),
-        (lambda llm: LLM(llm.model, attention="magic"), "attention 'magic'"),
+        (lambda llm: LLM("smollm2", device="tpu"), "device 'tpu'"),
+        (lambda llm: LLM("smollm2", dtype="int8"), "dtype 'int8'"),
+        (lambda llm: LLM("smollm2", attention="magic"), "attention 'magic'"),
         (lambda llm: LLM("smollm2", load_format="gguf"), "load_format 'gguf'"),
         (lambda llm: LLM(llm.model, num_blocks=4, max_model_len=256).generate(["a " * 90]), "needs"),
     ],
