@@ -447,9 +447,13 @@ def _write_result(result: dict[str, Any], path: str | None) -> None:
 
 def _add_compare(commands: Any) -> None:
     compare = commands.add_parser("compare", help="engines side by side on the same work")
-    compare.add_argument("--preset", default="cpu", help="cpu (SmolLM2) or gpu (Llama-2-7B shapes) (default: cpu)")
     compare.add_argument(
-        "--contenders", default="hf,course,vllm", help="of hf, hf-dynamic, hf-cb, course, vllm (hf,course,vllm)"
+        "--preset", default="cpu", help="cpu (SmolLM2) or gpu (Llama-2-7B shapes) (default: cpu)"
+    )
+    compare.add_argument(
+        "--contenders",
+        default="hf,course,vllm",
+        help="of hf, hf-dynamic, hf-cb, course, vllm (hf,course,vllm)",
     )
     compare.add_argument(
         "--workload", default="mixed", help="of mixed, fixed, sweep, online, trace:FILE, with commas (mixed)"

@@ -118,7 +118,9 @@ class Result:
     @property
     def seconds(self) -> float:
         """Median of the repetitions; not a number where there are none."""
-        return statistics.median(each.seconds for each in self.repetitions) if self.repetitions else float("nan")
+        return (
+            statistics.median(each.seconds for each in self.repetitions) if self.repetitions else float("nan")
+        )
 
     @property
     def rate(self) -> float:
@@ -144,7 +146,11 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
-        plain = {name: value for name, value in vars(self).items() if name not in ("repetitions", "latencies", "trace")}
+        plain = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("repetitions", "latencies", "trace")
+        }
         return {
             **plain,
             "tokens_per_second": self.rate if self.repetitions else None,
@@ -249,7 +255,8 @@ class Comparison:
         plain = {"schema": SCHEMA_VERSION, "kind": KIND, **vars(self)}
         plain["rows"] = [asdict(each) for each in self.rows]
         plain["results"] = [each.to_dict() for each in self.results]
-        return "{\n" + ",\n".join(f"{json.dumps(name)}: {_lines(value)}" for name, value in plain.items()) + "\n}\n"
+        lines = [f"{json.dumps(name)}: {_lines(value)}" for name, value in plain.items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:

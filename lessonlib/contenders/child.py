@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from typing import Any, Protocol, TextIO
 
@@ -54,12 +55,13 @@ def main() -> None:
     os.dup2(2, 1)  # what the engine prints is not an answer
     job = Job.load(path)
     bind(job)
-    contender = _answered(answers, lambda: importlib.import_module(MODULES[name]).make(name, job), _introduction)
+    contender = _answered(
+        answers, lambda: importlib.import_module(MODULES[name]).make(name, job), _introduction
+    )
     if contender is None:
         return
     for line in sys.stdin:
-        row = job.row(line.strip())
-        _answered(answers, lambda row=row: contender.run(row), asdict)
+        _answered(answers, partial(contender.run, job.row(line.strip())), asdict)
     # An engine's own farewell can take long, hang or complain; nothing of it is wanted.
     answers.flush()
     os._exit(0)

@@ -158,7 +158,9 @@ class _Bench:
             try:
                 found = machine.introduce(self.options.timeout)
             except Died as error:
-                raise CourseError(f"the {self.options.preset.name} preset cannot run here: {error}") from error
+                raise CourseError(
+                    f"the {self.options.preset.name} preset cannot run here: {error}"
+                ) from error
         self.comparison.machine = {**found["settings"], "versions": found["versions"]}
         if not found["settings"].get("has_bfloat16", True):
             self.job = replace(self.job, dtype="float16")
@@ -297,7 +299,13 @@ class _Bench:
                 same = sum(a == b for a, b in zip(one.digests, other.digests, strict=True))
                 pair = [one.contender, other.contender]
                 self.comparison.agreement.append(
-                    {"row": row.name, "dtype": self.job.dtype, "pair": pair, "requests": len(row), "same": same}
+                    {
+                        "row": row.name,
+                        "dtype": self.job.dtype,
+                        "pair": pair,
+                        "requests": len(row),
+                        "same": same,
+                    }
                 )
 
     # ----- who boards when, in vLLM? -----
@@ -417,11 +425,18 @@ def agreement(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> d
     """How many answers are the same to the last token, and where the first other one parts: (request, token)."""
     pairs = list(zip(one, other, strict=True))
     parts = [
-        (request, next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))))
+        (
+            request,
+            next((at for at, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))),
+        )
         for request, (a, b) in enumerate(pairs)
         if list(a) != list(b)
     ]
-    return {"requests": len(pairs), "same": len(pairs) - len(parts), "first_difference": parts[0] if parts else None}
+    return {
+        "requests": len(pairs),
+        "same": len(pairs) - len(parts),
+        "first_difference": parts[0] if parts else None,
+    }
 
 
 def bytes_read(config: LlamaConfig, dtype: str) -> tuple[int, int]:

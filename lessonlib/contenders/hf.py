@@ -113,6 +113,7 @@ class Generate:
 def load_model(job: Job) -> Any:
     """The model on its device; an end-of-sequence token ends nothing."""
     dtype = getattr(torch, job.dtype)
+    model: Any
     if job.load_format == "dummy":
         with torch.device(job.device):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.model), dtype=dtype)

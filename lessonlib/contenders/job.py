@@ -33,9 +33,13 @@ class Row:
 
     def __post_init__(self) -> None:
         if not self.prompts or len(self.prompts) != len(self.max_tokens):
-            raise CourseError(f"row {self.name!r}: {len(self.prompts)} prompts, {len(self.max_tokens)} max_tokens")
+            raise CourseError(
+                f"row {self.name!r}: {len(self.prompts)} prompts, {len(self.max_tokens)} max_tokens"
+            )
         if self.arrivals and len(self.arrivals) != len(self.prompts):
-            raise CourseError(f"row {self.name!r}: {len(self.arrivals)} arrivals, {len(self.prompts)} prompts")
+            raise CourseError(
+                f"row {self.name!r}: {len(self.arrivals)} arrivals, {len(self.prompts)} prompts"
+            )
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -150,7 +150,8 @@ def random_prompts(vocab_size: int) -> Prompts:
 
     def draw(chance: random.Random, count: int) -> list[list[int]]:
         return [
-            [chance.randrange(3, vocab_size - 1) for _ in range(chance.randint(*PROMPT_TOKENS))] for _ in range(count)
+            [chance.randrange(3, vocab_size - 1) for _ in range(chance.randint(*PROMPT_TOKENS))]
+            for _ in range(count)
         ]
 
     return draw
@@ -163,7 +164,9 @@ def question_prompts(tokenizer: Any) -> Prompts:
         asked = questions(64)
         texts = [
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": asked[at % len(asked)]}], tokenize=False, add_generation_prompt=True
+                [{"role": "user", "content": asked[at % len(asked)]}],
+                tokenize=False,
+                add_generation_prompt=True,
             )
             for at in range(count)
         ]
@@ -175,7 +178,9 @@ def question_prompts(tokenizer: Any) -> Prompts:
 # ----- rows -----
 
 
-def rows_for(names: Sequence[str], preset: Preset, prompts: Prompts, vocab_size: int, seed: int = 0) -> list[Row]:
+def rows_for(
+    names: Sequence[str], preset: Preset, prompts: Prompts, vocab_size: int, seed: int = 0
+) -> list[Row]:
     """The rows of the named workloads, each once. Raises `CourseError` for an unknown name."""
     rows: dict[str, Row] = {}
     for name in names:
@@ -252,7 +257,8 @@ def facts(row: Row, slots: int, weight_bytes: int, kv_bytes_per_token: int, band
     """
     steps = max(max(row.max_tokens), -(-row.useful_tokens // slots))
     context = sum(
-        most * len(ids) + most * (most - 1) // 2 for ids, most in zip(row.prompts, row.max_tokens, strict=True)
+        most * len(ids) + most * (most - 1) // 2
+        for ids, most in zip(row.prompts, row.max_tokens, strict=True)
     )
     floor = (steps * weight_bytes + context * kv_bytes_per_token) / bandwidth if bandwidth else 0.0
     prompt_tokens = sum(map(len, row.prompts))

@@ -169,8 +169,12 @@ def vllm_python() -> str:
         default = ROOT / ".venv-vllm" / "bin" / "python"
         if default.is_file():
             return str(default)
-        raise CourseError(f"vLLM is not set up here: run `make vllm`, or point {VLLM_PYTHON} at a Python that has it")
+        raise CourseError(
+            f"vLLM is not set up here: run `make vllm`, or point {VLLM_PYTHON} at a Python that has it"
+        )
     found = shutil.which(chosen)
     if not found:
-        raise CourseError(f"{VLLM_PYTHON} is {chosen}, and there is no such program: point it at a Python with vLLM")
+        raise CourseError(
+            f"{VLLM_PYTHON} is {chosen}, and there is no such program: point it at a Python with vLLM"
+        )
     return str(Path(found).absolute())

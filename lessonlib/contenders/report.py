@@ -22,7 +22,9 @@ def text(comparison: Comparison) -> str:
 def _lines(comparison: Comparison) -> Iterator[str]:
     machine = comparison.machine
     where = machine.get("gpu") or f"{machine.get('cpu')}, {machine.get('threads')} threads"
-    yield f"{comparison.model}, {comparison.how.get('dtype')}, on {where}; copy bandwidth " + _bandwidth(machine)
+    yield f"{comparison.model}, {comparison.how.get('dtype')}, on {where}; copy bandwidth " + _bandwidth(
+        machine
+    )
     if not comparison.is_whole:
         yield "not finished: what is here was measured before it ended"
     for row in comparison.rows:

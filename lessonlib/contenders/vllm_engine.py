@@ -23,14 +23,18 @@ def installed_version() -> str:
             return check_version(metadata.version(name))
         except metadata.PackageNotFoundError:
             continue
-    raise CourseError("this Python has no vLLM: run `make vllm`, or point LESSONLIB_VLLM_PYTHON at one that has")
+    raise CourseError(
+        "this Python has no vLLM: run `make vllm`, or point LESSONLIB_VLLM_PYTHON at one that has"
+    )
 
 
 def check_version(version: str) -> str:
     """`version` itself, or a `CourseError` where the course was not tested with it."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
     if not OLDEST <= numbers < NEWER_THAN_TESTED:
-        raise CourseError(f"vLLM {version}: the course runs 0.25.1 up to, not including, 0.33; run `make vllm`")
+        raise CourseError(
+            f"vLLM {version}: the course runs 0.25.1 up to, not including, 0.33; run `make vllm`"
+        )
     return version
 
 
