@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -491,6 +492,7 @@ def _compare(options: argparse.Namespace) -> int:
         command=command(sys.argv),
         seed=options.seed,
     )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: processes are ended, results kept
     found = compare.compare(chosen, lambda line: print(line, file=sys.stderr, flush=True))
     print(report.text(found))
     if before:

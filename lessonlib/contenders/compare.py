@@ -21,7 +21,7 @@ from kernels.machine import commit
 from lessonlib.contenders import presets
 from lessonlib.contenders.job import Job, Row
 from lessonlib.contenders.presets import Preset
-from lessonlib.contenders.process import ContenderProcess, Died, NoMemory, Refused
+from lessonlib.contenders.process import SPIN_COUNT, ContenderProcess, Died, NoMemory, Refused
 from lessonlib.engine.checkpoint import COURSE_MODEL, LlamaConfig, resolve
 from lessonlib.engine.llm import DTYPES
 from lessonlib.errors import CourseError
@@ -201,6 +201,7 @@ class _Bench:
             "dtype": self.job.dtype,
             "slots": self.job.slots,
             "threads": self.job.threads or "not bound: the work is the card's",
+            "spin_count": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT),
             "seed": self.options.seed,
             "rounds": self.options.repeat or self.options.preset.repeat,
         }
