@@ -152,7 +152,7 @@ def test_a_contender_runs_what_it_is_asked_for(job):
 
 def test_a_model_that_is_none_is_refused(job, tmp_path):
     process = ContenderProcess("course", replace(job, model=str(tmp_path)))
-    with pytest.raises(Refused, match="no \\*.safetensors"):
+    with pytest.raises(Refused, match=r"no \*\.safetensors"):
         process.introduce(120)
     process.close()
 
@@ -297,9 +297,13 @@ def made(rate=100.0, row="4 x 8", contender="course", **more):
 
 
 def comparison(*results, rows=("4 x 8",)):
-    kinds = {"o": "online", "6": "mixed"}
-    facts = [RowFacts(name, kinds.get(name[0], "sweep"), int(name.split()[0] if name[0] != "o" else 4), 12, 32, rate=1.0)
-             for name in rows]  # fmt: skip
+    online = [name == "online" for name in rows]
+    facts = [
+        RowFacts(
+            name, "online" if arrives else "sweep", 4 if arrives else int(name.split()[0]), 12, 32, rate=1.0
+        )
+        for name, arrives in zip(rows, online, strict=True)
+    ]
     return Comparison(
         "2026-01-01", "lesson compare", "c0ffee", "cpu", "smollm2", rows=facts, results=list(results)
     )
@@ -344,14 +348,8 @@ def test_what_changed():
 
 def test_out_of_memory_is_a_point_on_the_plot():
     full = Result("hf", "8 x 8", failure="out of memory at batch 8", is_out_of_memory=True)
-    found = comparison(
-        made(),
-        made(90, contender="hf"),
-        made(120, "8 x 8"),
-        full,
-        made(row="online"),
-        rows=("4 x 8", "8 x 8", "online"),
-    )
+    results = made(), made(90, contender="hf"), made(120, "8 x 8"), full, made(row="online")
+    found = comparison(*results, rows=("4 x 8", "8 x 8", "online"))
     assert not found.has_failures
     picture = comparison_chart(found)
     assert picture.png().startswith(b"\x89PNG")

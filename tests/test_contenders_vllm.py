@@ -87,7 +87,7 @@ def rides(model_path):
 
 @pytest.mark.parametrize("other", ["hf", "course"])
 def test_the_same_tokens_in_float32(rides, other):
-    rows, found = rides
+    found = rides[1]
     same = agreement(found["vllm"][1]["mixed"]["tokens"], found[other][1]["mixed"]["tokens"])
     assert same == {"requests": REQUESTS, "same": REQUESTS, "first_difference": None}
 

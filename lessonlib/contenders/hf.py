@@ -118,7 +118,8 @@ def load_model(job: Job) -> Any:
         with torch.device(job.device):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.model), dtype=dtype)
     else:
-        model = AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype).to(job.device)
+        model = AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype)
+        model.to(job.device)
     model.generation_config.eos_token_id = None
     model.generation_config.temperature = model.generation_config.top_p = model.generation_config.top_k = None
     return model.eval()

@@ -17,6 +17,7 @@ from lessonlib.contenders.job import Job, Ride, Row
 
 ATTENTION = "paged|sdpa"
 NO_TOKEN = -1  # as end of sequence: none
+CPU_BATCH_TOKENS = 2048  # as the other engines compute at most in a step
 PATIENCE = 1.0  # seconds between looks at whether the generation thread still lives
 
 
@@ -28,9 +29,10 @@ class GenerateBatch:
     def __init__(self, job: Job) -> None:
         self.model = load_model(job)
         self.model.set_attn_implementation(ATTENTION)
-        self.config = ContinuousBatchingConfig(
-            allow_block_sharing=False, max_requests_per_batch=job.slots, **memory(job, self.model.config)
-        )
+        self.config = ContinuousBatchingConfig(allow_block_sharing=False, max_requests_per_batch=job.slots)
+        if job.device == "cpu":  # on a card transformers measures what there is room for
+            self.config.num_blocks = num_blocks(job, self.model.config)
+            self.config.max_batch_tokens = CPU_BATCH_TOKENS
         self.manager: Any = None
         self._row = ""
         self.settings: dict[str, Any] = {
@@ -91,14 +93,12 @@ class GenerateBatch:
             release_memory()
 
 
-def memory(job: Job, config: Any) -> dict[str, int]:
-    """On a CPU as many blocks as the other paged engines have; on a card transformers measures for itself."""
-    if job.device == "cuda":
-        return {}
+def num_blocks(job: Job, config: Any) -> int:
+    """As many bytes of K/V as the other paged engines have on a CPU."""
     page = ContinuousBatchingConfig.page_size
     heads = config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     size = 4 if job.dtype == "float32" else 2
-    return {"num_blocks": job.kv_gib * 2**30 // (2 * heads * page * size), "max_batch_tokens": 2048}
+    return job.kv_gib * 2**30 // (2 * heads * page * size)
 
 
 def make(name: str, job: Job) -> GenerateBatch:
