@@ -29,7 +29,7 @@ RIDES = {
     "a student's": {
         "scheduler_cls": PARTS.scheduler_cls,
         "kv_cache_cls": PARTS.kv_cache_cls,
-        "num_blocks": 34,
+        "num_blocks": 30,
     },
 }
 
