@@ -164,7 +164,7 @@ def load_weights(folder: Path, places: Mapping[str, torch.Tensor]) -> None:
                 raise CourseError(f"{shard} cannot be read ({error}): fetch the model again") from error
     if missing:
         raise CourseError(
-            f"{folder} has no tensor {min(missing)} ({len(missing)} missing): fetch the model again"
+            f"{folder} has no tensor {next(iter(missing))} ({len(missing)} missing): fetch the model again"
         )
 
 
