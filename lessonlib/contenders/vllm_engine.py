@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sysconfig
 import time
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from lessonlib.contenders.job import Job, Ride, Row
@@ -145,7 +148,7 @@ def load(job: Job) -> tuple[Any, dict[str, Any]]:
         "enable_prefix_caching": False,
         "load_format": job.load_format,
         "skip_tokenizer_init": True,
-        "enforce_eager": not job.is_timed,
+        "enforce_eager": not (job.is_timed and can_compile(job.device)),
     }
     if job.device == "cuda":
         options["gpu_memory_utilization"] = job.gpu_memory_utilization
@@ -157,6 +160,18 @@ def load(job: Job) -> tuple[Any, dict[str, Any]]:
     except ValueError as error:  # pydantic's errors too: what vLLM says of a model that it does not run
         words = " ".join(str(error).split())
         raise CourseError(f"vLLM refuses {os.path.basename(job.model)}: {words[:400]}") from error
+
+
+def can_compile(device: str) -> bool:
+    """Whether vLLM's compiler has what it needs: for a CPU it calls a C++ compiler and includes Python's headers.
+
+    Without them vLLM ends in an error; eager it runs, about a sixth slower where it was measured.
+    """
+    if device == "cuda":
+        return True
+    compilers = (os.environ.get("CXX", ""), "g++", "clang++")
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return any(shutil.which(name) for name in compilers) and header.is_file()
 
 
 def make(name: str, job: Job) -> Vllm:
