@@ -2,6 +2,8 @@
 
 import os
 import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -12,6 +14,7 @@ from lessonlib.contenders.job import Job
 from lessonlib.contenders.process import ContenderProcess, Refused, vllm_python
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
+from lessonlib.result import Comparison
 from lessonlib.trace import Kind, Trace
 
 try:
@@ -145,3 +148,19 @@ def test_a_model_that_vllm_refuses(tmp_path):
     with pytest.raises(Refused, match="vLLM refuses"):
         process.introduce(LOAD)
     process.close()
+
+
+@pytest.mark.prove
+def test_the_cpu_preset(tmp_path):
+    """Three contenders on a quiet machine of two cores: under 4 minutes, and the same words in float32."""
+    out, began = tmp_path / "out.json", time.monotonic()
+    command = [sys.executable, "-m", "lessonlib.cli", "compare", "--preset", "cpu", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    took = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    found = Comparison.load(out)
+    assert found.is_whole
+    assert all(found.of(name, "64 mixed").repetitions for name in ("hf", "course", "vllm"))
+    assert all(each["same"] == each["requests"] for each in found.agreement if each["row"] == "identity")
+    assert found.of("vllm", "64 mixed").trace.tokens == found.rows[0].output_tokens
+    assert took < 240

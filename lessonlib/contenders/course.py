@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from lessonlib.contenders.job import Job, Ride, Row
@@ -49,13 +50,14 @@ class Course:
         params = [SamplingParams(max_tokens=most, temperature=0, ignore_eos=True) for most in row.max_tokens]
         if row.arrivals:
             self.llm.start_ride()
-            return drive(
+            ride = drive(
                 row,
                 add=lambda at: self.llm.add_request(str(at), prompts[at], params[at]),
                 step=lambda: [(int(each.request_id), each.outputs[0].token_ids) for each in self.llm.step()],
                 has_unfinished=self.llm.has_unfinished_requests,
                 is_whole=True,
             )
+            return replace(ride, trace=self.llm.trace.to_dict())
         started = time.perf_counter()
         outputs = self.llm.generate(prompts, params, use_tqdm=False)
         seconds = time.perf_counter() - started

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch._inductor.cudagraph_trees import reset_cudagraph_trees
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
@@ -60,7 +61,7 @@ class Generate:
                 return self._ride(row, self._fits)
             except torch.OutOfMemoryError as error:
                 words = str(error).splitlines()[0]
-            release_memory()
+            self._forget_cache()
             if row.batch or self._fits == 1:
                 raise OutOfMemory(f"out of memory at batch {self._fits}: {words}")
             self._fits = -(-self._fits // 2)
@@ -72,7 +73,14 @@ class Generate:
         self._row, self._fits = row.name, min(row.batch or self.slots, len(row))
         if self.is_compiled:
             torch._dynamo.reset()
-            release_memory()
+            reset_cudagraph_trees()  # or the memory of the last row's graphs stays
+            self._forget_cache()
+
+    def _forget_cache(self) -> None:
+        """Some versions of transformers keep a static cache with the model; it would lie beside the next one."""
+        if hasattr(self.model, "_cache"):
+            del self.model._cache
+        release_memory()
 
     def _ride(self, row: Row, batch: int) -> Ride:
         tokens: list[list[int]] = []

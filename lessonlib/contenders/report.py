@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from itertools import groupby
 
 from lessonlib.result import Comparison, Result, RowFacts
 from lessonlib.trace import percentiles
@@ -71,11 +72,14 @@ def roofline_share(row: RowFacts, result: Result) -> float:
 
 
 def _agreements(comparison: Comparison) -> Iterator[str]:
-    for each in comparison.agreement:
-        share = f"{each['same']} of {each['requests']} answers identical"
-        where = each.get("first_difference")
-        parted = f"; request {where[0]} parts at token {where[1]}" if where else ""
-        yield f"{each['row']}, {each['dtype']}: {' and '.join(each['pair'])}: {share}{parted}"
+    """A line a row and type: how many answers each pair has in common, to the last token."""
+    for (row, dtype), group in groupby(comparison.agreement, lambda each: (each["row"], each["dtype"])):
+        pairs = list(group)
+        same = ", ".join(f"{' and '.join(each['pair'])} {each['same']}" for each in pairs)
+        yield f"{row}, {dtype}: of {pairs[0]['requests']} answers identical: {same}"
+        for each in pairs:
+            if parts := each.get("first_difference"):
+                yield f"  {' and '.join(each['pair'])}: request {parts[0]} parts at token {parts[1]}"
 
 
 def _bandwidth(machine: dict) -> str:

@@ -7,6 +7,7 @@ import re
 import shutil
 import sysconfig
 import time
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ class Vllm:
             return ride
         trace = scheduler.recorder.build()
         scheduler.recorder = None
-        return Ride(**{**vars(ride), "trace": trace.to_dict()})
+        return replace(ride, trace=trace.to_dict())
 
     def _start_ride(self) -> Any:
         if not self.is_traced:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from lessonlib.errors import CourseError
-from lessonlib.result import Comparison, Result, RowFacts
+from lessonlib.result import Comparison, Latencies, Result, RowFacts
 from lessonlib.viz import style
 
 # Contenders have no color of their own: the course's wears decode's, the others are ink, told apart by line and mark.
@@ -24,11 +24,7 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 def comparison_chart(comparison: Comparison) -> style.Picture:
     """Everything that was measured in one picture: bars of the rows, then the sweep, then the knee."""
-    panels = [
-        panel
-        for panel, rows in ((_draw_bars, bar_rows), (_draw_sweep, sweep_rows), (_draw_knee, online_rows))
-        if _measured(comparison, rows(comparison))
-    ]
+    panels: list[Panel] = [panel for panel, rows in PANELS if _measured(comparison, rows(comparison))]
     if not panels:
         raise CourseError("nothing to draw: no contender finished a row")
     bars = len(_measured(comparison, bar_rows(comparison)))
@@ -139,15 +135,25 @@ def _draw_sweep(axes: Axes, comparison: Comparison) -> None:
 
 def _draw_knee(axes: Axes, comparison: Comparison) -> None:
     """What the slowest hundredth waits for its first token, against what the engine gives."""
+    _draw_wait(axes, comparison, lambda latencies: latencies.percentile(99), "TTFT, 99th percentile, s")
+
+
+def _draw_gaps(axes: Axes, comparison: Comparison) -> None:
+    """What the slowest hundredth of tokens takes after the one before, against what the engine gives."""
+    _draw_wait(axes, comparison, lambda latencies: 1000 * latencies.gaps["p99"], "between tokens, 99th, ms")
+
+
+def _draw_wait(axes: Axes, comparison: Comparison, wait: Callable[[Latencies], float], words: str) -> None:
     for name in comparison.contenders:
         found = [comparison.of(name, row.name) for row in online_rows(comparison)]
-        points = [(each.rate, each.latencies.percentile(99)) for each in found if each and each.latencies]
+        points = [(each.rate, wait(each.latencies)) for each in found if each and each.latencies]
         if points:
             axes.plot(*zip(*points, strict=True), markersize=4, **LOOKS[name])
             _name_line(axes, name, points[-1])
-    axes.set(yscale="log", xlabel="tok/s, at rising rates of arrival", ylabel="TTFT, 99th percentile, s")
+    axes.set(yscale="log", xlabel="tok/s, at rising rates of arrival", ylabel=words)
     axes.xaxis.set_major_formatter(style.thousands)
     axes.yaxis.set_major_formatter(style.thousands)
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.12)
     style.quiet_grid(axes)
 
@@ -161,3 +167,12 @@ def _name_line(axes: Axes, name: str, end: tuple[float, float]) -> None:
         fontsize=8.5,
         color=style.word_color(LOOKS[name]["color"]),
     )
+
+
+Panel = Callable[[Axes, Comparison], None]
+PANELS: tuple[tuple[Panel, Callable[[Comparison], list[RowFacts]]], ...] = (
+    (_draw_bars, bar_rows),
+    (_draw_sweep, sweep_rows),
+    (_draw_knee, online_rows),
+    (_draw_gaps, online_rows),
+)
