@@ -459,6 +459,7 @@ def _add_compare(commands: Any) -> None:
     compare.add_argument(
         "--workload", default="mixed", help="of mixed, fixed, sweep, online, trace:FILE, with commas (mixed)"
     )
+    compare.add_argument("--rows", help="only these rows of the workloads, e.g. '64 mixed,64 x 256'")
     compare.add_argument("--repeat", type=int, help="rounds; the order is rotated by one each (2; gpu: 1)")
     compare.add_argument("--slots", type=int, help="requests on board at once (16; gpu: 256)")
     compare.add_argument("--threads", type=int, help="of the CPU's computation (default: every core)")
@@ -483,6 +484,7 @@ def _compare(options: argparse.Namespace) -> int:
         preset=presets.PRESETS[options.preset],
         contenders=options.contenders.split(","),
         workloads=options.workload.split(","),
+        only=options.rows.split(",") if options.rows else (),
         repeat=options.repeat,
         model=options.model,
         slots=options.slots,

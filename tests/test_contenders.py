@@ -424,6 +424,7 @@ def lesson(*words, **variables):
         (("--json", "no/such/folder/out.json"), "cannot write"),
         (("--workload", "mixed,uphill"), "unknown workload 'uphill'"),
         (("--model", "no/such/model"), "no/such/model"),
+        (("--rows", "63 mixed"), "no row '63 mixed' in these workloads: there is 64 mixed"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(words, told):

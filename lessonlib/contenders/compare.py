@@ -55,6 +55,7 @@ class Options:
     Attributes:
         preset: sizes; see `presets.PRESETS`.
         contenders, workloads: names.
+        only: rows of the workloads to run, by name; none: all.
         repeat: rounds; None: the preset's.
         model: a folder, a hub name or "smollm2" on a CPU; None: the preset's.
         slots, threads: None: the preset's, and every core that this process may use.
@@ -67,6 +68,7 @@ class Options:
     preset: Preset
     contenders: Sequence[str] = DEFAULT_CONTENDERS
     workloads: Sequence[str] = ("mixed",)
+    only: Sequence[str] = ()
     repeat: int | None = None
     model: str | None = None
     slots: int | None = None
@@ -147,7 +149,8 @@ class _Bench:
         )
         self._measure_machine()
         prompts, vocab_size = self._choose_model(folder)
-        self.rows = presets.rows_for(options.workloads, preset, prompts, vocab_size, options.seed)
+        rows = presets.rows_for(options.workloads, preset, prompts, vocab_size, options.seed)
+        self.rows = chosen(rows, options.only)
         if preset.identity[0] and len(options.contenders) > 1:
             self.identity = presets.identity_row(preset, prompts, options.seed)
         self._state_facts()
@@ -409,6 +412,14 @@ class _Bench:
         """Write what there is so far."""
         if self.options.out:
             self.comparison.save(self.options.out)
+
+
+def chosen(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:
+    """The rows named in `only`, all where it is empty. Raises `CourseError` for a name that no row has."""
+    names = [row.name for row in rows]
+    if unknown := [name for name in only if name not in names]:
+        raise CourseError(f"no row {unknown[0]!r} in these workloads: there is {', '.join(names)}")
+    return [row for row in rows if not only or row.name in only]
 
 
 def rotated(names: Sequence[str], turns: int) -> list[str]:
