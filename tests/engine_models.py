@@ -57,3 +57,9 @@ def one_prompt(ids, block_size=16, device="cpu"):
         slots=int32([0] * count),
         block_table=int32([list(range(1, -(-count // block_size) + 1))]),
     )
+
+
+def free_and_unwritten(scheduler):
+    """Free blocks that no cached prefix may still be found in: whoever reads them reads what is not theirs."""
+    pool = scheduler.kv_cache.pool
+    return [block for block in pool.free_blocks() if pool.hashes[block] is None]

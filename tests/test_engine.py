@@ -256,8 +256,9 @@ def test_a_refused_request_leaves_the_others_on_board(llm):
         llm.add_request("second", {"prompt_token_ids": []})
     with pytest.raises(CourseError, match="already here"):
         llm.add_request("first", "again")
-    with pytest.raises(CourseError, match="requests are on board"):
-        llm.generate(["Hello"])
+    for new_ride in (lambda: llm.generate(["Hello"]), llm.start_ride):
+        with pytest.raises(CourseError, match="requests are on board"):
+            new_ride()
     finished = [out for _ in range(3) for out in llm.step() if out.finished]
     assert [out.request_id for out in finished] == ["first"]
 

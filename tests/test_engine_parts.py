@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from engine_models import one_prompt, write_config
+from engine_models import free_and_unwritten, one_prompt, write_config
 
 from kernels import reference
 from lessonlib.engine import LLM, SamplingParams
@@ -154,6 +154,19 @@ def test_an_engine_that_is_spoken_to(model_path):
     assert engine.trace.num_requests == 2
 
 
+def test_an_id_that_is_used_again_gets_no_token_of_the_step_in_flight(folder):
+    llm = make(folder, async_scheduling=True)
+    first, second = prompts(2)
+    llm.add_request("same", first, GREEDY)
+    llm.step()
+    llm.abort("same")
+    llm.add_request("same", second, GREEDY)
+    told = []
+    while llm.has_unfinished_requests():
+        told += [out.outputs[0].token_ids for out in llm.step() if out.finished]
+    assert told == answers(make(folder), [second])
+
+
 # ----- a long time -----
 
 
@@ -164,8 +177,7 @@ def soak(folder, requests, **options):
     launch = llm.runner.launch
 
     def poisoned(plan, sampling):
-        pool = llm.scheduler.kv_cache.pool
-        llm.runner.poison([block for block in pool.free_blocks() if pool.hashes[block] is None])
+        llm.runner.poison(free_and_unwritten(llm.scheduler))
         return launch(plan, sampling)
 
     llm.runner.launch = poisoned
@@ -242,7 +254,7 @@ def test_models_that_would_be_wrong_here_are_refused(tmp_path, changes, words):
         make(write_config(tmp_path / "model", **changes))
 
 
-def test_the_text_of_a_student_scheduler_is_a_scheduler(folder):
+def test_a_scheduler_of_ones_own_is_in_the_seat(folder):
     class Mine(Scheduler):
         pass
 

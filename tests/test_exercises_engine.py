@@ -73,7 +73,7 @@ class Ride:
         )
         state = self.scheduler.add_request(name, prompt, params.max_tokens)
         ends, eos = set(params.stop_token_ids or ()), frozenset(() if params.ignore_eos else EOS)
-        self.answers[name] = Answer(state, None, len(prompt), params, 0, ends, eos, None)
+        self.answers[name] = Answer(state, None, params, 0, ends, eos, None)
 
     def plan(self):
         plan = self.scheduler.schedule()

@@ -1,6 +1,7 @@
 """The scheduler of notebook 03 on the real model: paged, preempted, cached, chunked; always the same words."""
 
 import pytest
+from engine_models import free_and_unwritten
 from transformers import AutoTokenizer
 
 from lessonlib.engine import LLM, SamplingParams
@@ -62,17 +63,11 @@ def test_the_same_words_whatever_the_memory(model, due, options, preempted):
         scheduler,
         prompts,
         dict.fromkeys(prompts, LONGEST),
-        before_step=lambda plan: runner.poison(free_and_unwritten(scheduler, plan)),
+        before_step=lambda plan: runner.poison(free_and_unwritten(scheduler)),
     )
     assert [outputs[name] for name in prompts] == [tokens for _, tokens in due]
     assert (metrics(trace)["preemptions"] > 0) == preempted
     assert scheduler.kv_cache.num_free == options["num_blocks"] - 1
-
-
-def free_and_unwritten(scheduler, plan):
-    """Free blocks that no cached prefix may still be found in."""
-    pool = scheduler.kv_cache.pool
-    return [block for block in pool.free_blocks() if pool.hashes[block] is None]
 
 
 def test_a_double_free_makes_the_guest_speak_the_strangers_words(model, tokenizer):

@@ -46,7 +46,6 @@ class Answer:
     Args:
         state: the scheduler's view of it.
         prompt: its text, where there is one.
-        prompt_tokens: length of the prompt.
         params, seed: how it is sampled.
         stop_ids, eos_ids: tokens that end it; both are kept in `token_ids`.
         tokenizer: None where only ids are wanted.
@@ -54,7 +53,6 @@ class Answer:
 
     state: RequestState
     prompt: str | None
-    prompt_tokens: int
     params: SamplingParams
     seed: int
     stop_ids: set[int]
@@ -151,7 +149,7 @@ class Answer:
         return RequestOutput(
             request_id=self.id,
             prompt=self.prompt,
-            prompt_token_ids=known[: self.prompt_tokens],
+            prompt_token_ids=known[: self.state.prompt_tokens],
             outputs=[completion],
             finished=self.is_finished,
             num_cached_tokens=self.state.num_cached_tokens,

@@ -100,7 +100,7 @@ class LLM:
         self.max_num_seqs = max_num_seqs if max_num_seqs is not None else 256 if on_gpu else 8
         self.max_num_batched_tokens = max_num_batched_tokens or (8192 if on_gpu else 2048)
         self.block_size, self.enable_prefix_caching, self.seed = block_size, enable_prefix_caching, seed
-        self.async_scheduling = on_gpu if async_scheduling is None else async_scheduling
+        self.max_in_flight = 2 if (on_gpu if async_scheduling is None else async_scheduling) else 1
         self._check_sizes(gpu_memory_utilization)
         with clear_words("loading the model"), torch.inference_mode():
             if not isinstance(model, Llama):
@@ -118,7 +118,7 @@ class LLM:
             self.runner = ModelRunner(self.model, self.num_blocks, block_size, *sizes, use_graphs=graphs)
         self._kv_cache: KVCache | None = None
         self._requests_seen = 0
-        self.start_ride()
+        self._begin_ride()
 
     def _check_sizes(self, gpu_memory_utilization: float) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens"):
@@ -145,7 +145,6 @@ class LLM:
         if isinstance(prompts, str | dict):
             raise CourseError("prompts is one prompt: give a list of prompts")
         params = _one_each(prompts, sampling_params)
-        self._require_idle()
         self.start_ride()
         try:
             for place, (prompt, each) in enumerate(zip(prompts, params, strict=True)):
@@ -204,6 +203,10 @@ class LLM:
 
     def start_ride(self) -> None:
         """Begin a new Trace. Cached prefixes stay. Raises `CourseError` while somebody is on board."""
+        self._require_idle()
+        self._begin_ride()
+
+    def _begin_ride(self) -> None:
         if self._kv_cache is None:
             pool = BlockPool(self.num_blocks, self.block_size)
             self._kv_cache = self.kv_cache_cls(pool, self.enable_prefix_caching)
@@ -213,7 +216,7 @@ class LLM:
             token_budget=max(self.max_num_batched_tokens, self.max_num_seqs),
             policy=make_policy(self.policy) if isinstance(self.policy, str) else self.policy,
             max_model_len=self.max_model_len,
-            max_in_flight=2 if self.async_scheduling else 1,
+            max_in_flight=self.max_in_flight,
             kv_cache=self._kv_cache,
             clock="seconds",
             maker="course engine",
@@ -226,7 +229,7 @@ class LLM:
         """Forget every cached prefix. Raises `CourseError` while somebody is on board."""
         self._require_idle()
         self._kv_cache = None
-        self.start_ride()
+        self._begin_ride()
 
     @property
     def trace(self) -> Trace:
@@ -255,9 +258,7 @@ class LLM:
         self._requests_seen += 1
         ends = set(params.stop_token_ids or ())
         eos = () if params.ignore_eos else self.model.config.eos_token_ids
-        self._answers[request_id] = Answer(
-            state, text, len(ids), params, seed, ends, frozenset(eos), self.tokenizer
-        )
+        self._answers[request_id] = Answer(state, text, params, seed, ends, frozenset(eos), self.tokenizer)
 
     def _check_ids(self, ids: Iterable[int], words: str) -> None:
         size = self.model.config.vocab_size
@@ -270,8 +271,7 @@ class LLM:
 
     def _advance(self) -> list[Answer]:
         """Launch until as many steps are in flight as may be, then report the oldest."""
-        depth = 2 if self.async_scheduling else 1
-        while len(self._in_flight) < depth and self._has_work():
+        while len(self._in_flight) < self.max_in_flight and self._has_work():
             started = self._now()
             plan = self.scheduler.schedule()
             self._in_flight.append((plan, self.runner.launch(plan, self._sampling(plan)), started))
@@ -286,7 +286,7 @@ class LLM:
         return bool(boarding) or any(not request.is_exhausted for request in running)
 
     def _sampling(self, plan: StepPlan) -> Sampling:
-        rows = [row for row in plan.scheduled if row.yields_token]
+        rows = plan.sampled_rows
         answers = [self._answers[row.id] for row in rows]
         # The token to be drawn is counted as pending already.
         given = [row.request.num_output_tokens + row.request.num_pending_tokens - 1 for row in rows]
@@ -300,10 +300,10 @@ class LLM:
         start, end = max(launched, self._last_end), self._now()
         self._last_end = end
         reported = []
-        for place, name in enumerate(step.ids):
-            answer = self._answers.get(name)
-            if answer is not None and not answer.is_finished:  # else it left while the step was in flight
-                answer.add(tokens[name], step.logprobs, place)
+        for place, row in enumerate(plan.sampled_rows):
+            if not row.request.is_done:  # else it left while the step was in flight
+                answer = self._answers[row.id]
+                answer.add(tokens[row.id], step.logprobs, place)
                 reported.append(answer)
         stopped = [answer.id for answer in reported if answer.finish_reason == "stop"]
         self.scheduler.update(plan, tokens, stopped, start=start, duration=end - start)
@@ -314,7 +314,7 @@ class LLM:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self._kv_cache = None
-        self.start_ride()
+        self._begin_ride()
 
     def close(self) -> None:
         """Let go of the model and the K/V memory; the LLM cannot be used afterwards."""

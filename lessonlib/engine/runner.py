@@ -66,8 +66,7 @@ class ModelRunner:
     Args:
         model: the weights; its device and operators are the runner's.
         num_blocks, block_size: of the K/V cache; the scheduler's own.
-        max_num_seqs: slots. 0 where no step is ever launched before the last one's result is known to the
-            scheduler and no graphs are wanted.
+        max_num_seqs: slots, at least as many as the scheduler has.
         max_num_batched_tokens, max_model_len: the largest step and sequence; needed for graphs' buffers.
         use_graphs: replay decode steps as CUDA graphs.
         check: raise `CourseError` where a logit is not a number (somebody read a poisoned block). Waits for
@@ -121,7 +120,7 @@ class ModelRunner:
         with torch.inference_mode():
             logits, tokens, slots = self._compute(rows, plan)
             if self.check:
-                check_logits(logits, [row for row in rows if row.yields_token])
+                check_logits(logits, plan.sampled_rows)
             if sampling is not None and not sampling.is_greedy:
                 tokens = sample(logits, sampling.draws)
                 self._last_tokens[slots] = tokens

@@ -117,8 +117,7 @@ class PluggedScheduler(Scheduler):
         super()._serve(plan, order)
 
     def _preempt_as_told(self, plan: StepPlan) -> None:
-        # In the order in which they boarded: who came back after a preemption sits behind those who stayed.
-        seated = {self._row(request)["id"]: request for request in self.running}
+        seated = {request.order: request for request in self.running}
         rows = [self._row(request) for request in self.running]
         stays, _, _ = self.student.preempt(rows, [], self._free_ids(), self.kv_cache.block_size)
         for name in seated.keys() - {row["id"] for row in stays}:

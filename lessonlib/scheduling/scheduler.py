@@ -104,9 +104,14 @@ class StepPlan:
         return len(self.decodes) + sum(row.num_scheduled_tokens for row in self.prefills)
 
     @property
+    def sampled_rows(self) -> list[ScheduledRequest]:
+        """The rows that get a token from this step, in order of `scheduled`."""
+        return [row for row in self.scheduled if row.yields_token]
+
+    @property
     def sampled_ids(self) -> list[str]:
         """The requests that get a token from this step, in order of `scheduled`."""
-        return [row.request.id for row in self.scheduled if row.yields_token]
+        return [row.request.id for row in self.sampled_rows]
 
 
 class Scheduler:

@@ -103,7 +103,7 @@ class Simulator:
         """Those whose answer ends here, although they might have asked for more."""
         if self.max_tokens is None:
             return []
-        rows = (row.request for row in plan.scheduled if row.yields_token)
+        rows = (row.request for row in plan.sampled_rows)
         return [
             request.id for request in rows if request.num_output_tokens + 1 == self.limits[int(request.id)]
         ]
