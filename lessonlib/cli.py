@@ -453,11 +453,13 @@ def _add_compare(commands: Any) -> None:
     )
     compare.add_argument(
         "--contenders",
-        default="hf,course,vllm",
-        help="of hf, hf-dynamic, hf-cb, course, vllm (hf,course,vllm)",
+        help="of hf, hf-dynamic, hf-cb, course, its earlier forms course-static, course-continuous, course-paged and "
+        "course-mixed, vllm (hf,course,vllm; for a split alone, its own chain)",
     )
     compare.add_argument(
-        "--workload", default="mixed", help="of mixed, fixed, sweep, online, trace:FILE, with commas (mixed)"
+        "--workload",
+        default="mixed",
+        help="of mixed, fixed, sweep, split, online, trace:FILE, with commas (mixed)",
     )
     compare.add_argument("--rows", help="only these rows of the workloads, e.g. '64 mixed,64 x 256'")
     compare.add_argument("--repeat", type=int, help="rounds; the order is rotated by one each (2; gpu: 1)")
@@ -479,11 +481,14 @@ def _compare(options: argparse.Namespace) -> int:
 
     if options.preset not in presets.PRESETS:
         raise CourseError(f"unknown preset {options.preset!r}: use one of {', '.join(presets.PRESETS)}")
+    preset, workloads = presets.PRESETS[options.preset], options.workload.split(",")
     before = Comparison.load(options.against) if options.against else None
     chosen = compare.Options(
-        preset=presets.PRESETS[options.preset],
-        contenders=options.contenders.split(","),
-        workloads=options.workload.split(","),
+        preset=preset,
+        contenders=options.contenders.split(",")
+        if options.contenders
+        else compare.contenders_for(preset, workloads),
+        workloads=workloads,
         only=options.rows.split(",") if options.rows else (),
         repeat=options.repeat,
         model=options.model,

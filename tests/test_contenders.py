@@ -13,15 +13,19 @@ from pathlib import Path
 import pytest
 
 from lessonlib.contenders import compare, presets, report
-from lessonlib.contenders.job import Job, Row
+from lessonlib.contenders.course import form, forms
+from lessonlib.contenders.hf_trace import BatchTimes, static_trace
+from lessonlib.contenders.job import BLOCK_SIZE, Job, Row
 from lessonlib.contenders.process import ROOT, ContenderProcess, Died, Refused, environment, vllm_python
 from lessonlib.contenders.vllm_engine import check_version
 from lessonlib.contenders.vllm_trace import RideRecorder, Scheduled
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
 from lessonlib.result import Comparison, Latencies, Repetition, Result, RowFacts
-from lessonlib.trace import Header, Kind
+from lessonlib.split import split
+from lessonlib.trace import Header, Kind, TraceBuilder
 from lessonlib.viz.contenders import comparison_chart
+from lessonlib.viz.waterfall import waterfall
 
 TINY = replace(
     presets.CPU,
@@ -70,22 +74,41 @@ def test_gpu_rows_are_the_baselines():
     assert len(found) == len(rows) == 9
 
 
-def test_the_floor_of_the_homework_on_an_h100(tmp_path):
+def test_the_floor_of_the_homework_on_an_h100(tmp_path, job):
     """BASELINE: 32,320 tokens, 13.4 GB of weights a step, 524 kB of K/V a token: 7.1 s at 3,027 GB/s."""
     config = LlamaConfig.load(presets.write_config(tmp_path, presets.LLAMA_2_7B, "bfloat16"))
     weights, kv = compare.bytes_read(config, "bfloat16")
     assert kv == 524_288
     assert weights == pytest.approx(13.2e9, rel=0.01)
     row = presets.mixed(64, presets.GPU, presets.random_prompts(32_000))
-    facts = presets.facts(row, 256, weights, kv, 3_027e9)
+    facts = presets.facts(row, replace(job, slots=256), weights, kv, 3_027e9)
     assert (facts.requests, facts.output_tokens) == (64, 32_320)
     assert facts.floor_seconds == pytest.approx(7.1, abs=0.1)
 
 
-def test_more_requests_than_slots_take_more_steps():
+def test_more_requests_than_slots_take_more_steps(job):
     row = Row("row", [[1]] * 8, [10] * 8)
-    assert presets.facts(row, 8, 100, 0, 1.0).floor_seconds == 1_000
-    assert presets.facts(row, 2, 100, 0, 1.0).floor_seconds == 4_000
+    for slots, paged_slots, seconds in ((8, 0, 1_000), (2, 0, 4_000), (2, 8, 1_000)):
+        limits = replace(job, slots=slots, paged_slots=paged_slots)
+        assert presets.facts(row, limits, 100, 0, 1.0).floor_seconds == seconds
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=presets.PRESETS)
+def test_a_split_has_more_requests_than_slots_and_memory_for_no_more_than_its_slots(preset, job):
+    row = presets.split(preset, presets.random_prompts(32_000))
+    limits = preset.job_for(row, job)
+    assert len(row) >= 2 * limits.paged_slots > 2 * limits.slots
+    assert limits.num_blocks * BLOCK_SIZE >= limits.slots * row.longest
+    assert limits.num_blocks * BLOCK_SIZE < (limits.slots + 1) * row.longest
+    assert len(set(row.max_tokens)) > 1
+
+
+def test_each_form_of_the_course_changes_one_thing(job):
+    names = [name for name, _ in forms(job)]
+    assert names == [name for name in compare.CONTENDERS if name.startswith("course")]
+    settings = [form(name, replace(job, paged_slots=6)) for name in names]
+    assert [each["max_num_seqs"] for each in settings] == [2, 2, 6, 6, 6]
+    assert [each["enforce_eager"] for each in settings] == [True] * 4 + [False]
 
 
 def test_a_small_card_gets_small_shapes():
@@ -234,9 +257,12 @@ def test_online_rows_leave_static_batches_out(measured):
     assert min(latencies.ttft) > 0
 
 
-def test_the_course_leaves_its_trace(measured):
+@pytest.mark.parametrize("name", ["hf", "course"])
+def test_contenders_leave_a_trace(measured, name):
     for row in measured[0].rows:
-        trace = measured[0].of("course", row.name).trace
+        if (result := measured[0].of(name, row.name)) is None:
+            continue
+        trace = result.trace
         assert trace.tokens == row.output_tokens
         assert trace.header.slots == 4
 
@@ -320,6 +346,40 @@ def test_a_result_in_figures():
     assert (result.seconds, result.rate, result.raw_rate, result.spread) == (2.0, 50.0, 75.0, (25.0, 100.0))
     assert result.dollars_per_million == pytest.approx(30_000 / (30 * 86_400) / 50 * 1e6)
     assert math.isnan(Result("hf", "row").rate)
+
+
+def ridden(rate, contender, steps):
+    """A result with a Trace of so many steps, of one request of 32 tokens and 32 fillers of a token each."""
+    trace = TraceBuilder(Header(1, "seconds"), [1], [0.0])
+    for _ in range(steps):
+        trace.end_step(0, 1)
+    return made(rate, contender=contender, trace=trace.build())
+
+
+def test_a_split_multiplies_to_the_whole():
+    found = comparison(ridden(10.0, "hf", 64), ridden(30.0, "course", 32), made(contender="hf-cb"))
+    first, last = split(found, "4 x 8")
+    assert (first.speed, first.steps, first.seconds_per_step) == (1.0, 64, 0.05)
+    assert (last.fewer_steps, last.quicker_steps) == (2.0, pytest.approx(1.5))
+    assert last.speed == pytest.approx(last.rate / first.rate)
+    assert waterfall([first, last], "Thrice", source="test").png()
+    with pytest.raises(CourseError, match="hf-cb has no timed run with a Trace"):
+        split(found, "4 x 8", ["hf-cb"])
+    with pytest.raises(CourseError, match="nobody finished row 'other'"):
+        split(found, "other")
+
+
+def test_a_static_batch_leaves_a_trace():
+    row = Row("row", [[1, 2], [3], [4]], [1, 3, 2])
+    batches = [BatchTimes(range(2), 0.0, [1.0, 1.5, 2.0]), BatchTimes(range(2, 3), 3.0, [3.5, 5.0])]
+    trace = static_trace(row, Header(2, "seconds"), batches)
+    assert trace.output_tokens().tolist() == row.max_tokens
+    assert trace.token_times() == [[1.0], [1.0, 1.5, 2.0], [3.5, 5.0]]
+    assert trace.rows(Kind.FINISH)["step"].tolist() == [0, 2, 4]
+    assert trace.rows(Kind.BOARD)["step"].tolist() == [0, 0, 3]
+    assert trace.steps["running"].tolist() == [2, 1, 1, 1, 1]
+    assert trace.steps["waiting"].tolist() == [1, 1, 1, 0, 0]
+    assert trace.utilization == 6 / (2 * 5)
 
 
 def test_latencies_count_from_arrival():

@@ -28,8 +28,19 @@ from lessonlib.errors import CourseError
 from lessonlib.result import Comparison, Latencies, Repetition, Result
 from lessonlib.trace import Trace
 
-CONTENDERS = ("hf", "hf-dynamic", "hf-cb", "course", "vllm")
+CONTENDERS = (
+    "hf",
+    "hf-dynamic",
+    "hf-cb",
+    "course-static",
+    "course-continuous",
+    "course-paged",
+    "course-mixed",
+    "course",
+    "vllm",
+)
 DEFAULT_CONTENDERS = ("hf", "course", "vllm")
+OVERHEARD = ("mixed", "split", "trace", "online")  # kinds of rows whose ride in vLLM is recorded
 WITHOUT_ARRIVALS = ("hf", "hf-dynamic", "hf-cb")  # no way in for a request while others ride
 IDENTITY_DTYPE = "float32"
 
@@ -58,7 +69,8 @@ class Options:
         only: rows of the workloads to run, by name; none: all.
         repeat: rounds; None: the preset's.
         model: a folder, a hub name or "smollm2" on a CPU; None: the preset's.
-        slots, threads: None: the preset's, and every core that this process may use.
+        slots: of all rows but a split; None: the preset's.
+        threads: None: every core that this process may use.
         timeout: seconds that loading, or one run, may take.
         out: the file that is written after every run.
         command: as it was typed, for the record.
@@ -196,7 +208,7 @@ class _Bench:
             )
         bandwidth = self.comparison.machine["copy_bandwidth"]
         self.comparison.rows = [
-            presets.facts(row, self._slots(row), weight_bytes, kv_bytes, bandwidth) for row in self.rows
+            presets.facts(row, self._job_for(row), weight_bytes, kv_bytes, bandwidth) for row in self.rows
         ]
         self.comparison.how = {
             **HOW,
@@ -209,8 +221,9 @@ class _Bench:
             "rounds": self.options.repeat or self.options.preset.repeat,
         }
 
-    def _slots(self, row: Row) -> int:
-        return self.options.slots or self.options.preset.slots_for(row)
+    def _job_for(self, row: Row) -> Job:
+        is_chosen = self.options.slots and row.kind != "split"
+        return self.job if is_chosen else self.options.preset.job_for(row, self.job)
 
     # ----- do they say the same? -----
 
@@ -237,9 +250,8 @@ class _Bench:
 
     def time_all(self) -> None:
         """Every row, by every contender, in turns."""
-        for slots, group in groupby(self.rows, self._slots):
-            rows = list(group)
-            job = replace(self.job, slots=slots, rows=rows)
+        for job, rows in groupby(self.rows, self._job_for):
+            job = replace(job, rows=list(rows))
             if self.options.preset.takes_turns:
                 self._take_turns(job)
             else:
@@ -318,32 +330,31 @@ class _Bench:
         """vLLM's Trace and latencies, from a process of its own: the timed ones had an unchanged scheduler."""
         if "vllm" not in self._names():
             return
-        for slots, group in groupby(self.rows, self._slots):
+        told = [row for row in self.rows if row.kind in OVERHEARD and self._ran("vllm", row)]
+        for job, group in groupby(told, self._job_for):
             rows = list(group)
-            job = replace(self.job, slots=slots, rows=rows, is_traced=True)
             self.say("vllm: once more, to overhear its scheduler")
-            with self._all_started(["vllm"], job) as processes:
+            with self._all_started(["vllm"], replace(job, rows=rows, is_traced=True)) as processes:
                 for process in processes.values():
-                    for row in rows:
-                        self._overhear(process, row)
+                    self._overhear(process, rows)
 
-    def _overhear(self, process: ContenderProcess, row: Row) -> None:
-        from lessonlib.contenders.course import token_times
+    def _ran(self, name: str, row: Row) -> bool:
+        result = self.comparison.of(name, row.name)
+        return result is not None and bool(result.repetitions)
 
-        result = self.comparison.of(process.name, row.name)
-        if result is None or not result.repetitions:
-            return
+    def _overhear(self, process: ContenderProcess, rows: Sequence[Row]) -> None:
+        """Each row once, after a ride that warms up."""
         try:
-            process.run(row.name, self.options.timeout)  # the warm-up, as before any run that is looked at
-            answer = process.run(row.name, self.options.timeout)
+            process.run(rows[0].name, self.options.timeout)
+            for row in rows:
+                result = self._result(process.name, row)
+                result.trace = Trace.from_dict(process.run(row.name, self.options.timeout)["trace"])
+                if not result.latencies:
+                    source = "of an untimed run, by its scheduler's steps"
+                    result.latencies = Latencies.of(result.trace.token_times(), row.arrival_times, source)
+                self.save()
         except Died as error:
-            self.say(f"vllm: {row.name} could not be overheard: {error}")
-            return
-        result.trace = Trace.from_dict(answer["trace"])
-        if not result.latencies:
-            source = "of an untimed run, by its scheduler's steps"
-            result.latencies = Latencies.of(token_times(result.trace), row.arrival_times, source)
-        self.save()
+            self.say(f"vllm could not be overheard: {error}")
 
     # ----- processes -----
 
@@ -412,6 +423,11 @@ class _Bench:
         """Write what there is so far."""
         if self.options.out:
             self.comparison.save(self.options.out)
+
+
+def contenders_for(preset: Preset, workloads: Sequence[str]) -> Sequence[str]:
+    """Who runs where nobody was named: a split has its own chain."""
+    return preset.split_chain if set(workloads) == {"split"} else DEFAULT_CONTENDERS
 
 
 def chosen(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:

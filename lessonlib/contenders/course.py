@@ -1,4 +1,4 @@
-"""The course's engine as a contender."""
+"""The course's engine as a contender, whole and in its earlier forms: each adds one change to the one before."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from lessonlib.contenders.job import Job, Ride, Row
+from lessonlib.contenders.job import BLOCK_SIZE, Job, Ride, Row
 from lessonlib.contenders.online import drive
 from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.checkpoint import LlamaConfig, resolve
+from lessonlib.engine.ladder import Continuous, Paged
 from lessonlib.engine.llm import DTYPES
-from lessonlib.trace import Kind, Trace
-
-BLOCK_SIZE = 16  # tokens
+from lessonlib.scheduling.policies import StaticBatching
 
 
 class Course:
@@ -21,28 +20,30 @@ class Course:
 
     packages = ("continuous-batching-course", "torch", "triton", "numpy")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, name: str, job: Job) -> None:
+        settings = form(name, job)
         self.llm = LLM(
             job.model,
             dtype=job.dtype,
             device=job.device,
-            max_num_seqs=job.slots,
             max_model_len=job.max_model_len,
             block_size=BLOCK_SIZE,
-            num_blocks=num_blocks(job) if job.device == "cpu" else None,
+            num_blocks=num_blocks(job),
             gpu_memory_utilization=job.gpu_memory_utilization,
             load_format=job.load_format,
             skip_tokenizer_init=True,
+            **settings,
         )
         self.settings: dict[str, Any] = {
             "dtype": job.dtype,
+            "policy": getattr(self.llm.policy, "name", self.llm.policy),
             "max_num_seqs": self.llm.max_num_seqs,
             "max_num_batched_tokens": self.llm.max_num_batched_tokens,
             "num_blocks": self.llm.num_blocks,
             "block_size": self.llm.block_size,
             "prefix_caching": False,
-            "async_scheduling": self.llm.async_scheduling,
-            "cuda_graphs": job.device == "cuda",
+            "async_scheduling": self.llm.max_in_flight > 1,
+            "cuda_graphs": job.device == "cuda" and not settings["enforce_eager"],
         }
 
     def run(self, row: Row) -> Ride:
@@ -63,21 +64,35 @@ class Course:
         seconds = time.perf_counter() - started
         trace = self.llm.trace
         tokens = [each.outputs[0].token_ids for each in outputs]
-        return Ride(seconds, tokens, sum(map(len, tokens)), token_times(trace), trace=trace.to_dict())
+        return Ride(seconds, tokens, sum(map(len, tokens)), trace.token_times(), trace=trace.to_dict())
 
 
-def token_times(trace: Trace) -> list[list[float]]:
-    """When each request's tokens were there, in the Trace's clock: the end of the step that gave each."""
-    ends = trace.steps["start"] + trace.steps["duration"]
-    times: list[list[float]] = [[] for _ in range(trace.num_requests)]
-    rows = trace.rows(Kind.DECODE)
-    for request, step, count in zip(rows["request"], rows["step"], rows["tokens"], strict=True):
-        times[request] += ends[step : step + count].tolist()
-    return times
+def form(name: str, job: Job) -> dict[str, Any]:
+    """Settings of `LLM`: the changes up to the form of that name, one on another."""
+    settings: dict[str, Any] = {}
+    for each, changes in forms(job):
+        settings |= changes
+        if each == name:
+            return settings
+    raise ValueError(f"no form {name!r} of the course's engine")
 
 
-def num_blocks(job: Job) -> int:
-    """K/V blocks in `job.kv_gib`, so that every paged engine has the same memory on a CPU."""
+def forms(job: Job) -> list[tuple[str, dict[str, Any]]]:
+    """The engine from a static batch on: each form's name and what it changes."""
+    bare = {"max_num_seqs": job.slots, "enforce_eager": True, "async_scheduling": False}
+    return [
+        ("course-static", {**bare, "policy": StaticBatching()}),
+        ("course-continuous", {"policy": Continuous()}),
+        ("course-paged", {"policy": Paged(), "max_num_seqs": job.paged_slots or job.slots}),
+        ("course-mixed", {"policy": "continuous"}),
+        ("course", {"enforce_eager": False, "async_scheduling": None}),
+    ]
+
+
+def num_blocks(job: Job) -> int | None:
+    """K/V blocks that the job names, else those in `job.kv_gib` on a CPU; None on a card, which is measured."""
+    if job.num_blocks or job.device != "cpu":
+        return job.num_blocks or None
     config = LlamaConfig.load(resolve(job.model, job.load_format))
     heads = config.num_layers * config.num_kv_heads * config.head_dim
     block_bytes = 2 * heads * BLOCK_SIZE * DTYPES[job.dtype].itemsize
@@ -86,4 +101,4 @@ def num_blocks(job: Job) -> int:
 
 def make(name: str, job: Job) -> Course:
     """The contender, its model loaded."""
-    return Course(job)
+    return Course(name, job)

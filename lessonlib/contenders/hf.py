@@ -17,7 +17,9 @@ from torch._inductor.cudagraph_trees import reset_cudagraph_trees
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
+from lessonlib.contenders.hf_trace import BatchTimes, static_trace
 from lessonlib.contenders.job import Job, OutOfMemory, Ride, Row
+from lessonlib.trace import Header
 
 RECOMPILE_LIMIT = 64  # a shape more is a compilation more, and must not fall back to eager in silence
 
@@ -84,19 +86,20 @@ class Generate:
 
     def _ride(self, row: Row, batch: int) -> Ride:
         tokens: list[list[int]] = []
-        times: list[list[float]] = []
-        raw = 0
+        batches: list[BatchTimes] = []
         start = time.perf_counter()
         for first in range(0, len(row), batch):
-            part = slice(first, first + batch)
-            prompts, most = row.prompts[part], row.max_tokens[part]
-            clock = Clock()
-            rows = self._generate(prompts, max(most), clock)
-            raw += len(prompts) * max(most)
-            tokens += [ids[:count] for ids, count in zip(rows, most, strict=True)]
-            times += [[at - start for at in clock.times[:count]] for count in most]
+            requests = range(first, min(first + batch, len(row)))
+            began, clock = time.perf_counter() - start, Clock()
+            rows = self._generate(
+                row.prompts[first : requests.stop], max(row.max_tokens[first : requests.stop]), clock
+            )
+            tokens += [ids[: row.max_tokens[at]] for ids, at in zip(rows, requests, strict=True)]
+            batches.append(BatchTimes(requests, began, [at - start for at in clock.times]))
         seconds = time.perf_counter() - start
-        return Ride(seconds, tokens, raw, times, {"batch": batch})
+        raw = sum(len(each.requests) * len(each.ends) for each in batches)
+        trace = static_trace(row, Header(batch, "seconds", "transformers", "static"), batches)
+        return Ride(seconds, tokens, raw, trace.token_times(), {"batch": batch}, trace.to_dict())
 
     def _generate(self, prompts: Sequence[list[int]], most: int, clock: Clock) -> list[list[int]]:
         longest = max(map(len, prompts))

@@ -10,6 +10,8 @@ from typing import Any
 
 from lessonlib.errors import CourseError
 
+BLOCK_SIZE = 16  # tokens
+
 
 @dataclass(frozen=True)
 class Row:
@@ -20,7 +22,7 @@ class Row:
         prompts: token ids, one list a request.
         max_tokens: output tokens of each request; the end-of-sequence token does not end an answer.
         arrivals: seconds from the start, ascending; empty where all wait at the start.
-        kind: "mixed", "fixed", "sweep", "online" or "trace": which plot it belongs to.
+        kind: "mixed", "fixed", "sweep", "split", "online" or "trace": which plot it belongs to.
         batch: requests that a static batch holds; 0: as many as there are slots, or fit in memory.
     """
 
@@ -68,6 +70,8 @@ class Job:
         dtype: "float32", "bfloat16" or "float16".
         device: "cpu" or "cuda".
         slots: requests on board at once.
+        paged_slots: the same for engines that take memory block by block, where it is another number; 0: `slots`.
+        num_blocks: K/V blocks of `BLOCK_SIZE` tokens that every paged engine has; 0: see the next two.
         max_model_len: longest prompt and answer together, in tokens.
         threads, cores: of the CPU's computation; cores are the ids that the process is bound to.
         kv_gib: GiB of K/V cache on a CPU.
@@ -89,6 +93,8 @@ class Job:
     is_timed: bool = True
     is_traced: bool = False
     load_format: str = "auto"
+    paged_slots: int = 0
+    num_blocks: int = 0
 
     def save(self, path: Path) -> Path:
         path.write_text(json.dumps(asdict(self)))

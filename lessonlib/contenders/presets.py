@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lessonlib.contenders.job import Row
+from lessonlib.contenders.job import BLOCK_SIZE, Job, Row
 from lessonlib.errors import CourseError
 from lessonlib.result import RowFacts
 from lessonlib.workload import poisson_arrivals, questions, read_trace
 
-WORKLOADS = ("mixed", "fixed", "sweep", "online", "trace:FILE")
+WORKLOADS = ("mixed", "fixed", "sweep", "split", "online", "trace:FILE")
 PROMPT_TOKENS = (16, 48)  # of a random prompt, shortest and longest
 
 
@@ -27,6 +27,10 @@ class Preset:
         choices: `max_tokens` of the mixed rows, each equally likely.
         fixed: `max_tokens` of the fixed rows and the sweep.
         mixed_requests, fixed_requests, sweep: requests of each row.
+        split_requests, split_slots, split_paged_slots, split_choices: of the row whose gain is taken apart: many more
+            requests than slots, memory for the longest sequence in each slot, and the riders that the same memory
+            may take block by block.
+        split_chain: its contenders, each one change away from the one before.
         rates: arrivals a second of the online rows, `online_requests` requests each.
         trace_requests, longest_prompt: how much of a trace file is taken; longer prompts are cut.
         takes_turns: all processes live at once and take turns, run by run; else one after the other, each with
@@ -43,6 +47,11 @@ class Preset:
     mixed_requests: tuple[int, ...]
     fixed_requests: tuple[int, ...]
     sweep: tuple[int, ...]
+    split_requests: int
+    split_slots: int
+    split_paged_slots: int
+    split_choices: tuple[int, ...]
+    split_chain: tuple[str, ...]
     rates: tuple[float, ...]
     online_requests: int
     trace_requests: int
@@ -53,9 +62,22 @@ class Preset:
     identity: tuple[int, int] = (0, 0)
     max_model_len: int = 2048
 
-    def slots_for(self, row: Row) -> int:
-        """Requests on board at once: in a sweep as many as its largest batch."""
-        return max(self.slots, *self.sweep) if row.kind == "sweep" else self.slots
+    def job_for(self, row: Row, job: Job) -> Job:
+        """The job with the slots and the memory of this row's kind.
+
+        A sweep has as many slots as its largest batch.
+        """
+        if row.kind == "sweep":
+            return replace(job, slots=max(job.slots, *self.sweep))
+        if row.kind == "split":
+            return replace(
+                job,
+                slots=self.split_slots,
+                paged_slots=self.split_paged_slots,
+                num_blocks=self.split_slots * -(-row.longest // BLOCK_SIZE) + 1,
+                max_model_len=row.longest,
+            )
+        return job
 
 
 CPU = Preset(
@@ -68,6 +90,11 @@ CPU = Preset(
     mixed_requests=(64,),
     fixed_requests=(64,),
     sweep=(4, 8, 16, 32, 64, 128),
+    split_requests=32,
+    split_slots=4,
+    split_paged_slots=12,
+    split_choices=(4, 16, 64),
+    split_chain=("hf", "course-static", "course-continuous", "course-paged", "course", "vllm"),
     rates=(1.0, 2.0, 4.0, 8.0),
     online_requests=48,
     trace_requests=32,
@@ -87,6 +114,19 @@ GPU = Preset(
     mixed_requests=(64, 256),
     fixed_requests=(64, 128),
     sweep=(1, 4, 8, 16, 32, 64, 128),
+    split_requests=128,
+    split_slots=32,
+    split_paged_slots=64,
+    split_choices=(16, 64, 256),
+    split_chain=(
+        "hf-dynamic",  # plain `generate`, step by step as the engine's first forms
+        "course-static",
+        "course-continuous",
+        "course-paged",
+        "course-mixed",
+        "course",
+        "vllm",
+    ),
     rates=(2.0, 4.0, 8.0, 12.0, 16.0, 24.0),
     online_requests=256,
     trace_requests=256,
@@ -197,6 +237,8 @@ def _workload(name: str, preset: Preset, prompts: Prompts, vocab_size: int, seed
         return [fixed(count, preset, prompts, "fixed", seed) for count in preset.fixed_requests]
     if kind == "sweep" and not path:
         return [fixed(count, preset, prompts, "sweep", seed) for count in preset.sweep]
+    if kind == "split" and not path:
+        return [split(preset, prompts, seed)]
     if kind == "online" and not path:
         return [online(rate, preset, prompts, seed) for rate in preset.rates]
     if kind == "trace" and path:
@@ -206,9 +248,22 @@ def _workload(name: str, preset: Preset, prompts: Prompts, vocab_size: int, seed
 
 def mixed(count: int, preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
     """The homework: every request draws its `max_tokens`."""
+    ids, most = _drawn(count, preset.choices, prompts, seed)
+    return Row(f"{count} mixed", ids, most, kind="mixed")
+
+
+def split(preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
+    """Mixed work with more requests than slots, so that a freed slot can be refilled."""
+    ids, most = _drawn(preset.split_requests, preset.split_choices, prompts, seed)
+    return Row(f"{len(ids)} in {preset.split_slots} slots", ids, most, kind="split")
+
+
+def _drawn(
+    count: int, choices: Sequence[int], prompts: Prompts, seed: int
+) -> tuple[list[list[int]], list[int]]:
     chance = random.Random(seed)
     ids = prompts(chance, count)
-    return Row(f"{count} mixed", ids, [chance.choice(preset.choices) for _ in ids], kind="mixed")
+    return ids, [chance.choice(choices) for _ in ids]
 
 
 def fixed(count: int, preset: Preset, prompts: Prompts, kind: str, seed: int = 0) -> Row:
@@ -248,13 +303,14 @@ def identity_row(preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
 # ----- what memory allows -----
 
 
-def facts(row: Row, slots: int, weight_bytes: int, kv_bytes_per_token: int, bandwidth: float) -> RowFacts:
+def facts(row: Row, job: Job, weight_bytes: int, kv_bytes_per_token: int, bandwidth: float) -> RowFacts:
     """The row in numbers, with the least time in which its bytes can be read.
 
     Every step reads all weights once, and every token the K/V of those before it. There are at least as many
-    steps as the longest answer has tokens, and as `slots` riders at a time need. Prompts are left out: they are
+    steps as the longest answer has tokens, and as riders in all slots need. Prompts are left out: they are
     bound by arithmetic, and short here.
     """
+    slots = job.paged_slots or job.slots
     steps = max(max(row.max_tokens), -(-row.useful_tokens // slots))
     context = sum(
         most * len(ids) + most * (most - 1) // 2

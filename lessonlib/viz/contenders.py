@@ -10,10 +10,15 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from lessonlib.errors import CourseError
 from lessonlib.result import Comparison, Latencies, Result, RowFacts
-from lessonlib.viz import style
+from lessonlib.split import split
+from lessonlib.viz import style, waterfall
 
 # Contenders have no color of their own: the course's wears decode's, the others are ink, told apart by line and mark.
 LOOKS: dict[str, dict[str, Any]] = {
+    **{
+        f"course-{form}": {"color": style.DECODE, "linestyle": ":", "marker": "."}
+        for form in ("static", "continuous", "paged", "mixed")
+    },
     "course": {"color": style.DECODE, "linestyle": "-", "marker": "o", "linewidth": 2.0},
     "vllm": {"color": style.INK, "linestyle": "-", "marker": "s"},
     "hf": {"color": style.INK, "linestyle": (0, (5, 2)), "marker": "^"},
@@ -61,6 +66,13 @@ def bar_rows(comparison: Comparison) -> list[RowFacts]:
     return [row for row in comparison.rows if row.kind in ("mixed", "fixed", "trace")]
 
 
+def split_rows(comparison: Comparison) -> list[RowFacts]:
+    """The row whose gain is taken apart, where somebody finished it with a Trace."""
+    results = _measured(comparison, [row for row in comparison.rows if row.kind == "split"])
+    names = {each.row for each in results if each.trace}
+    return [row for row in comparison.rows if row.name in names][:1]
+
+
 def sweep_rows(comparison: Comparison) -> list[RowFacts]:
     """Rows of one fixed length, by batch size; none where nobody asked for a sweep."""
     swept = any(row.kind == "sweep" for row in comparison.rows)
@@ -103,6 +115,11 @@ def _draw_bar(axes: Axes, place: float, result: Result) -> None:
     axes.annotate(
         style.number(result.rate), (high, place), (5, 0), textcoords="offset points", va="center", fontsize=8
     )
+
+
+def _draw_split(axes: Axes, comparison: Comparison) -> None:
+    """Each contender against the one before."""
+    waterfall.draw(axes, split(comparison, split_rows(comparison)[0].name))
 
 
 def _draw_sweep(axes: Axes, comparison: Comparison) -> None:
@@ -172,6 +189,7 @@ def _name_line(axes: Axes, name: str, end: tuple[float, float]) -> None:
 Panel = Callable[[Axes, Comparison], None]
 PANELS: tuple[tuple[Panel, Callable[[Comparison], list[RowFacts]]], ...] = (
     (_draw_bars, bar_rows),
+    (_draw_split, split_rows),
     (_draw_sweep, sweep_rows),
     (_draw_knee, online_rows),
     (_draw_gaps, online_rows),
