@@ -22,7 +22,8 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from kernels.validate import FLOATS, INTERPRETED, check_machine, check_tensor, upcast
+from kernels.attention import _can_overlap
+from kernels.validate import FLOATS, check_machine, check_tensor, upcast
 
 MAX_TOKENS = 64
 
@@ -74,10 +75,10 @@ def _few_tokens_kernel(
 @triton.jit(do_not_specialize=["num_tokens"])
 def _more_tokens_kernel(
     out, x, weight, partials, tickets, num_tokens, num_rows, width, out_stride, x_stride, w_stride,
-    TOKENS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr, EVEN: tl.constexpr,
+    TOKENS: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, SPLIT: tl.constexpr,
     AHEAD: tl.constexpr, OVERLAP: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """ROWS rows of W over one of SPLIT shares of K; EVEN: K is a multiple of TILE."""
+    """ROWS rows of W over one of SPLIT shares of K."""
     block, part = tl.program_id(0), tl.program_id(1)
     rows = block * ROWS + tl.arange(0, ROWS)
     tokens = tl.arange(0, TOKENS)
@@ -96,12 +97,8 @@ def _more_tokens_kernel(
     for start in range(first, tl.minimum(first + share, width), TILE):
         at = start + columns
         inside = at < width
-        if EVEN:
-            w = tl.load(w_rows + at[None, :], eviction_policy="evict_first")
-            xs = tl.load(x_rows + at[:, None], mask=present, other=0.0)
-        else:
-            w = tl.load(w_rows + at[None, :], mask=inside[None, :], other=0.0)
-            xs = tl.load(x_rows + at[:, None], mask=present & inside[:, None], other=0.0)
+        w = tl.load(w_rows + at[None, :], mask=inside[None, :], other=0.0, eviction_policy="evict_first")
+        xs = tl.load(x_rows + at[:, None], mask=present & inside[:, None], other=0.0)
         if UPCAST:
             w = w.to(tl.float32)
             xs = xs.to(tl.float32)
@@ -153,12 +150,6 @@ def linear_config(
     if dtype is torch.float32:
         return LinearConfig(True, rows=32, tile=32, num_warps=4, num_stages=3)
     return LinearConfig(True, rows=64, tile=128, num_warps=4, num_stages=4, split=2 if num_rows < 8192 else 1)
-
-
-@cache
-def _can_overlap(device: torch.device) -> bool:
-    """Programmatic dependent launch came with Hopper."""
-    return not INTERPRETED and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 @cache
@@ -214,7 +205,7 @@ def skinny_linear(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor | 
     partials = x.new_empty(config.split * blocks * config.rows * tokens, dtype=torch.float32)
     _more_tokens_kernel[(blocks, config.split)](
         out, x, weight, partials, _tickets(x.device, triton.next_power_of_2(blocks)), *sizes, TOKENS=tokens,
-        SPLIT=config.split, EVEN=width % config.tile == 0, UPCAST=upcast(x), num_stages=config.num_stages,
+        SPLIT=config.split, UPCAST=upcast(x), num_stages=config.num_stages,
         **options,
     )  # fmt: skip
     return out
