@@ -10,8 +10,8 @@ side that must be filled. Where W has too few rows for all processors, K is spli
 in float32, and whoever comes last adds them up (the fix-up of Stream-K, Osama et al. 2023), always in the same
 order. So a token's result depends neither on timing nor on the other tokens.
 
-Under programmatic dependent launch a program starts while the kernel before it still runs. It knows its weights
-already: it asks for the first of them, and only then waits for x.
+A program starts while the kernel before it still runs (see ``kernels.launch``). It knows its weights already: it asks
+for the first of them, and only then waits for x.
 """
 
 from functools import cache
@@ -22,7 +22,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from kernels.attention import _can_overlap
+from kernels.launch import overlapping
 from kernels.validate import FLOATS, check_machine, check_tensor, upcast
 
 MAX_TOKENS = 64
@@ -138,18 +138,27 @@ class LinearConfig(NamedTuple):
     ahead: int = 0
 
 
+# The settings below were measured on an H100 with Llama-2-7B's matrices in bfloat16
+# (benchmarks/tune_linear.py, benchmarks/results/h100_tune_linear.json).
+
+
 def linear_config(
     num_tokens: int, num_rows: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> LinearConfig:
     """The kernel and its settings for x [num_tokens, width] and W [num_rows, width]."""
-    few = num_tokens <= 4
+    few, narrow = num_tokens <= 4, num_rows <= 8192
     if device.type == "cpu":
         return LinearConfig(not few, rows=16, tile=32, num_warps=4, split=2)
+    if (few and narrow and width > 8192) or (num_tokens == 1 and not narrow):
+        return LinearConfig(False, rows=4, tile=2048, num_warps=8, ahead=8 if narrow else 0)
+    if few and (narrow or num_tokens <= 2):
+        return LinearConfig(False, rows=4, tile=1024, num_warps=4, unroll=min(num_tokens, 2), ahead=8)
     if few:
-        return LinearConfig(False, rows=4, tile=1024, num_warps=4)
+        return LinearConfig(False, rows=2, tile=512, num_warps=2, unroll=4, ahead=8)
     if dtype is torch.float32:
         return LinearConfig(True, rows=32, tile=32, num_warps=4, num_stages=3)
-    return LinearConfig(True, rows=64, tile=128, num_warps=4, num_stages=4, split=2 if num_rows < 8192 else 1)
+    split, ahead = (2, 8) if narrow else (1, 0)
+    return LinearConfig(True, rows=64, tile=256, num_warps=4, num_stages=3, split=split, ahead=ahead)
 
 
 @cache
@@ -195,13 +204,12 @@ def skinny_linear(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor | 
     blocks = triton.cdiv(num_rows, config.rows)
     tokens = triton.next_power_of_2(num_tokens)
     sizes = (num_tokens, num_rows, width, out.stride(0), x.stride(0), weight.stride(0))
-    overlap = _can_overlap(x.device)
-    options = {"ROWS": config.rows, "TILE": config.tile, "AHEAD": config.ahead, "OVERLAP": overlap}
-    options |= {"num_warps": config.num_warps, **({"launch_pdl": True} if overlap else {})}
+    options = {"ROWS": config.rows, "TILE": config.tile, "AHEAD": config.ahead, "num_warps": config.num_warps}
+    options |= overlapping(x.device)
     if not config.tensor_cores:
         _few_tokens_kernel[(blocks,)](out, x, weight, *sizes, TOKENS=tokens, UNROLL=config.unroll, **options)
         return out
-    tokens = max(8, tokens)
+    tokens = max(16, tokens)  # with 8, Triton 3.6 takes the older tensor core instruction, which was slower
     partials = x.new_empty(config.split * blocks * config.rows * tokens, dtype=torch.float32)
     _more_tokens_kernel[(blocks, config.split)](
         out, x, weight, partials, _tickets(x.device, triton.next_power_of_2(blocks)), *sizes, TOKENS=tokens,
