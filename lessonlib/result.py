@@ -229,6 +229,12 @@ class Comparison:
         """The result of a contender on a row, where there is one."""
         return next((each for each in self.results if (each.contender, each.row) == (contender, row)), None)
 
+    def steps(self, row: str) -> dict[str, int]:
+        """Contender -> forward passes that the row took it, for those who left a Trace."""
+        return {
+            each.contender: each.trace.num_steps for each in self.results if each.row == row and each.trace
+        }
+
     @property
     def contenders(self) -> list[str]:
         """Names, in the order they first appear."""
