@@ -19,22 +19,21 @@ ex06.1 goodput
 
 ex06.2 split
   - whoever has no run is left out
-  - several runs are told by their median
   - there are fewer steps where there were more before
   - steps are quicker where each takes less time
-  - each contender stands against the one before
   - all factors multiply to the whole
+  - each contender stands against the one before
+  - several runs are told by their median
 
 ex06.3 predict
   - a batch gives tokens
-  - company takes nothing away
-  - a batch gives no more than its share
+  - more riders never give fewer tokens
+  - more riders never give more than their share
   - while a step costs the same, the rate grows with the batch
   - while each rider costs the same, the rate stays
   - a step that grows evenly goes on growing evenly
-  - where the slope has changed, the latest counts
-  - a measured wobble is not blown up
-  - a recorded sweep is foreseen
+  - beyond a bend, the latest slope counts
+  - a measured sweep is foreseen, and its wobble not blown up
 """
 
 
@@ -50,14 +49,14 @@ def goodput(
     Args:
         slots: how many ride at once.
         steps: [start, duration] of each step in seconds, in order; at least one. Between the end of one and the
-            start of the next may lie a pause, when nobody was on board.
+            start of the next may lie a pause.
         requests: a dict each, with
 
               arrival    when they came, in seconds
               decode     [step, tokens] of each run: one token was given in each of the steps from `step` on, as
                          many as `tokens` says. There are several runs where the request was thrown out and came
                          back, none where it never got a token. Runs are in order.
-              finished   whether they got all that they asked for; one who gave up has not
+              finished   whether they got all that they asked for, at least one token; one who gave up has not
 
         ttft_limit: seconds to the first token.
         tpot_limit: seconds per token after the first.
@@ -133,11 +132,13 @@ def predict(batches: list[int], rates: list[float], batch: int) -> float:
     a step go up in straight lines with the batch, with a bend where the machine's limit changes. The rate does
     not.
 
-    Nobody can see a bend that lies beyond the last batch measured; you are not asked about one. What you get may
-    be measured, and wobble a little.
+    Nobody can see a bend that lies beyond the last batch measured; you are not asked about one. Where there is a
+    bend, three sizes or more lie beyond it. Some sweeps come from this course's own records, and wobble a little.
+
+    How near is near enough: 2% where nothing wobbles, 12% where each figure is off by up to 1%, 30% for a record.
 
     Args:
-        batches: sizes measured, rising, at least three.
+        batches: sizes measured, rising by half or more each time, at least three.
         rates: the tokens a second of each.
         batch: the size to predict, larger than all of these, at most twice the largest.
 

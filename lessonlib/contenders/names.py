@@ -48,9 +48,30 @@ COUNTERPARTS = tuple(
     Counterpart(*row)
     for row in (
         ("01", "how full it rides", "lessonlib.trace", "Trace", "v1/metrics/stats.py", "SchedulerStats"),
-        ("02", "who waits", "lessonlib.scheduling.slots", "SlotScheduler.waiting", SCHEDULER, "Scheduler.waiting"),
-        ("02", "who rides", "lessonlib.scheduling.slots", "SlotScheduler.occupant", SCHEDULER, "Scheduler.running"),
-        ("02", "let them board", "lessonlib.scheduling.slots", "SlotScheduler.admit", SCHEDULER, "Scheduler.schedule"),
+        (
+            "02",
+            "who waits",
+            "lessonlib.scheduling.slots",
+            "SlotScheduler.waiting",
+            SCHEDULER,
+            "Scheduler.waiting",
+        ),
+        (
+            "02",
+            "who rides",
+            "lessonlib.scheduling.slots",
+            "SlotScheduler.occupant",
+            SCHEDULER,
+            "Scheduler.running",
+        ),
+        (
+            "02",
+            "let them board",
+            "lessonlib.scheduling.slots",
+            "SlotScheduler.admit",
+            SCHEDULER,
+            "Scheduler.schedule",
+        ),
         (
             "02",
             "let them leave",
@@ -76,9 +97,23 @@ COUNTERPARTS = tuple(
             "v1/request.py",
             "Request.num_computed_tokens",
         ),
-        ("03", "its state", "lessonlib.scheduling.request", "RequestStatus", "v1/request.py", "RequestStatus"),
+        (
+            "03",
+            "its state",
+            "lessonlib.scheduling.request",
+            "RequestStatus",
+            "v1/request.py",
+            "RequestStatus",
+        ),
         ("03", "the queue", "lessonlib.scheduling.request", "RequestQueue", QUEUE, "RequestQueue"),
-        ("03", "first come, first served", "lessonlib.scheduling.policy", "Policy", QUEUE, "FCFSRequestQueue"),
+        (
+            "03",
+            "first come, first served",
+            "lessonlib.scheduling.policy",
+            "Policy",
+            QUEUE,
+            "FCFSRequestQueue",
+        ),
         (
             "03",
             "by rank",
@@ -121,7 +156,14 @@ COUNTERPARTS = tuple(
             "KVCacheManager.get_computed_blocks",
         ),
         ("03", "all blocks", "lessonlib.scheduling.block_pool", "BlockPool", POOL, "BlockPool"),
-        ("03", "give blocks back", "lessonlib.scheduling.block_pool", "BlockPool.free", POOL, "BlockPool.free_blocks"),
+        (
+            "03",
+            "give blocks back",
+            "lessonlib.scheduling.block_pool",
+            "BlockPool.free",
+            POOL,
+            "BlockPool.free_blocks",
+        ),
         (
             "03",
             "the free list",
@@ -130,7 +172,14 @@ COUNTERPARTS = tuple(
             BLOCKS,
             "FreeKVCacheBlockQueue",
         ),
-        ("03", "a block's hash", "lessonlib.scheduling.block_pool", "block_hash", BLOCKS, "hash_block_tokens"),
+        (
+            "03",
+            "a block's hash",
+            "lessonlib.scheduling.block_pool",
+            "block_hash",
+            BLOCKS,
+            "hash_block_tokens",
+        ),
         (
             "04",
             "paged attention",
@@ -220,7 +269,14 @@ COUNTERPARTS = tuple(
             "model_executor/models/llama.py",
             "LlamaForCausalLM",
         ),
-        ("05", "graphs", "lessonlib.engine.runner", "DecodeGraph", "compilation/cuda_graph.py", "CUDAGraphWrapper"),
+        (
+            "05",
+            "graphs",
+            "lessonlib.engine.runner",
+            "DecodeGraph",
+            "compilation/cuda_graph.py",
+            "CUDAGraphWrapper",
+        ),
         (
             "05",
             "which graph",
@@ -309,6 +365,9 @@ def _members(node: ast.ClassDef) -> Iterator[str]:
             yield each.name
         elif isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
             yield each.target.id
-        elif isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store):
-            if isinstance(each.value, ast.Name) and each.value.id == "self":
-                yield each.attr
+        elif isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store) and _is_self(each.value):
+            yield each.attr
+
+
+def _is_self(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and node.id == "self"

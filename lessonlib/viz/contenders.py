@@ -104,12 +104,11 @@ def finding(comparison: Comparison) -> str:
 
 def sweep_finding(comparison: Comparison) -> str:
     """How much more each one gives in its largest batch than in its smallest."""
-    rows, words = sweep_rows(comparison), []
+    words = []
     for name in comparison.contenders:
-        done = [(row, each) for row in rows if (each := comparison.of(name, row.name)) and each.repetitions]
-        if len(done) > 1:
-            (first, few), (last, many) = done[0], done[-1]
-            words.append(f"{name} × {many.rate / few.rate:.1f} from {first.requests:,} to {last.requests:,}")
+        batches, given = comparison.sweep(name)
+        if len(batches) > 1:
+            words.append(f"{name} × {given[-1] / given[0]:.1f} from {batches[0]:,} to {batches[-1]:,}")
     return "Company pays: " + ", ".join(words) if words else "One batch size, no sweep"
 
 
@@ -148,13 +147,6 @@ def split_rows(comparison: Comparison) -> list[RowFacts]:
     results = _measured(comparison, [row for row in comparison.rows if row.kind == "split"])
     names = {each.row for each in results if each.trace}
     return [row for row in comparison.rows if row.name in names][:1]
-
-
-def sweep_rows(comparison: Comparison) -> list[RowFacts]:
-    """Rows of one fixed length, by batch size; none where nobody asked for a sweep."""
-    swept = any(row.kind == "sweep" for row in comparison.rows)
-    rows = [row for row in comparison.rows if row.kind in ("sweep", "fixed")] if swept else []
-    return sorted(rows, key=lambda row: row.requests)
 
 
 def online_rows(comparison: Comparison) -> list[RowFacts]:
@@ -201,10 +193,10 @@ def _draw_split(axes: Axes, comparison: Comparison) -> None:
 
 def _draw_sweep(axes: Axes, comparison: Comparison) -> None:
     """Tokens a second against the batch; a cross where memory ran out."""
-    rows = sweep_rows(comparison)
+    rows = comparison.sweep_rows
     for name in comparison.contenders:
         found = [(row.requests, comparison.of(name, row.name)) for row in rows]
-        points = [(batch, each.rate) for batch, each in found if each and each.repetitions]
+        points = list(zip(*comparison.sweep(name), strict=True))
         if points:
             axes.plot(*zip(*points, strict=True), markersize=4, **LOOKS[name])
             _name_line(axes, name, points[-1])
@@ -267,7 +259,7 @@ Panel = Callable[[Axes, Comparison], None]
 PANELS: tuple[tuple[Panel, Callable[[Comparison], list[RowFacts]]], ...] = (
     (_draw_bars, bar_rows),
     (_draw_split, split_rows),
-    (_draw_sweep, sweep_rows),
+    (_draw_sweep, lambda comparison: comparison.sweep_rows),
     (_draw_knee, online_rows),
     (_draw_gaps, online_rows),
 )
