@@ -328,6 +328,17 @@ def back_again(names: Iterable[str] = GONE) -> list[str]:
     return sorted(found)
 
 
+def check_here() -> str:
+    """In words, whether the installed vLLM has what this page says, and whether what is gone has stayed away."""
+    try:
+        lost, back = missing(), back_again()
+    except CourseError as error:
+        return f"not checked here: {error}"
+    there = f"{len(COUNTERPARTS) - len(lost)} of {len(COUNTERPARTS)} names are where the tables say"
+    told = f"; not there: {', '.join(lost)}" if lost else ""
+    return f"{there}{told}\nof {', '.join(GONE)}: {', '.join(back) or 'none'}"
+
+
 @cache
 def _folder() -> Path:
     """Where vLLM's own Python has it. It is found, not imported: that would take many seconds."""
