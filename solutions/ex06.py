@@ -135,7 +135,8 @@ def predict(batches: list[int], rates: list[float], batch: int) -> float:
     Nobody can see a bend that lies beyond the last batch measured; you are not asked about one. Where there is a
     bend, three sizes or more lie beyond it. Some sweeps come from this course's own records, and wobble a little.
 
-    How near is near enough: 2% where nothing wobbles, 12% where each figure is off by up to 1%, 30% for a record.
+    How near is near enough: 2% where nothing wobbles, 12% where each figure is off by up to 1%, 30% for a record
+    from a GPU.
 
     Args:
         batches: sizes measured, rising by half or more each time, at least three.

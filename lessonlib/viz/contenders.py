@@ -103,13 +103,16 @@ def finding(comparison: Comparison) -> str:
 
 
 def sweep_finding(comparison: Comparison) -> str:
-    """How much more each one gives in its largest batch than in its smallest."""
-    words = []
+    """How much more each one gives in the largest batch than in the smallest, or as far as it came."""
+    rows, words = comparison.sweep_rows, []
     for name in comparison.contenders:
         batches, given = comparison.sweep(name)
         if len(batches) > 1:
-            words.append(f"{name} × {given[-1] / given[0]:.1f} from {batches[0]:,} to {batches[-1]:,}")
-    return "Company pays: " + ", ".join(words) if words else "One batch size, no sweep"
+            end = "" if batches[-1] == rows[-1].requests else f" (to {batches[-1]:,})"
+            words.append(f"{name} × {given[-1] / given[0]:.1f}{end}")
+    if not words:
+        return "One batch size, no sweep"
+    return f"From {rows[0].requests:,} to {rows[-1].requests:,} requests: {', '.join(words)}"
 
 
 def knee_finding(comparison: Comparison, ttft_limit: float) -> str:
