@@ -403,6 +403,7 @@ FLAT, SHARED, EVEN, BEND, WOBBLE, RECORD = "flat", "shared", "even", "bend", "wo
 NEAR = {FLAT: 0.02, SHARED: 0.02, EVEN: 0.02, BEND: 0.02, WOBBLE: 0.12, RECORD: 0.30}
 OFF = 0.01  # of each figure, at most, where it wobbles
 RECORDS = (
+ENGINES = ("course", "vllm")  # a static batch that memory cuts in two is no larger batch
     "h100",
 )  # a CPU's linear algebra changes course with the number of rows, and a neighbor slows it down
 
@@ -490,7 +491,7 @@ def _recorded_sweeps() -> Iterator[Given]:
         except CourseError:
             continue
         for machine in RECORDS:
-            for name in found[machine].contenders if machine in found else ():
+            for name in ENGINES if machine in found else ():
                 sizes, rates = found[machine].sweep(name)
                 if len(sizes) > 3 and sizes[-1] <= 2 * sizes[-2]:
                     told = [float(f"{rate:.6g}") for rate in rates]
