@@ -4,9 +4,10 @@ Three questions that a result file answers, if it is asked. How full was the rid
 they had been promised (ex06.1)? Which part of a speed-up is fewer steps, and which is quicker ones (ex06.2)? What
 will the next larger batch give (ex06.3)?
 
-Check your work with `lesson check ex06` in a terminal, or with `check("ex06")` in a notebook cell. The inputs
-are fresh each time. What has to hold, beside plain good manners (an answer of the right form, inputs left as
-they were, no call that goes on for ever):
+Check your work with `lesson check ex06` in a terminal, or with `check("ex06")` in a notebook cell. Where you are
+stuck, `lesson hint ex06.1` nudges; `lesson hint ex06.1 2` and `3` say more. The inputs are fresh each
+time. What has to hold, beside plain good manners (an answer of the right form, inputs left as they were, no call
+that goes on for ever):
 
 ex06.1 goodput
   - utilization counts every token that was given, and every slot of every step

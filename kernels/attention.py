@@ -37,6 +37,7 @@ from kernels.validate import (
 )
 
 LOG2_E = math.log2(math.e)
+EARLY_DECODES = 32  # sequences up to which the decode kernel starts before the kernel ahead of it has ended
 LANES = 256  # sequences that a decode program looks at together when it finds its share
 
 
@@ -503,13 +504,15 @@ def _decode(out, query, key_cache, value_cache, block_table, seq_lens, scale, nu
     partials, stats, openers = workspace[: sum(sizes)].split(sizes)
     openers = openers.view(torch.int32)
     overlap = overlapping(query.device)
+    # Where its programs fill the GPU, they would stand in the way of the kernel they wait for.
+    early = overlap if num_decodes <= EARLY_DECODES else {"OVERLAP": overlap["OVERLAP"]}
     _decode_kernel[(config.programs,)](
         out, query, key_cache, value_cache, block_table, seq_lens, partials, stats, openers, scale * LOG2_E,
         num_decodes, num_kv_heads, block_table.stride(0), *out.stride()[:2], *query.stride()[:2],
         *key_cache.stride()[:3], GROUP=group, HEAD_DIM=head_dim, PADDED_DIM=padded_dim,
         BLOCK_SIZE=block_size, ROWS=max(16, triton.next_power_of_2(group)), TILE=config.tile, LANES=LANES,
         UPCAST=upcast(query), num_warps=config.num_warps, num_stages=config.num_stages,
-        maxnreg=config.max_registers, **overlap,
+        maxnreg=config.max_registers, **early,
     )  # fmt: skip
     _combine_kernel[(config.programs, group)](
         out, partials, stats, openers, num_kv_heads, *out.stride()[:2], GROUP=group, HEAD_DIM=head_dim,

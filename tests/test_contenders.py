@@ -286,7 +286,7 @@ def test_the_file_says_it_all(measured):
     assert again.rows == found.rows
     assert [each.to_dict() for each in again.results] == [each.to_dict() for each in found.results]
     words = report.text(again)
-    assert "identity, float32: of 6 answers identical: hf and course 6" in words
+    assert "identity, float32: all 6 answers identical: hf, course" in words
     assert comparison_chart(again).png().startswith(b"\x89PNG")
 
 

@@ -117,7 +117,7 @@ GPU = Preset(
     split_requests=128,
     split_slots=32,
     split_paged_slots=64,
-    split_choices=(16, 64, 256),
+    split_choices=(8, 32, 128),
     split_chain=(
         "hf-dynamic",  # plain `generate`, step by step as the engine's first forms
         "course-static",
