@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from html import escape
 from typing import Any
 
+from lessonlib.checks.confine import Level
+
 PASSED, FAILED, NOT_WRITTEN, ERROR = "passed", "failed", "not written", "error"
 NOT_CHECKED = "not checked here"  # neither passed nor failed: it needs another machine
 MARKS = {PASSED: "✓", FAILED: "✗", NOT_WRITTEN: "○", ERROR: "!", NOT_CHECKED: "–"}
@@ -87,10 +89,11 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of one check, in the order of the tasks."""
+    """The results of one check, in the order of the tasks; `levels` says how the files were shut in."""
 
     results: tuple[Result, ...]
     seed: int
+    levels: tuple[Level, ...] = ()
 
     def count(self, status: str) -> int:
         """How many tasks have this status."""
@@ -119,6 +122,7 @@ class Report:
             "seed": self.seed,
             "exit_code": self.exit_code,
             "summary": self.summary,
+            "sandbox": [asdict(level) for level in self.levels],
             "results": [result.to_dict() for result in self.results],
         }
 
@@ -127,16 +131,18 @@ class Report:
         for result in self.results:
             blocks.append(f"{MARKS[result.status]} {result.headline}")
             blocks += [f"    {line}" for line in result.message.splitlines()]
-        return "\n".join([*blocks, self.summary])
+        return "\n".join([*blocks, self.summary, *map(str, self.levels)])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """The same words, set for a notebook, in light and in dark."""
-        return f"<div>{''.join(map(_html, self.results))}<p>{escape(self.summary)}</p></div>"
+        last = "".join(f"<p>{escape(line)}</p>" for line in (self.summary, *map(str, self.levels)))
+        return f"<div>{''.join(map(html_of, self.results))}{last}</div>"
 
 
-def _html(result: Result) -> str:
+def html_of(result: Result) -> str:
+    """One result, set for a page in light or in dark."""
     rows = "".join(_row(label, text) for label, text in result.lines)
     mark = f'<span style="color:{COLORS[result.status]}">{MARKS[result.status]}</span>'
     table = f'<table style="margin:0 0 .8em 1em">{rows}</table>' if rows else ""

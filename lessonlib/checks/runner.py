@@ -12,6 +12,7 @@ from random import Random
 
 from kernels.tier import find as find_tier
 from lessonlib.checks.child import MAX_ITEMS
+from lessonlib.checks.confine import Level
 from lessonlib.checks.ex01 import EX01
 from lessonlib.checks.ex02 import EX02
 from lessonlib.checks.ex03 import EX03
@@ -21,7 +22,7 @@ from lessonlib.checks.ex05 import EX05
 from lessonlib.checks.places import find_folder
 from lessonlib.checks.race import Stopped, race
 from lessonlib.checks.report import ERROR, FAILED, NOT_CHECKED, NOT_WRITTEN, PASSED, Report, Result
-from lessonlib.checks.sandbox import Child, Raised, Reply
+from lessonlib.checks.sandbox import LOAD_SECONDS, Child, Raised, Reply
 from lessonlib.checks.spec import (
     GPU,
     PYTHON,
@@ -51,6 +52,7 @@ RAISES_NOTHING = "no call raises an error"
 INPUTS_KEPT = "the inputs are left as they were"
 RIGHT_FORM = "the answer has the right form"
 IN_BOUNDS = "no address outside of the tensors is touched"
+WROTE_TO_PIPE = "wrote into the checker's own pipe. An answer is what a function returns, and nothing else."
 MEMORY_FAULTS = ("signal SIGSEGV", "signal SIGBUS")
 
 
@@ -71,6 +73,7 @@ def check(
     folder: str | Path = "exercises",
     seed: int | None = None,
     call_seconds: float = CALL_SECONDS,
+    level: Level | None = None,
 ) -> Report:
     """Check a student's answers.
 
@@ -79,6 +82,7 @@ def check(
         folder: where the files lie, looked for here and in the folders above.
         seed: draws the inputs; a fresh one each time unless given.
         call_seconds: how long one call may take; a kernel, which is compiled or interpreted, takes longer and may.
+        level: how well the files are shut in; the best that this machine can do unless given.
 
     Raises `CourseError` for an unknown id, a missing folder or file. A file that cannot be loaded is a result
     with status "error", so that the others are still checked.
@@ -86,22 +90,41 @@ def check(
     wanted = select(exercises)
     place = find_folder(folder)
     files = {name: _file_of(name, place) for name in wanted}
-    seed = secrets.randbelow(MAX_SEED) if seed is None else seed
-    here = _tier_here([EXERCISES[name] for name in wanted])
+    seed = fresh_seed() if seed is None else seed
     results: list[Result] = []
+    levels: dict[str, Level] = {}
     for name, tasks in wanted.items():
-        exercise = EXERCISES[name]
-        if TIERS.index(here) < TIERS.index(exercise.tier):
-            results += [_not_checked(task, exercise.tier, here, seed) for task in tasks]
-        else:
-            tier = PYTHON if exercise.tier == PYTHON else here
-            results += _check_file(files[name], exercise, tasks, seed, call_seconds, tier)
-    return Report(tuple(results), seed)
+        told, used = check_file(files[name], name, tasks, seed, call_seconds, level)
+        results += told
+        levels |= {used.name: used} if used else {}
+    return Report(tuple(results), seed, tuple(levels.values()))
 
 
-def _tier_here(exercises: Sequence[Exercise]) -> str:
-    """The tier of this machine, as far as these exercises care: looking for a GPU takes a while."""
-    if all(exercise.tier == PYTHON for exercise in exercises):
+def fresh_seed() -> int:
+    """A seed that nobody chose."""
+    return secrets.randbelow(MAX_SEED)
+
+
+def check_file(
+    path: Path,
+    name: str,
+    tasks: Sequence[Task],
+    seed: int,
+    call_seconds: float = CALL_SECONDS,
+    level: Level | None = None,
+) -> tuple[list[Result], Level | None]:
+    """The results of these tasks of the exercise `name`, and how the file was shut in (None: it did not run)."""
+    exercise = EXERCISES[name]
+    here = _tier_here(exercise)
+    if TIERS.index(here) < TIERS.index(exercise.tier):
+        return [_not_checked(task, exercise.tier, here, seed) for task in tasks], None
+    with Child(path, exercise, here, level) as child:
+        return _check_tasks(child, exercise, tasks, seed, call_seconds * exercise.patience), child.level
+
+
+def _tier_here(exercise: Exercise) -> str:
+    """The tier in which this machine runs the exercise: looking for a GPU takes a while."""
+    if exercise.tier == PYTHON:
         return PYTHON
     if any(importlib.util.find_spec(package) is None for package in ("torch", "triton")):
         return PYTHON
@@ -140,17 +163,15 @@ def _file_of(exercise: str, folder: Path) -> Path:
     return path
 
 
-def _check_file(
-    path: Path, exercise: Exercise, tasks: Sequence[Task], seed: int, call_seconds: float, tier: str
+def _check_tasks(
+    child: Child, exercise: Exercise, tasks: Sequence[Task], seed: int, call_seconds: float
 ) -> list[Result]:
     results: list[Result] = []
-    call_seconds *= exercise.patience
-    with Child(path, exercise, tier) as child:
-        for task in tasks:
-            result = _check_task(child, exercise, task, seed, call_seconds)
-            results.append(_blame(task, replace(result, tier=tier), results))
-            if task.speed is not None and result.status == PASSED:
-                results.append(_check_speed(child, exercise, task, task.speed, seed, call_seconds))
+    for task in tasks:
+        result = _check_task(child, exercise, task, seed, call_seconds)
+        results.append(_blame(task, replace(result, tier=child.tier), results))
+        if task.speed is not None and result.status == PASSED:
+            results.append(_check_speed(child, exercise, task, task.speed, seed, call_seconds))
     return results
 
 
@@ -185,10 +206,12 @@ def _cases(child: Child, task: Task, rng: Random) -> Iterator[Given]:
 
 def _ready(child: Child, exercise: Exercise, task: Task) -> str | None:
     """Make sure that the file is loaded and has the function; a sentence where it cannot be."""
-    reply = child.load() if not child.running else child.loaded
+    reply = child.load()
     if reply.ended == "time":
-        took = f"{child.name} was not loaded within {child.load_seconds:g} seconds."
+        took = f"{child.name} was not loaded within {LOAD_SECONDS:g} seconds."
         return f"{took} Is there a loop outside of its functions?"
+    if reply.ended == "pipe":
+        return f"{child.name} {WROTE_TO_PIPE}"
     if reply.ended:
         return f"{child.name} ended Python while it was loaded ({reply.ended})."
     if reply.raised is not None:
@@ -270,6 +293,8 @@ def _no_answer(reply: Reply, call_seconds: float) -> Verdict:
     if reply.ended == "large":
         sentence = f"The answer is too large to look at: more than {MAX_ITEMS:,} items."
         return Verdict(RIGHT_FORM, sentence, printed=reply.printed)
+    if reply.ended == "pipe":
+        return Verdict(COMES_BACK, f"The call {WROTE_TO_PIPE}")
     sentence = f"The call ended Python itself ({reply.ended}). A function returns; it does not exit."
     return Verdict(COMES_BACK, sentence)
 
@@ -339,7 +364,7 @@ def _check_speed(
         return replace(_not_checked(task, GPU, child.tier, seed), property_name=speed.property)
     reached = []
     allowed = replace(exercise, packages=(*exercise.packages, *speed.packages))
-    with Child(speed.reference, allowed, child.tier) as reference:
+    with Child(speed.reference, allowed, child.tier, child.level) as reference:
         if (problem := _ready(reference, allowed, task)) is not None:
             raise CourseError(f"the course's own kernel could not be timed: {problem}")
         for words, given in speed.cases.items():
