@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_generate(commands)
     _add_check(commands)
+    _add_grade(commands)
     _add_bench(commands)
     return parser
 
@@ -364,16 +365,69 @@ def _add_check(commands: Any) -> None:
         "--from", dest="folder", default="exercises", help="folder of your files (default: exercises)"
     )
     check.add_argument("--seed", type=int, help="draw the same inputs again")
-    check.add_argument("--json", action="store_true", help="print JSON")
+    check.add_argument("--json", metavar="FILE", help="write JSON there (-: print it instead of the words)")
+    check.add_argument("--junit", metavar="FILE", help="write JUnit XML there")
     check.set_defaults(run=_check)
 
 
 def _check(options: argparse.Namespace) -> int:
     from lessonlib.checks import check
+    from lessonlib.checks.junit import to_junit
 
+    for path in (options.json, options.junit):
+        _check_out(path)
     report = check(*options.exercises, folder=options.folder, seed=options.seed)
-    print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    as_json = json.dumps(report.to_dict(), indent=1)
+    print(as_json if options.json == "-" else report)
+    if options.json != "-":
+        _write_text(options.json, as_json + "\n")
+    _write_text(options.junit, to_junit(report.results))
     return report.exit_code
+
+
+# ----- grade -----
+
+
+def _add_grade(commands: Any) -> None:
+    grade = commands.add_parser("grade", help="check a class's submissions")
+    grade.add_argument("submissions", help="a folder with a folder or a zip for each student")
+    grade.add_argument("--out", required=True, help="folder for the results")
+    where = grade.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, help="processes of this machine (default: one a core)")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, e.g. tcp://10.0.0.5:8786")
+    grade.add_argument("--resume", action="store_true", help="do only what is missing in --out")
+    grade.add_argument(
+        "--exercises", nargs="+", default=[], metavar="ID", help="ex01, ex02.1, … (default: all)"
+    )
+    grade.add_argument(
+        "--weights", metavar="FILE", help='points of tasks, TOML: "ex03.1" = 2 (default: 1 each)'
+    )
+    grade.add_argument("--roster", metavar="FILE", help="a gradebook exported from Canvas, for its columns")
+    grade.add_argument("--assignment", default="continuous-batching", help="its name in the tables")
+    grade.add_argument("--seed", type=int, help="draws the inputs (default: a fresh one for the class)")
+    grade.set_defaults(run=_grade)
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from lessonlib import grading
+
+    settings = grading.Settings(
+        tuple(options.exercises),
+        options.seed,
+        Path(options.weights) if options.weights else None,
+        options.assignment,
+    )
+    grades = grading.grade(
+        options.submissions,
+        options.out,
+        settings,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        resume=options.resume,
+        roster=options.roster,
+    )
+    print(grades.summary)
+    return DONE if grades.complete else FAILED
 
 
 # ----- bench -----
@@ -429,10 +483,14 @@ def _check_out(path: str | None) -> None:
 
 
 def _write_result(result: dict[str, Any], path: str | None) -> None:
+    _write_text(path, json.dumps(result, indent=1) + "\n")
+
+
+def _write_text(path: str | None, text: str) -> None:
     if not path:
         return
     try:
-        Path(path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
         raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
