@@ -60,7 +60,9 @@ def mutant(folder: Path, path: Path) -> Due:
     solution(folder)
     task = path.parent.name
     file = folder / f"{TASKS[task]}.py"
-    file.write_text(file.read_text(encoding="utf-8") + "\n\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    file.write_text(
+        file.read_text(encoding="utf-8") + "\n\n" + path.read_text(encoding="utf-8"), encoding="utf-8"
+    )
     built_on = {other for other, parts in BUILT_ON.items() if task in parts}
     return Due(frozenset({task}), frozenset(built_on))
 

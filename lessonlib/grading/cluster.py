@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -37,7 +38,8 @@ def connect(workers: int | None, scheduler: str | None, jobs_want_gpu: bool) -> 
         raise CourseError(f"--workers {workers}: give 1 or more")
     gpus = _gpus_here() if jobs_want_gpu else []
     with (
-        _here(workers or os.cpu_count() or 1, gpus) as cluster,
+        tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True) as scratch,
+        _here(workers or os.cpu_count() or 1, gpus, scratch) as cluster,
         Client(cluster, timeout=CONNECT_SECONDS) as client,
     ):
         yield client
@@ -49,9 +51,10 @@ def resources_for(client: Client, wants_gpu: bool) -> dict[str, float]:
     return ONE_GPU if wants_gpu and any("GPU" in worker["resources"] for worker in workers) else {}
 
 
-def _here(workers: int, gpus: list[str]) -> SpecCluster:
+def _here(workers: int, gpus: list[str], scratch: str) -> SpecCluster:
     """Processes of this machine; the first of them own a GPU each. Nothing but this machine can reach them."""
     options = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.CRITICAL}
+    options["local_directory"] = scratch
     spec = {}
     for place in range(max(workers, len(gpus))):
         owns = (
