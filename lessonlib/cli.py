@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_generate(commands)
     _add_check(commands)
+    _add_hint(commands)
     _add_grade(commands)
     _add_bench(commands)
     return parser
@@ -367,6 +368,9 @@ def _add_check(commands: Any) -> None:
     check.add_argument("--seed", type=int, help="draw the same inputs again")
     check.add_argument("--json", metavar="FILE", help="write JSON there (-: print it instead of the words)")
     check.add_argument("--junit", metavar="FILE", help="write JUnit XML there")
+    check.add_argument(
+        "--rides", metavar="FOLDER", help="write failing rides there, as Traces for the elevator"
+    )
     check.set_defaults(run=_check)
 
 
@@ -381,8 +385,38 @@ def _check(options: argparse.Namespace) -> int:
     print(as_json if options.json == "-" else report)
     if options.json != "-":
         _write_text(options.json, as_json + "\n")
-    _write_text(options.junit, to_junit(report.results))
+    if options.junit:
+        _write_text(options.junit, to_junit(report.results))
+    if options.rides:
+        _save_rides(report, options.rides)
     return report.exit_code
+
+
+def _save_rides(report: Any, folder: str) -> None:
+    try:
+        report.save_rides(folder)
+    except OSError as error:
+        raise CourseError(f"cannot write to {folder}: {error.strerror}; choose another place") from error
+
+
+# ----- hint -----
+
+
+def _add_hint(commands: Any) -> None:
+    hint = commands.add_parser(
+        "hint", help="a nudge for one task, then a clearer one, then nearly the answer"
+    )
+    hint.add_argument("task", help="ex01.1, …")
+    hint.add_argument("number", nargs="?", type=int, default=1, help="1 (default), 2 or 3")
+    hint.add_argument("--solution", action="store_true", help="the worked answer")
+    hint.set_defaults(run=_hint)
+
+
+def _hint(options: argparse.Namespace) -> int:
+    from lessonlib.checks import hint, solution
+
+    print(solution(options.task) if options.solution else hint(options.task, options.number))
+    return DONE
 
 
 # ----- grade -----

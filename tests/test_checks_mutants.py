@@ -8,6 +8,7 @@ what the student is told, and the tier that can tell, where not every tier can.
 from __future__ import annotations
 
 import ast
+import json
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ import pytest
 from lessonlib.checks import EXERCISES, check
 from lessonlib.checks.runner import CALL_SECONDS
 from lessonlib.checks.spec import PYTHON
+from lessonlib.trace import Trace
+from lessonlib.viz.ride import Ride
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
 MUTANTS = sorted((SOLUTIONS / "mutants").glob("*/*.py"))
@@ -44,6 +47,9 @@ def told_what_is_wrong(mutant: Path, folder: Path, call_seconds: float) -> None:
     assert expected["told"] in result.message
     assert result.call.partition("(")[0] in task.functions
     assert all(other.status == "passed" for other in before)
+    assert bool(result.rides) == (task.rides is not None)
+    for name, trace in result.rides.items():
+        assert Ride.from_trace(Trace.from_dict(json.loads(json.dumps(trace.to_dict()))), name).num_steps
 
 
 @pytest.mark.parametrize("mutant", [path for path in MUTANTS if path not in KERNELS], ids=name_of)

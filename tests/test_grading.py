@@ -279,10 +279,20 @@ def test_a_cluster_grades_as_this_machine_does(tmp_path: Path) -> None:
 def test_a_scheduler_without_workers_or_without_an_answer_is_said(
     tmp_path: Path, class_of_20, monkeypatch, capsys
 ) -> None:
-    with dask_cluster(tmp_path) as address, pytest.raises(CourseError, match="has no workers: start `dask worker"):
+    with (
+        dask_cluster(tmp_path) as address,
+        pytest.raises(CourseError, match="has no workers: start `dask worker"),
+    ):
         grading.grade(class_of_20[0], tmp_path / "out", scheduler=address)
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
-    nowhere = ["grade", str(class_of_20[0]), "--out", str(tmp_path / "other"), "--scheduler", "tcp://127.0.0.1:9"]
+    nowhere = [
+        "grade",
+        str(class_of_20[0]),
+        "--out",
+        str(tmp_path / "other"),
+        "--scheduler",
+        "tcp://127.0.0.1:9",
+    ]
     capsys.readouterr()
     assert cli.main(nowhere) == 2
     said = capsys.readouterr().err.splitlines()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from kernels.tier import find as find_tier
 from lessonlib.checks.child import MAX_ITEMS
@@ -37,6 +38,7 @@ from lessonlib.checks.spec import (
     show_call,
 )
 from lessonlib.errors import CourseError
+from lessonlib.trace import Trace
 
 EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL, EX05)}
 
@@ -58,7 +60,7 @@ MEMORY_FAULTS = ("signal SIGSEGV", "signal SIGBUS")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with one answer. The fields are those of `Result`."""
+    """What is wrong with one answer. The fields are those of `Result`; `answer` is it, where one could be read."""
 
     property: str
     sentence: str = ""
@@ -66,6 +68,7 @@ class Verdict:
     due: str = ""
     printed: str = ""
     status: str = FAILED
+    answer: Any = None
 
 
 def check(
@@ -264,7 +267,7 @@ def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict
     for property_ in task.properties:
         if not property_.holds(given, answer, due):
             shown = task.shown(answer, due) if task.shown else (_show_state(answer), shown_due)
-            return Verdict(property_.name, "", *shown, reply.printed)
+            return Verdict(property_.name, "", *shown, reply.printed, answer=answer)
     return None
 
 
@@ -349,7 +352,19 @@ def _result(task: Task, seed: int, given: Given, verdict: Verdict) -> Result:
         came_back=verdict.came_back,
         due=verdict.due,
         printed=verdict.printed,
+        rides=_rides(task, given, verdict),
     )
+
+
+def _rides(task: Task, given: Given, verdict: Verdict) -> Mapping[str, Trace]:
+    """The case for the elevator: what came back where that can be shown, and what was due."""
+    if task.rides is None or verdict.status != FAILED:
+        return {}
+    due = task.due(**given)
+    try:
+        return task.rides(given, verdict.answer, due)
+    except (ValueError, LookupError):  # the answer is no ride
+        return task.rides(given, None, due)
 
 
 # ----- speed -----

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.comm.core import CommClosedError
@@ -53,8 +54,8 @@ def resources_for(client: Client, wants_gpu: bool) -> dict[str, float]:
 
 def _here(workers: int, gpus: list[str], scratch: str) -> SpecCluster:
     """Processes of this machine; the first of them own a GPU each. Nothing but this machine can reach them."""
-    options = {"nthreads": 1, "memory_limit": 0, "dashboard": False, "silence_logs": logging.CRITICAL}
-    options["local_directory"] = scratch
+    options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "local_directory": scratch}
+    options |= {"dashboard": False, "silence_logs": logging.CRITICAL}
     spec = {}
     for place in range(max(workers, len(gpus))):
         owns = (

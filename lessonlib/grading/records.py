@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -62,19 +61,10 @@ def points(results: Iterable[Mapping[str, Any]], weights: Mapping[str, float]) -
     return float(reached), float(sum(weights[name] for name in checked))
 
 
-def results_of(record: Record) -> list[Result]:
-    """The record's results as they were."""
-    names = {each.name for each in fields(Result)} - {"property_name"}
-    return [
-        Result(property_name=result["property"], **{name: result[name] for name in names})
-        for result in record["results"]
-    ]
-
-
 def write_record(out: Path, record: Record) -> None:
     """The student's page, JUnit file and JSON, in this order."""
     place, student = out / STUDENTS, record["student"]
-    results = results_of(record)
+    results = [Result.from_dict(result) for result in record["results"]]
     write_whole(place / f"{student}.html", student_page(record, results))
     write_whole(place / f"{student}.xml", to_junit(results, student))
     write_whole(place / f"{student}.json", json.dumps(record, indent=1) + "\n")
