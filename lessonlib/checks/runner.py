@@ -389,6 +389,8 @@ def _check_speed(
             except Stopped as stopped:
                 share = None
                 verdict = _mishap(child.name, task, task.function, stopped.reply, call_seconds)
+            except CourseError as error:  # of the course's own kernel: the next file is checked all the same
+                return Result(task.id, task.title, ERROR, seed, sentence=f"{error}.", tier=child.tier)
             if verdict is not None:
                 return replace(_result(task, seed, given, verdict), tier=child.tier)
             reached.append(f"{share:.2f} of the speed of the course's kernel on {words}")

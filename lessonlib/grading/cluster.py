@@ -23,6 +23,7 @@ from lessonlib.grading import job
 
 CONNECT_SECONDS = 15
 ONE_GPU = {"GPU": 1.0}
+LOCAL = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def resources_for(client: Client, wants_gpu: bool) -> dict[str, float]:
 def _here(workers: int, gpus: list[str], scratch: str) -> SpecCluster:
     """Processes of this machine; the first of them own a GPU each. Nothing but this machine can reach them."""
     options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "local_directory": scratch}
-    options |= {"dashboard": False, "silence_logs": logging.CRITICAL}
+    options |= {**LOCAL, "silence_logs": logging.CRITICAL}
     spec = {}
     for place in range(max(workers, len(gpus))):
         owns = (
@@ -64,7 +65,7 @@ def _here(workers: int, gpus: list[str], scratch: str) -> SpecCluster:
         spec[place] = {"cls": Nanny, "options": {**options, **owns}}
     return SpecCluster(
         workers=spec,
-        scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}},
+        scheduler={"cls": Scheduler, "options": {**LOCAL, "port": 0}},
         silence_logs=logging.CRITICAL,
     )
 
