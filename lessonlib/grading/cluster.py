@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed import Client, Nanny, Scheduler, Security, SpecCluster
 from distributed.comm.core import CommClosedError
 
 from kernels.tier import find as find_tier
@@ -42,7 +42,7 @@ def connect(workers: int | None, scheduler: str | None, jobs_want_gpu: bool) -> 
     with (
         tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True) as scratch,
         _here(workers or os.cpu_count() or 1, gpus, scratch) as cluster,
-        Client(cluster, timeout=CONNECT_SECONDS) as client,
+        Client(cluster, timeout=CONNECT_SECONDS, security=cluster.security) as client,
     ):
         yield client
 
@@ -54,9 +54,14 @@ def resources_for(client: Client, wants_gpu: bool) -> dict[str, float]:
 
 
 def _here(workers: int, gpus: list[str], scratch: str) -> SpecCluster:
-    """Processes of this machine; the first of them own a GPU each. Nothing but this machine can reach them."""
+    """Processes of this machine; the first of them own a GPU each.
+
+    Nothing but this machine can reach them, and nothing without this run's own key: whoever can talk to a Dask
+    worker can have it run anything, and a student's process is not shut off from the network on every level.
+    """
+    security = Security.temporary()
     options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "local_directory": scratch}
-    options |= {**LOCAL, "silence_logs": logging.CRITICAL}
+    options |= {**LOCAL, "protocol": "tls://", "security": security, "silence_logs": logging.CRITICAL}
     spec = {}
     for place in range(max(workers, len(gpus))):
         owns = (
@@ -65,7 +70,11 @@ def _here(workers: int, gpus: list[str], scratch: str) -> SpecCluster:
         spec[place] = {"cls": Nanny, "options": {**options, **owns}}
     return SpecCluster(
         workers=spec,
-        scheduler={"cls": Scheduler, "options": {**LOCAL, "port": 0}},
+        scheduler={
+            "cls": Scheduler,
+            "options": {**LOCAL, "port": 0, "protocol": "tls://", "security": security},
+        },
+        security=security,
         silence_logs=logging.CRITICAL,
     )
 
