@@ -175,6 +175,8 @@ def _check_tasks(
         results.append(_blame(task, replace(result, tier=child.tier), results))
         if task.speed is not None and result.status == PASSED:
             results.append(_check_speed(child, exercise, task, task.speed, seed, call_seconds))
+        if result.status == FAILED:
+            child.stop()  # with whatever the call left behind: the next task begins afresh
     return results
 
 
