@@ -15,7 +15,7 @@ FLOORS = [
     {"lessonlib.scheduling"},
     {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
     {"lessonlib.contenders"},
-    {"lessonlib.doctor", "lessonlib.notebooks", "lessonlib.grading"},
+    {"lessonlib.doctor", "lessonlib.notebooks", "lessonlib.grading", "lessonlib.nbval_kernel"},
     {"lessonlib.cli"},
 ]
 NEVER = {
