@@ -12,6 +12,7 @@ from importlib import metadata
 from typing import Any
 
 from lessonlib import __version__
+from lessonlib.checks.confine import BUBBLEWRAP, best_level
 from lessonlib.engine.fetch import is_present, model_folder
 
 PYTHON_TIER = "python"
@@ -45,7 +46,7 @@ def examine() -> list[Part]:
     parts = [_python(), *[_package(name) for name in packages]]
     if sys.platform == "linux":
         parts.append(_package("triton"))
-    return [*parts, _model(), _browser(), _vllm(), _gpu()]
+    return [*parts, _model(), _browser(), _sandbox(), _vllm(), _gpu()]
 
 
 def report() -> dict[str, Any]:
@@ -105,6 +106,12 @@ def _browser() -> Part:
     )
     remedy = "for the browser tests only: `apt-get install chromium` (Debian) or your system's package"
     return Part("chromium", path is not None, path or "not installed", PYTHON_TIER, remedy, optional=True)
+
+
+def _sandbox() -> Part:
+    level = best_level()
+    remedy = "to shut students' files in: `apt-get install bubblewrap` (Debian), where namespaces are allowed"
+    return Part("sandbox", level == BUBBLEWRAP, level.name, PYTHON_TIER, remedy, optional=True)
 
 
 def _vllm() -> Part:

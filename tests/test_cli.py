@@ -103,7 +103,9 @@ def test_doctor_names_every_part():
     done = lesson("doctor", "--json")
     found = json.loads(done.stdout)
     assert done.returncode == (1 if found["tier"] == "none" else 0)
-    assert {"python", "torch", "SmolLM2", "NVIDIA GPU"} <= {part["name"] for part in found["parts"]}
+    assert {"python", "torch", "SmolLM2", "sandbox", "NVIDIA GPU"} <= {
+        part["name"] for part in found["parts"]
+    }
     assert all(part["found"] or part["remedy"] for part in found["parts"])
     assert "tier:" in lesson("doctor").stdout
 
