@@ -443,15 +443,15 @@ def _add_grade(commands: Any) -> None:
 
 
 def _grade(options: argparse.Namespace) -> int:
-    from lessonlib import grading
+    from lessonlib.grading.run import Settings, grade
 
-    settings = grading.Settings(
+    settings = Settings(
         tuple(options.exercises),
         options.seed,
         Path(options.weights) if options.weights else None,
         options.assignment,
     )
-    grades = grading.grade(
+    grades = grade(
         options.submissions,
         options.out,
         settings,

@@ -17,10 +17,11 @@ from xml.etree import ElementTree
 import pytest
 from synthetic_class import KERNEL, SOLUTIONS, TASKS, Due, make_class, mutant, solution, stub
 
-from lessonlib import cli, grading
+from lessonlib import cli
 from lessonlib.checks import EXERCISES
 from lessonlib.errors import CourseError
 from lessonlib.grading import cluster, records, submissions, tables
+from lessonlib.grading import run as grading
 from lessonlib.grading.cells import functions_file
 
 ROOT = Path(__file__).parents[1]
@@ -335,7 +336,7 @@ def test_bad_input_is_one_line_and_status_2(words, told, tmp_path: Path, monkeyp
     (tmp_path / "file").write_text("not toml")
     (tmp_path / "odd.toml").write_text('"ex01" = 2\n')
     (tmp_path / "low.toml").write_text('"ex01.1" = -1\n')
-    begun = grading.run._begin(tmp_path / "done", grading.Settings(seed=1), resume=False)
+    begun = grading._begin(tmp_path / "done", grading.Settings(seed=1), resume=False)
     assert begun["seed"] == 1
     assert cli.main(["grade", *words]) == 2
     said = capsys.readouterr().err

@@ -11,6 +11,7 @@ Which level works is found out by trying it, since what a container forbids is w
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import pwd
@@ -72,7 +73,9 @@ SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 READ_OF_ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
 INSTALLED = ("lib*/python3*/site-packages", "lib*/python3*/dist-packages", "lib*/python3/dist-packages")
 CUDA_DEVICES = ("nvidia*", "nvidia-caps")
-CUDA_PROBE = "import ctypes, sys; sys.exit(ctypes.CDLL('libcuda.so.1').cuInit(0))"
+MAY_BE_IMPORTED = ("numpy", "torch", "triton")
+PROBE = "import json, os, sys; sys.exit(not all(map(os.listdir, sys.argv[1:])))"
+CUDA_PROBE = f"import ctypes; assert ctypes.CDLL('libcuda.so.1').cuInit(0) == 0; {PROBE}"
 
 
 def interpreter() -> str:
@@ -126,7 +129,7 @@ class Cell:
             with os.fdopen(status_read, encoding="utf-8") as status:
                 told = status.read()  # bubblewrap closes its end before the program runs
         if told:
-            with contextlib.suppress(ProcessLookupError, ValueError, KeyError):
+            with contextlib.suppress(OSError, ValueError, KeyError):
                 self._inside = os.pidfd_open(json.loads(told)["child-pid"])
 
     def wait(self, seconds: float) -> int | None:
@@ -348,18 +351,24 @@ def level_named(name: str) -> Level:
 
 
 def _works(level: Level, needs_gpu: bool) -> bool:
-    """Whether Python starts behind these walls and, where it is needed, finds the GPU."""
-    probe = CUDA_PROBE if needs_gpu else "import json, hashlib"
+    """Whether Python starts behind these walls, can read what it may import and, where it is needed, finds the GPU."""
+    places = [Path(place) for name in MAY_BE_IMPORTED for place in _folders_of(name)]
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         (Path(folder) / "work").mkdir()
         try:
-            cell = Cell(level, Path(folder), needs_gpu=needs_gpu)
+            cell = Cell(level, Path(folder), places, needs_gpu)
         except (OSError, CourseError):
             return False
         try:
-            cell.start([interpreter(), "-I", "-S", "-c", probe], {"PATH": os.defpath}, ())
+            program = [interpreter(), "-I", "-S", "-c", CUDA_PROBE if needs_gpu else PROBE]
+            cell.start([*program, *map(str, places)], {"PATH": os.defpath}, ())
             return cell.wait(PROBE_SECONDS) == 0
         except OSError:
             return False
         finally:
             cell.close()
+
+
+def _folders_of(module: str) -> list[str]:
+    spec = importlib.util.find_spec(module)
+    return list(spec.submodule_search_locations or ()) if spec else []

@@ -30,8 +30,8 @@ from lessonlib.errors import CourseError
 
 START_SECONDS = 20.0  # starting Python and importing what the exercise may use
 LOAD_SECONDS = 5.0  # running the file's top level
-# By the kernel, so that they hold even where nobody is left to look. Beside them: memory, below, and processes.
-LIMITS = {"CPU": 120, "CORE": 0, "FSIZE": 16 << 20, "NOFILE": 256}
+# By the kernel, so that they hold even where nobody is left to look. Beside them: bytes, below, and processes.
+LIMITS = {"CPU": 120, "CORE": 0, "NOFILE": 1024}
 # Without the first two some Pythons do not start; the others say which card and which compiler to use.
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "TRITON_LIBCUDA_PATH", "CC")
 # What a package is installed with: each release starts without other ones of these.
@@ -51,8 +51,12 @@ COMPANIONS = {
     )
 }
 # Bytes, by tier. Large libraries and CUDA reserve far more address space than they use, so there only what a
-# process can write to is counted.
-MEMORY = {PYTHON: {"AS": 4 << 30}, INTERPRETER: {"DATA": 4 << 30}, GPU: {"DATA": 32 << 30}}
+# process can write to is counted. A file is also what CUDA's processes share memory in.
+BYTES = {
+    PYTHON: {"AS": 4 << 30, "FSIZE": 16 << 20},
+    INTERPRETER: {"DATA": 4 << 30, "FSIZE": 16 << 20},
+    GPU: {"DATA": 32 << 30, "FSIZE": 1 << 30},
+}
 # NumPy's names of what `child.encode` lets through: truth values, whole numbers, floats.
 DTYPES = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 DTYPES |= {f"float{bits}" for bits in (16, 32, 64)}
@@ -181,7 +185,7 @@ class Child:
             "name": self.name,
             "harness": self._harness,
             "site": str(self._root / "site"),
-            "limits": {**LIMITS, **MEMORY[self.tier], "NPROC": self._cell.most_processes},
+            "limits": {**LIMITS, **BYTES[self.tier], "NPROC": self._cell.most_processes},
         }
         program = [interpreter(), "-I", "-S", "-B", "-X", "utf8", str(self._root / "child.py")]
         try:
