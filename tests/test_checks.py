@@ -187,6 +187,14 @@ def test_unknown_ids_and_missing_files_say_what_there_is(tmp_path: Path) -> None
         check("ex01", folder=tmp_path)
 
 
+def test_a_missing_file_does_not_keep_the_others_from_being_checked(tmp_path: Path) -> None:
+    (tmp_path / "ex02.py").write_text((SOLUTIONS / "ex02.py").read_text(encoding="utf-8"))
+    report = check("ex01.1", "ex02.1", folder=tmp_path)
+    assert [result.status for result in report.results] == ["error", "passed"]
+    assert report.results[0].sentence == f"There is no ex01.py in {tmp_path.name}: there is ex02.py."
+    assert report.exit_code == 2
+
+
 def test_the_folder_is_found_from_a_folder_below(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "exercises").mkdir()
     (tmp_path / "exercises" / "ex01.py").write_text(static("return 0.0"))

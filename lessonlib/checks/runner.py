@@ -87,16 +87,23 @@ def check(
         call_seconds: how long one call may take; a kernel, which is compiled or interpreted, takes longer and may.
         level: how well the files are shut in; the best that this machine can do unless given.
 
-    Raises `CourseError` for an unknown id, a missing folder or file. A file that cannot be loaded is a result
-    with status "error", so that the others are still checked.
+    Raises `CourseError` for an unknown id, a missing folder, or one with none of the files. A file that is missing
+    or cannot be loaded is a result with status "error", so that the others are still checked.
     """
     wanted = select(exercises)
     place = find_folder(folder)
-    files = {name: _file_of(name, place) for name in wanted}
+    files = {name: place / f"{name}.py" for name in wanted}
+    there = ", ".join(sorted(found.name for found in place.glob("*.py"))) or "no Python file"
+    if not any(path.is_file() for path in files.values()):
+        names = ", ".join(path.name for path in files.values())
+        raise CourseError(f"no file {names} in {place}: there is {there}")
     seed = fresh_seed() if seed is None else seed
     results: list[Result] = []
     levels: dict[str, Level] = {}
     for name, tasks in wanted.items():
+        if not files[name].is_file():
+            results += could_not(tasks, f"There is no {name}.py in {place.name}: there is {there}.", seed)
+            continue
         told, used = check_file(files[name], name, tasks, seed, call_seconds, level)
         results += told
         levels |= {used.name: used} if used else {}
@@ -123,6 +130,11 @@ def check_file(
         return [_not_checked(task, exercise.tier, here, seed) for task in tasks], None
     with Child(path, exercise, here, level) as child:
         return _check_tasks(child, exercise, tasks, seed, call_seconds * exercise.patience), child.level
+
+
+def could_not(tasks: Sequence[Task], sentence: str, seed: int) -> list[Result]:
+    """The results of tasks that could not be checked."""
+    return [Result(task.id, task.title, ERROR, seed, sentence=sentence) for task in tasks]
 
 
 def _tier_here(exercise: Exercise) -> str:
@@ -156,14 +168,6 @@ def select(ids: Sequence[str]) -> dict[str, list[Task]]:
         for exercise in EXERCISES.values()
     }
     return {name: tasks for name, tasks in chosen.items() if tasks}
-
-
-def _file_of(exercise: str, folder: Path) -> Path:
-    path = folder / f"{exercise}.py"
-    if not path.is_file():
-        there = ", ".join(sorted(found.name for found in folder.glob("*.py"))) or "no Python file"
-        raise CourseError(f"no file {path.name} in {folder}: there is {there}")
-    return path
 
 
 def _check_tasks(

@@ -6,7 +6,6 @@ What travels there and back is plain values: bytes of files in, dicts of results
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ from typing import Any
 from lessonlib import __version__
 from lessonlib.checks import EXERCISES
 from lessonlib.checks.confine import Level
-from lessonlib.checks.report import ERROR, Result
-from lessonlib.checks.runner import check_file, select
+from lessonlib.checks.report import Result
+from lessonlib.checks.runner import check_file, could_not, select
 from lessonlib.checks.spec import PYTHON
 
 
@@ -66,7 +65,7 @@ def run(job: Job) -> dict[str, Any]:
 def _check(job: Job, name: str) -> tuple[list[Result], Level | None]:
     tasks = select(job.tasks)[name]
     if name not in job.files:
-        return could_not(job.tasks, name, f"There is no {name}.py in the submission.", job.seed), None
+        return could_not(tasks, f"There is no {name}.py in the submission.", job.seed), None
     try:
         with tempfile.TemporaryDirectory(prefix="grade-") as folder:
             path = Path(folder, f"{name}.py")
@@ -74,12 +73,4 @@ def _check(job: Job, name: str) -> tuple[list[Result], Level | None]:
             return check_file(path, name, tasks, job.seed)
     except Exception as error:  # whatever it was, the next file and the next student are still graded
         sentence = f"The checker failed: {type(error).__name__}: {error}. Tell whoever runs it."
-        return could_not(job.tasks, name, sentence[:1_000], job.seed), None
-
-
-def could_not(ids: Sequence[str], name: str, sentence: str, seed: int) -> list[Result]:
-    """The results of an exercise that could not be checked."""
-    return [
-        Result(task.id, task.title, ERROR, seed, sentence=sentence, tier=EXERCISES[name].tier)
-        for task in select(ids)[name]
-    ]
+        return could_not(tasks, sentence[:1_000], job.seed), None

@@ -16,11 +16,11 @@ from tqdm import tqdm
 from lessonlib import __version__
 from lessonlib.checks import EXERCISES
 from lessonlib.checks.confine import Level
-from lessonlib.checks.runner import fresh_seed, select
+from lessonlib.checks.runner import could_not, fresh_seed, select
 from lessonlib.errors import CourseError
 from lessonlib.grading import submissions, tables
 from lessonlib.grading.cluster import connect, resources_for
-from lessonlib.grading.job import Job, could_not, needs_more_than_python, run
+from lessonlib.grading.job import Job, needs_more_than_python, run
 from lessonlib.grading.pages import class_page
 from lessonlib.grading.records import STUDENTS, Record, make_record, read_record, write_record, write_whole
 from lessonlib.grading.submissions import Submission
@@ -230,7 +230,7 @@ def _grade_all(
     with progress:
         for each in missing:
             if each.problem:
-                finish(each, [_nothing(each, wanted, fixed)])
+                finish(each, [_nothing(each, fixed)])
             else:
                 jobs[each.student] = _jobs(each, wanted, fixed)
         if not jobs:
@@ -253,12 +253,12 @@ def _jobs(submission: Submission, wanted: Sequence[str], fixed: Mapping[str, Any
     return parts
 
 
-def _nothing(submission: Submission, wanted: Sequence[str], fixed: Mapping[str, Any]) -> dict[str, Any]:
+def _nothing(submission: Submission, fixed: Mapping[str, Any]) -> dict[str, Any]:
     """What `run` would say of a submission of which nothing can be read."""
     told = [
         result.to_dict()
-        for name in wanted
-        for result in could_not(fixed["tasks"], name, submission.problem, fixed["seed"])
+        for tasks in select(fixed["tasks"]).values()
+        for result in could_not(tasks, submission.problem, fixed["seed"])
     ]
     return {"results": told, "sandbox": []}
 
