@@ -68,6 +68,8 @@ def test_a_mistake_that_only_large_inputs_show_is_made_small(tmp_path: Path) -> 
         ("return static_utilization(lengths, slots)", "It raised RecursionError"),
         ("raise SystemExit(0)", "It raised SystemExit: 0"),
         ("import os; os._exit(0)", "The call ended Python itself (exit code 0)."),
+        ("import os; os._exit(201)", "The call ended Python itself (exit code 201)."),
+        ("import os; os.kill(os.getpid(), 40)", "The call ended Python itself (signal 40)."),
         ("import os; os.kill(os.getpid(), 11)", "The call ended Python itself (signal SIGSEGV)."),
         ("lengths.append(3); return 1.0", "It changed its input lengths from [1] to [1, 3]."),
         ("return None", "It returned nothing. Is a `return` missing?"),

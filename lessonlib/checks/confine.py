@@ -71,7 +71,7 @@ PROBE_SECONDS = 20
 STOP_SECONDS = 5.0
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
 READ_OF_ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives")
-INSTALLED = ("lib*/python3*/site-packages", "lib*/python3*/dist-packages", "lib*/python3/dist-packages")
+INSTALLED = [f"{base}python3*/{name}-packages" for base in ("", "lib*/") for name in ("site", "dist")]
 CUDA_DEVICES = ("nvidia*", "nvidia-caps")
 MAY_BE_IMPORTED = ("numpy", "torch", "triton")
 PROBE = "import json, os, sys; sys.exit(not all(map(os.listdir, sys.argv[1:])))"
@@ -103,6 +103,8 @@ class Cell:
         self._inside = -1  # a pidfd of the first process inside, under bubblewrap
         if self._lease is not None:
             self._hand_over(self._lease.user)
+            if level == USER:
+                _end_all_of(self._lease.user)  # what a grader left that was killed itself
 
     @property
     def most_processes(self) -> int:
@@ -133,13 +135,14 @@ class Cell:
                 self._inside = os.pidfd_open(json.loads(told)["child-pid"])
 
     def wait(self, seconds: float) -> int | None:
-        """The exit code (-n: ended by signal n), or None while it runs."""
+        """The exit code (-n: ended by signal n, as bubblewrap tells it too), or None while it runs."""
         assert self._process is not None
         try:
             code = self._process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             return None
-        return 128 - code if self.level == BUBBLEWRAP and code > 128 else code
+        by_signal = self.level == BUBBLEWRAP and code - 128 in signal.valid_signals()
+        return 128 - code if by_signal else code
 
     def stop(self) -> None:
         """End the process and, as far as the level reaches, everything that it started."""
@@ -171,12 +174,11 @@ class Cell:
             path.chmod(0o640)
 
     def _command(self, program: Sequence[str], status: int) -> list[str]:
-        if self._lease is not None:
-            program = [*_as_user(self._lease.user), *program]
+        as_user = _as_user(self._lease.user) if self._lease is not None else []
         if self.level == BUBBLEWRAP:
-            return [*self._bubble(), "--info-fd", str(status), "--", *program]
+            return [*self._bubble(), "--info-fd", str(status), "--", *as_user, *program]
         ends_with_us = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
-        return [*ends_with_us, *program]
+        return [*as_user, *ends_with_us, *program]  # in this order: a change of user would forget the signal
 
     # ----- bubblewrap -----
 
@@ -303,10 +305,8 @@ def _is_account(user: int) -> bool:
 def _end_all_of(user: int) -> None:
     """End every process of a user id that has no other use. One pass of the kernel; no fork outruns it."""
     deadline = time.monotonic() + STOP_SECONDS
-    while True:
+    while _threads_of(user) and time.monotonic() < deadline:
         subprocess.run([*_as_user(user), "sh", "-c", "kill -9 -1"], stderr=subprocess.DEVNULL, check=False)
-        if not _threads_of(user) or time.monotonic() > deadline:
-            return
         time.sleep(0.02)
 
 

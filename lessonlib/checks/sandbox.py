@@ -255,7 +255,15 @@ class Child:
         """Python itself is gone: by which way out."""
         code = self._cell.wait(1.0) or 0
         self.stop()
-        return Reply(ended=f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+        return Reply(ended=f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}")
+
+
+def _signal_name(number: int) -> str:
+    """ "SIGSEGV"; of those without a name, the number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
 
 
 def _link_packages(site: Path, packages: Sequence[str]) -> list[Path]:

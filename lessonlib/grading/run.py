@@ -143,7 +143,8 @@ def _begin(out: Path, settings: Settings, resume: bool) -> dict[str, Any]:
             )
         return before
     try:
-        (out / STUDENTS).mkdir(parents=True, exist_ok=True)
+        out.mkdir(mode=0o700, parents=True, exist_ok=True)  # grades are nobody else's business
+        (out / STUDENTS).mkdir(exist_ok=True)
     except OSError as error:
         raise CourseError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
     fixed = {**given, "seed": fresh_seed() if settings.seed is None else settings.seed}
