@@ -70,7 +70,8 @@ def main() -> int:
     }
     print(f"{len(runs)} runs of {len(runs[0])} cells: {len(changing)} cells changed their verdict")
     if options.out:
-        record("nbval_runs", result, options.out, "nbval", "pytest", "ipykernel")
+        name = "nbval_runs_lax" if options.lax else "nbval_runs"
+        record(name, result, options.out, "nbval", "pytest", "ipykernel")
     return 1 if changing or not runs[0] else 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import stat
@@ -14,6 +15,7 @@ from pathlib import Path
 from attacks import ATTACKS, source
 
 from lessonlib.checks import EXERCISES, stubs
+from lessonlib.checks.confine import LIMITS, best_level
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
 MUTANTS = sorted((SOLUTIONS / "mutants").glob("*/*.py"))
@@ -192,8 +194,6 @@ def huge_file(folder: Path) -> Due:
 
 
 def fifo(folder: Path) -> Due:
-    import os
-
     solution(folder, "ex01")
     os.mkfifo(folder / "ex01.py")
     return Due(tasks_of("ex01"), note="ex01.py is not a plain file")
@@ -205,20 +205,27 @@ ODD: tuple[Callable[[Path], Due], ...] = (
 )
 
 
-def make_class(folder: Path, attacks: int, mutants: int, solutions: int, seed: int = 0) -> dict[str, Due]:
-    """Student → the grade due. One of each odd submission, so many of the others; mutants and attacks as drawn."""
+def contained() -> list[str]:
+    """The attacks that this machine can be asked to take."""
+    alone = best_level().name == LIMITS.name
+    return sorted(name for name, attack in ATTACKS.items() if not (attack.outside and alone))
+
+
+def make_class(folder: Path, size: int, attacks: int, mutants: int, seed: int = 0) -> dict[str, Due]:
+    """Student → the grade due. One of each odd submission, attacks and mutants as drawn; the rest is right."""
     rng = random.Random(seed)
     folder.mkdir(parents=True)
     due: dict[str, Due] = {}
     for make in ODD:
         due[make.__name__] = make(folder / make.__name__)
-    for name in rng.sample(sorted(ATTACKS), min(attacks, len(ATTACKS))):
+    for name in rng.sample(contained(), min(attacks, len(contained()))):
         due[f"attack_{name}"] = attack(folder / f"attack_{name}", name)
     here = [path for path in MUTANTS if "tier: gpu" not in path.read_text(encoding="utf-8")]
-    for path in rng.sample(here, min(mutants, len(here))):
+    for path in rng.sample(here, mutants):
         student = f"mutant_{path.parent.name}_{path.stem}"
         due[student] = mutant(folder / student, path)
-    for place in range(solutions):
-        solution(folder / f"solution_{place}")
-        due[f"solution_{place}"] = Due()
+    while len(due) < size:
+        student = f"solution_{len(due)}"
+        solution(folder / student)
+        due[student] = Due()
     return due

@@ -15,6 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from attacks import ATTACKS
 from synthetic_class import KERNEL, SOLUTIONS, TASKS, Due, make_class, mutant, solution, stub
 
 from lessonlib import cli
@@ -27,14 +28,13 @@ from lessonlib.grading.cells import functions_file
 ROOT = Path(__file__).parents[1]
 IN_PYTHON = tuple(task for task, exercise in TASKS.items() if exercise != KERNEL)
 TABLES = ("grades_nbgrader.csv", "grades_canvas.csv", "mistakes.csv")
-PARTS_OF_200 = {"attacks": 24, "mutants": 130, "solutions": 30}
 WORKER_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
 def class_of_20(tmp_path_factory) -> tuple[Path, dict[str, Due]]:
     folder = tmp_path_factory.mktemp("class") / "submissions"
-    return folder, make_class(folder, attacks=2, mutants=3, solutions=1)
+    return folder, make_class(folder, size=22, attacks=2, mutants=3)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_resume_does_only_what_is_missing(graded, class_of_20, tmp_path: Path) -
     folder, _ = class_of_20
     out, grades = graded
     before = {path.name: path.stat().st_mtime_ns for path in (out / records.STUDENTS).glob("*.json")}
-    missing = ["solution_0", "stub"]
+    missing = ["solution_21", "stub"]
     for student in missing:
         (out / records.STUDENTS / f"{student}.json").unlink()
     again = grading.grade(
@@ -466,8 +466,7 @@ def test_a_class_of_200(tmp_path: Path) -> None:
     """In under ten minutes on two cores, each with the grade that is due; killed and resumed, and on a cluster
     of two workers, the tables are the same."""
     folder = tmp_path / "submissions"
-    due = make_class(folder, **PARTS_OF_200)
-    assert len(due) >= 200
+    due = make_class(folder, size=200, attacks=len(ATTACKS), mutants=130)
     started = time.monotonic()
     grades = grading.grade(
         folder, tmp_path / "whole", grading.Settings(seed=5), workers=2, say=lambda line: None

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from lessonlib import __version__
 from lessonlib.checks import EXERCISES
-from lessonlib.checks.confine import Level
+from lessonlib.checks.confine import BUBBLEWRAP, Level, best_level
 from lessonlib.checks.runner import could_not, fresh_seed, select
 from lessonlib.errors import CourseError
 from lessonlib.grading import submissions, tables
@@ -236,6 +236,8 @@ def _grade_all(
                 jobs[each.student] = _jobs(each, wanted, fixed)
         if not jobs:
             return
+        if scheduler is None and (level := best_level()) != BUBBLEWRAP:
+            say(f"{level}; to contain more, install bubblewrap")
         wants_gpu = any(job.wants_gpu for parts in jobs.values() for job in parts)
         with connect(workers, scheduler, wants_gpu) as client:
             for student, answers in _answers(client, jobs, say):
