@@ -320,6 +320,7 @@ def test_a_scheduler_without_workers_or_without_an_answer_is_said(
             ("class", "--out", "done", "--resume", "--exercises", "ex02"),
             'was begun with tasks [], not ["ex02"]',
         ),
+        (("class", "--out", "odd", "--resume"), "cannot read odd/run.json"),
         (("class", "--out", "out", "--workers", "0"), "--workers 0: give 1 or more"),
         (("class", "--out", "out", "--weights", "file"), "cannot read the weights file"),
         (("class", "--out", "out", "--weights", "odd.toml"), "odd.toml has no task's id 'ex01'"),
@@ -336,11 +337,15 @@ def test_bad_input_is_one_line_and_status_2(words, told, tmp_path: Path, monkeyp
     (tmp_path / "file").write_text("not toml")
     (tmp_path / "odd.toml").write_text('"ex01" = 2\n')
     (tmp_path / "low.toml").write_text('"ex01.1" = -1\n')
-    begun = grading._begin(tmp_path / "done", grading.Settings(seed=1), resume=False)
-    assert begun["seed"] == 1
+    grading._make_folder(
+        tmp_path / "done", grading._settle(tmp_path / "done", grading.Settings(seed=1), False)
+    )
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/run.json").write_text("[]")
     assert cli.main(["grade", *words]) == 2
     said = capsys.readouterr().err
     assert told in said
+    assert not (tmp_path / "out").exists()
     assert len(said.splitlines()) == 1
 
 

@@ -47,10 +47,10 @@ def connect(workers: int | None, scheduler: str | None, jobs_want_gpu: bool) -> 
         yield client
 
 
-def resources_for(client: Client, wants_gpu: bool) -> dict[str, float]:
-    """What to ask of a worker: a GPU of its own, where the job wants one and some worker has one."""
+def gpu_of_its_own(client: Client) -> dict[str, float]:
+    """What a job that wants a GPU asks of a worker: one, where some worker has one; else nothing."""
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return ONE_GPU if wants_gpu and any("GPU" in worker["resources"] for worker in workers) else {}
+    return ONE_GPU if any("GPU" in worker["resources"] for worker in workers) else {}
 
 
 def _here(workers: int, gpus: list[str], scratch: str) -> SpecCluster:

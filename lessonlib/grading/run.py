@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from lessonlib.checks.confine import BUBBLEWRAP, Level, best_level
 from lessonlib.checks.runner import could_not, fresh_seed, select
 from lessonlib.errors import CourseError
 from lessonlib.grading import submissions, tables
-from lessonlib.grading.cluster import connect, resources_for
+from lessonlib.grading.cluster import connect, gpu_of_its_own
 from lessonlib.grading.job import Job, needs_more_than_python, run
 from lessonlib.grading.pages import class_page
 from lessonlib.grading.records import STUDENTS, Record, make_record, read_record, write_record, write_whole
@@ -102,17 +104,22 @@ def grade(
     folder, out, settings = Path(folder), Path(out), settings or Settings()
     known = tables.read_roster(Path(roster)) if roster else {}
     found, left_out = submissions.find(folder)
-    fixed = _begin(out, settings, resume)
+    fixed = _settle(out, settings, resume)
     for line in left_out:
         say(f"left out: {line}")
-    wanted = select(fixed["tasks"])
+    wanted = list(select(fixed["tasks"]))
     students = {
-        name: submissions.read(name, places, list(wanted))
+        name: submissions.read(name, places, wanted)
         for name, places in sorted(submissions.by_student(found).items())
     }
     missing = [each for each in students.values() if _record_of(out, each) is None]
-    if missing:
-        _grade_all(missing, out, fixed, list(wanted), workers, scheduler, say, len(students))
+    jobs = {each.student: _jobs(each, wanted, fixed) for each in missing if not each.problem}
+    wants_gpu = any(job.wants_gpu for parts in jobs.values() for job in parts)
+    if jobs and scheduler is None and (level := best_level()) != BUBBLEWRAP:
+        say(f"{level}; to contain more, install bubblewrap")
+    with connect(workers, scheduler, wants_gpu) if jobs else nullcontext() as client:
+        _make_folder(out, fixed)
+        _grade_all(missing, jobs, out, fixed, client, say, len(students))
     records = [record for each in students.values() if (record := _record_of(out, each)) is not None]
     _write_tables(out, records, settings.assignment, known)
     graded = {record["student"] for record in records}
@@ -122,41 +129,49 @@ def grade(
 # ----- what an earlier run was made with -----
 
 
-def _begin(out: Path, settings: Settings, resume: bool) -> dict[str, Any]:
-    """Make the folder, or look at what is in it; {"course", "tasks", "seed", "weights"} of this run."""
+def _settle(out: Path, settings: Settings, resume: bool) -> dict[str, Any]:
+    """{"course", "tasks", "weights", "seed"} of this run: those of the one that it goes on with, if it does."""
     before = _read_run(out)
     if before and not resume:
         raise CourseError(f"{out} holds results: go on with --resume, or choose another --out")
     select(settings.tasks)
-    weights = _weights(settings.weights)
-    given = {"course": __version__, "tasks": list(settings.tasks), "weights": weights}
-    if before:
-        for name, value in given.items():
-            if before.get(name) != value:
-                raise CourseError(
-                    f"{out} was begun with {name} {_short(before.get(name))}, not {_short(value)}: "
-                    "say the same, or choose another --out"
-                )
-        if settings.seed not in (None, before["seed"]):
+    given: dict[str, Any] = {
+        "course": __version__,
+        "tasks": list(settings.tasks),
+        "weights": _weights(settings.weights),
+    }
+    if not before:
+        return {**given, "seed": fresh_seed() if settings.seed is None else settings.seed}
+    if settings.seed is not None:
+        given["seed"] = settings.seed
+    for name, value in given.items():
+        if before[name] != value:
             raise CourseError(
-                f"{out} was begun with seed {before['seed']}, not {settings.seed}: leave --seed out"
+                f"{out} was begun with {name} {_short(before[name])}, not {_short(value)}: "
+                "say the same, or choose another --out"
             )
-        return before
+    return before
+
+
+def _make_folder(out: Path, fixed: Mapping[str, Any]) -> None:
+    """The folder with what the run is made with. Raises `CourseError` where it cannot be."""
     try:
         out.mkdir(mode=0o700, parents=True, exist_ok=True)  # grades are nobody else's business
         (out / STUDENTS).mkdir(exist_ok=True)
     except OSError as error:
         raise CourseError(f"cannot write to {out}: {error.strerror}; choose another --out") from error
-    fixed = {**given, "seed": fresh_seed() if settings.seed is None else settings.seed}
     write_whole(out / RUN_FILE, json.dumps(fixed, indent=1) + "\n")
-    return fixed
 
 
 def _read_run(out: Path) -> dict[str, Any]:
+    """What an earlier run was made with, or {} where there was none."""
     path = out / RUN_FILE
+    if not path.is_file():
+        return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (OSError, ValueError) as error:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        return {name: before[name] for name in ("course", "tasks", "weights", "seed")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CourseError(f"cannot read {path} ({error}): choose another --out") from error
 
 
@@ -200,48 +215,31 @@ def _record_of(out: Path, submission: Submission) -> Record | None:
 
 def _grade_all(
     missing: Sequence[Submission],
+    jobs: Mapping[str, Sequence[Job]],
     out: Path,
     fixed: Mapping[str, Any],
-    wanted: Sequence[str],
-    workers: int | None,
-    scheduler: str | None,
+    client: Client | None,
     say: Callable[[str], None],
     everyone: int,
 ) -> None:
-    """Check these submissions and write the record of each as soon as its last part is there."""
-    progress = tqdm(
+    """Write the record of each of `missing` as soon as its last job is done; who has a problem has none."""
+    by_name = {each.student: each for each in missing}
+    with tqdm(
         total=everyone,
         initial=everyone - len(missing),
         unit="student",
         file=sys.stderr,
         disable=None,
         leave=False,
-    )
-
-    def finish(submission: Submission, answers: Sequence[Mapping[str, Any]]) -> None:
-        write_record(out, make_record(submission, answers, fixed["weights"], __version__))
-        progress.update()
-        if submission.problem:
-            say(f"{submission.student}: {submission.problem}")
-        for note in submission.notes:
-            say(f"{submission.student}: {note}")
-
-    jobs: dict[str, list[Job]] = {}
-    by_name = {each.student: each for each in missing}
-    with progress:
-        for each in missing:
-            if each.problem:
-                finish(each, [_nothing(each, fixed)])
-            else:
-                jobs[each.student] = _jobs(each, wanted, fixed)
-        if not jobs:
-            return
-        if scheduler is None and (level := best_level()) != BUBBLEWRAP:
-            say(f"{level}; to contain more, install bubblewrap")
-        wants_gpu = any(job.wants_gpu for parts in jobs.values() for job in parts)
-        with connect(workers, scheduler, wants_gpu) as client:
-            for student, answers in _answers(client, jobs, say):
-                finish(by_name[student], answers)
+    ) as progress:
+        nothing = ((each.student, [_nothing(each, fixed)]) for each in missing if each.problem)
+        for student, answers in chain(nothing, _answers(client, jobs, say) if client else ()):
+            submission = by_name[student]
+            write_record(out, make_record(submission, answers, fixed["weights"], __version__))
+            progress.update()
+            for line in (submission.problem, *submission.notes):
+                if line:
+                    say(f"{student}: {line}")
 
 
 def _jobs(submission: Submission, wanted: Sequence[str], fixed: Mapping[str, Any]) -> list[Job]:
@@ -266,14 +264,17 @@ def _nothing(submission: Submission, fixed: Mapping[str, Any]) -> dict[str, Any]
     return {"results": told, "sandbox": []}
 
 
-def _answers(client: Client, jobs: Mapping[str, Sequence[Job]], say: Callable[[str], None]) -> Any:
+def _answers(
+    client: Client, jobs: Mapping[str, Sequence[Job]], say: Callable[[str], None]
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """(student, what `run` gave for each part) as they come. Whoever has a lost part is named and left to --resume."""
+    gpu = gpu_of_its_own(client)
     futures = {
-        client.submit(run, job, pure=False, retries=1, resources=resources_for(client, job.wants_gpu)): job
+        client.submit(run, job, pure=False, retries=1, resources=gpu if job.wants_gpu else {}): job
         for parts in jobs.values()
         for job in parts
     }
-    answers: dict[str, list[Any]] = {student: [] for student in jobs}
+    answers: dict[str, list[dict[str, Any]]] = {student: [] for student in jobs}
     lost = set()
     for future in as_completed(list(futures)):
         student = futures[future].student
