@@ -17,7 +17,6 @@ from lessonlib.checks import EXERCISES, check
 from lessonlib.checks.runner import CALL_SECONDS
 from lessonlib.checks.spec import PYTHON
 from lessonlib.trace import Trace
-from lessonlib.viz.ride import Ride
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
 MUTANTS = sorted((SOLUTIONS / "mutants").glob("*/*.py"))
@@ -48,8 +47,15 @@ def told_what_is_wrong(mutant: Path, folder: Path, call_seconds: float) -> None:
     assert result.call.partition("(")[0] in task.functions
     assert all(other.status == "passed" for other in before)
     assert bool(result.rides) == (task.rides is not None)
-    for name, trace in result.rides.items():
-        assert Ride.from_trace(Trace.from_dict(json.loads(json.dumps(trace.to_dict()))), name).num_steps
+    for trace in result.rides.values():
+        assert_plays(trace)
+
+
+def assert_plays(trace: Trace) -> None:
+    """As it comes out of a file, in the elevator (which a machine that only runs kernels need not have)."""
+    from lessonlib.viz.ride import Ride
+
+    assert Ride.from_trace(Trace.from_dict(json.loads(json.dumps(trace.to_dict()))), "").num_steps
 
 
 @pytest.mark.parametrize("mutant", [path for path in MUTANTS if path not in KERNELS], ids=name_of)

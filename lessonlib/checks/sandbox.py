@@ -312,7 +312,7 @@ def _reply(data: Any, count: int, arguments: int) -> Reply:
         answer=_value(data.get("answer")),
         raised=_raised(**raised) if raised else None,
         changed=changed,
-        functions=tuple(_text(name) for name in functions),
+        functions=tuple(_text(name, child.MAX_SOURCE) for name in functions),
         printed=_text(data["printed"], child.MAX_PRINTED),
         ended="large" if data.get("large") else "",
         lost=bool(data.get("lost")),
