@@ -52,7 +52,7 @@ def level(request, monkeypatch, scratch) -> confine.Level:
 
 def told(folder: Path, text: str, level: confine.Level) -> Result:
     (folder / "ex01.py").write_text(text, encoding="utf-8")
-    (result,) = check("ex01.1", folder=folder, call_seconds=0.4, level=level).results
+    (result,) = check("ex01.1", folder=folder, call_seconds=0.6, level=level).results
     return result
 
 
@@ -100,7 +100,7 @@ def test_what_limits_alone_do_not_contain_is_said(name: str, tmp_path: Path) -> 
         result = told(tmp_path, text, limits)
     came_through = "utilization is never above one" if name == "network" else "Exercise 01: how full"
     assert came_through in result.message
-    said = str(check("ex01.1", folder=tmp_path, call_seconds=0.4, level=limits))
+    said = str(check("ex01.1", folder=tmp_path, call_seconds=0.6, level=limits))
     assert "sandbox: limits; not contained: the network, reading files that this user may read" in said
     assert ("does not bind root" in said) == (os.geteuid() == 0)
 

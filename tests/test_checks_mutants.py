@@ -60,7 +60,7 @@ def assert_plays(trace: Trace) -> None:
 
 @pytest.mark.parametrize("mutant", [path for path in MUTANTS if path not in KERNELS], ids=name_of)
 def test_mutant_is_told_what_is_wrong(mutant: Path, tmp_path: Path) -> None:
-    told_what_is_wrong(mutant, tmp_path, call_seconds=0.5)
+    told_what_is_wrong(mutant, tmp_path, call_seconds=1.0)
 
 
 @pytest.mark.parametrize("mutant", KERNELS, ids=name_of)
