@@ -387,12 +387,13 @@ def _check(options: argparse.Namespace) -> int:
     for path in (options.json, options.junit):
         _check_out(path)
     report = check(*options.exercises, folder=options.folder, seed=options.seed)
-    as_json = json.dumps(report.to_dict(), indent=1)
-    print(as_json if options.json == "-" else report)
-    if options.json != "-":
-        _write_text(options.json, as_json + "\n")
+    if options.json == "-":
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        print(report)
+        _write_result(report.to_dict(), options.json)
     if options.junit:
-        _write_text(options.junit, to_junit(report.results))
+        _write(options.junit, to_junit(report.results).encode())
     if options.rides:
         _save_rides(report, options.rides)
     return report.exit_code
@@ -523,16 +524,8 @@ def _check_out(path: str | None) -> None:
 
 
 def _write_result(result: dict[str, Any], path: str | None) -> None:
-    _write_text(path, json.dumps(result, indent=1) + "\n")
-
-
-def _write_text(path: str | None, text: str) -> None:
-    if not path:
-        return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+    if path:
+        _write(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 # ----- compare -----

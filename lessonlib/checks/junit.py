@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from xml.etree import ElementTree
 
 from lessonlib.checks.report import ERROR, FAILED, NOT_CHECKED, NOT_WRITTEN, Result
@@ -37,11 +36,6 @@ def to_junit(results: Iterable[Result], suite: str = "lesson check") -> str:
             told.text = _xml(result.message)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def write_junit(results: Iterable[Result], path: str | Path) -> None:
-    """Raises `OSError` where it cannot be written."""
-    Path(path).write_text(to_junit(results), encoding="utf-8")
 
 
 def _headline(result: Result) -> str:

@@ -23,9 +23,7 @@ UNWRITTEN = 4096.0  # what `out` holds before a call; exact in every dtype, and 
 WARM_UP = 3
 CALLS = 5  # of one lap
 FLUSH = 1 << 30  # bytes written before a lap
-GPU_BYTES = (
-    16 << 30
-)  # of the card's memory, so that the course's kernel beside it and other people have theirs
+GPU_BYTES = 16 << 30  # of the card's memory; the course's kernel beside it and others have theirs
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 
 Kernel = Callable[..., object]
