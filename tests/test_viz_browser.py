@@ -13,8 +13,9 @@ from test_viz_memory import MEMORY_RIDES, crowded, film, sharing, simulate, work
 
 from lessonlib.scheduling.policies import POLICIES
 from lessonlib.trace import Header, Kind, Trace
-from lessonlib.viz import Elevator, elevator
+from lessonlib.viz import Elevator
 from lessonlib.viz.ride import Ride
+from lessonlib.viz.widget import MODEL, script
 
 pytestmark = pytest.mark.browser
 
@@ -32,11 +33,8 @@ window.requestAnimationFrame = (call) => real((now) => {
 # A second elevator on the page: milliseconds from the data in hand to its first picture on the screen.
 FIRST_PICTURE = """
 async (source) => {
-  const state = JSON.parse(document.getElementById("state").textContent);
-  const unpack = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-  for (const ride of state._rides) for (const name of state.packed) ride[name] = unpack(ride[name]);
-  const model = { get: (name) => state[name], set() {}, save_changes() {}, on() {}, off() {} };
   const module = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
+  const model = module.modelOf(document.getElementById("state").textContent);
   const el = document.createElement("div");
   document.body.prepend(el);
   const start = performance.now();
@@ -53,13 +51,9 @@ async (source) => {
 # What the page's own script counts in every step: tables, own, shared, saved, other, free, lost.
 FLOORS = """
 async (source) => {
-  const state = JSON.parse(document.getElementById("state").textContent);
-  const unpack = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-  const wire = state._rides[0];
-  for (const name of state.packed) wire[name] = unpack(wire[name]);
-  const module = new Blob([`${source}\nexport { Ride };`], { type: "text/javascript" });
-  const { Ride } = await import(URL.createObjectURL(module));
-  const ride = new Ride(wire);
+  const module = new Blob([source], { type: "text/javascript" });
+  const { Ride, modelOf } = await import(URL.createObjectURL(module));
+  const ride = new Ride(modelOf(document.getElementById("state").textContent).get("_rides")[0]);
   return Array.from({ length: ride.numSteps + 1 }, (_, step) => {
     const { owners, shared, saved, other, free, lost } = ride.memory(step);
     const tables = Array(ride.slots).fill(0);
@@ -69,7 +63,7 @@ async (source) => {
   });
 }
 """
-SCRIPT = (Path(elevator.__file__).parent / "elevator.js").read_text()
+SCRIPT = f"{script('elevator')}\n{MODEL}\nexport {{ Ride, modelOf }};"
 
 
 class Page:
@@ -105,7 +99,7 @@ class Page:
     def drawn(self) -> list[float]:
         """Share of each canvas that is not blank."""
         return self.page.evaluate(
-            """() => [...document.querySelectorAll(".elevator > canvas")].map((canvas) => {
+            """() => [...document.querySelectorAll(".elevator canvas")].map((canvas) => {
               const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
               let painted = 0;
               for (let i = 3; i < data.length; i += 4) painted += data[i] > 0;
@@ -159,11 +153,12 @@ def test_keys_drive_it(show) -> None:
 def test_tab_goes_through_everything_in_order(show) -> None:
     page = show(RIDES["small"]())
     names = []
-    for _ in range(10):
+    for _ in range(11):
         page.press("Tab")
         names.append(page.page.evaluate("document.activeElement.getAttribute('aria-label')"))
     assert names[0].startswith("Elevator")
-    assert names[1:] == [
+    assert names[1].startswith("rider 0: 1 of 3 tokens, decodes in slot 0")
+    assert names[2:] == [
         "Step",
         "To the start",
         "One step back",
@@ -207,7 +202,7 @@ def test_slider_and_gantt_scrub(show) -> None:
 
 def test_a_prompt_is_text_and_never_markup(show) -> None:
     page = show(preempted())
-    box = page.page.locator(".elevator > canvas").first.bounding_box()
+    box = page.page.locator(".elevator canvas").first.bounding_box()
     for y in np.arange(box["y"] + 40, box["y"] + box["height"] - 60, 12):
         page.page.mouse.move(box["x"] + box["width"] / 2, float(y))
         if page.page.locator(".elevator-tip").is_visible():
@@ -257,7 +252,7 @@ def test_less_motion_means_whole_steps_and_few_frames(show) -> None:
     page.page.wait_for_timeout(300)
     pictures = page.page.evaluate(
         """() => new Promise((done) => {
-          const canvas = document.querySelector(".elevator > canvas");
+          const canvas = document.querySelector(".elevator canvas");
           const seen = new Set();
           const look = () => { seen.add(canvas.toDataURL()); };
           const timer = setInterval(look, 30);
@@ -303,15 +298,15 @@ def test_without_memory_there_is_no_floor(show) -> None:
     page = show(fifo([3, 9, 2, 5], 4))
     assert "block" not in page.caption
     assert "block" not in page.page.inner_text(".elevator-legend")
-    tall = [page.page.locator(".elevator > canvas").first.bounding_box()["height"]]
-    tall.append(show(crowded()).page.locator(".elevator > canvas").first.bounding_box()["height"])
+    tall = [page.page.locator(".elevator canvas").first.bounding_box()["height"]]
+    tall.append(show(crowded()).page.locator(".elevator canvas").first.bounding_box()["height"])
     assert tall[0] < tall[1]
 
 
 def test_pointing_at_blocks_or_a_rider_names_both(show) -> None:
     page = show(crowded(), traits={"step": 30})
-    box = page.page.locator(".elevator > canvas").first.bounding_box()
-    picture = "document.querySelector('.elevator > canvas').toDataURL()"
+    box = page.page.locator(".elevator canvas").first.bounding_box()
+    picture = "document.querySelector('.elevator canvas').toDataURL()"
     at_rest = page.page.evaluate(picture)
     said = set()
     for y in np.arange(box["y"] + 100, box["y"] + box["height"], 9):

@@ -11,12 +11,12 @@ import pytest
 from canned_engine import CannedEngine
 from test_viz_browser import keep
 
-from lessonlib.viz import LiveElevator, live
-from lessonlib.viz.elevator import script_with
+from lessonlib.viz import LiveElevator
+from lessonlib.viz.widget import STYLE, script
 
 pytestmark = pytest.mark.browser
 
-CSS = (Path(live.__file__).parent / "elevator.css").read_text()
+CSS = STYLE.read_text()
 
 # What a notebook's front end gives a widget: a model whose messages go to Python and come from there.
 HOST = """
@@ -69,7 +69,7 @@ class LivePage:
         widget.send = lambda message, buffers=None: self.inbox.append(json.loads(json.dumps(message)))  # type: ignore
         state = {"title": widget.title, "speed": widget.speed}
         path.write_text(
-            PAGE.format(css=CSS, source=script_with("live.js"), host=HOST % {"state": json.dumps(state)})
+            PAGE.format(css=CSS, source=script("live"), host=HOST % {"state": json.dumps(state)})
         )
         self.context = browser.new_context(viewport={"width": width, "height": 1100}, offline=True, **context)
         self.page = self.context.new_page()
@@ -320,11 +320,11 @@ def test_pointing_shows_who_is_who(ride) -> None:
         page.click("One step")
         page.place(f"step {step}")
     page.page.wait_for_timeout(300)
-    picture = "document.querySelector('.elevator > canvas').toDataURL()"
+    picture = "document.querySelector('.elevator canvas').toDataURL()"
     at_rest = page.page.evaluate(picture)
     page.rider("rider 2").hover()
     assert page.page.evaluate(picture) != at_rest
-    box = page.page.locator(".elevator > canvas").first.bounding_box()
+    box = page.page.locator(".elevator canvas").first.bounding_box()
     said = set()
     for y in range(int(box["y"]) + 40, int(box["y"] + box["height"]) - 60, 10):
         for x in (0.46, 0.5, 0.54):

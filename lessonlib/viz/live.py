@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from textwrap import shorten
 from time import monotonic
 from typing import Any, Protocol
@@ -23,12 +22,10 @@ import traitlets
 from lessonlib.errors import CourseError
 from lessonlib.trace import Kind, Trace
 from lessonlib.viz import keyframes, style
-from lessonlib.viz.elevator import script_with
 from lessonlib.viz.ride import LONGEST_LABEL, Ride
+from lessonlib.viz.widget import STYLE, script
 
-_HERE = Path(__file__).parent
-
-HEAD = ("name", "slots", "num_steps", "block_size", "capacity")
+HEAD = ("name", "slots", "num_steps", "block_size", "capacity", "poisoned")
 OPEN = -1  # in place of an end: still on board, still waiting
 UNKNOWN = -1
 SEND_EVERY = 0.05  # seconds between two updates; steps that come faster share one
@@ -95,8 +92,8 @@ class LiveElevator(anywidget.AnyWidget):
         note: what went wrong last, in one line, else empty.
     """
 
-    _esm = script_with("live.js")
-    _css = _HERE / "elevator.css"
+    _esm = script("live")
+    _css = STYLE
 
     title = traitlets.Unicode("").tag(sync=True)
     speed = traitlets.Float(5.0, min=0.0).tag(sync=True)
@@ -277,7 +274,7 @@ class LiveElevator(anywidget.AnyWidget):
         self.send({**self._feed.everything(), **self._says(), "answer": None})
 
     def _says(self) -> dict[str, Any]:
-        return {"running": self.running, "note": self.note}
+        return {"running": self.running, "note": self.note, "settings": {}}
 
     def _know_rows(self, trace: Trace | None) -> None:
         """Find each rider in the Trace, which names nobody: requests stand there in the order they came.
@@ -358,6 +355,7 @@ def growing(ride: Ride, trace: Trace) -> Tables:
         "waits": _open_waits(ride.waits, trace),
         "steps": steps,
         "requests": ride.requests,
+        "overheard": ride.overheard,
     }
 
 
