@@ -68,9 +68,7 @@ class LivePage:
         self.inbox: list[Any] = []
         widget.send = lambda message, buffers=None: self.inbox.append(json.loads(json.dumps(message)))  # type: ignore
         state = {"title": widget.title, "speed": widget.speed}
-        path.write_text(
-            PAGE.format(css=CSS, source=script("live"), host=HOST % {"state": json.dumps(state)})
-        )
+        path.write_text(PAGE.format(css=CSS, source=script("live"), host=HOST % {"state": json.dumps(state)}))
         self.context = browser.new_context(viewport={"width": width, "height": 1100}, offline=True, **context)
         self.page = self.context.new_page()
         self.errors: list[str] = []

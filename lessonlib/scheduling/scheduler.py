@@ -345,8 +345,8 @@ class Scheduler:
         plan.free_blocks = self.kv_cache.num_free
         self.steps_since_prefill = 0 if plan.prefills else self.steps_since_prefill + 1
         if self._watch:
-            for request, other, blocks in self._watch.look(plan.scheduled, plan.copies):
-                self.trace.overhear(plan.step, request, other, blocks)
+            for reader, other, blocks in self._watch.look(plan.scheduled, plan.copies):
+                self.trace.overhear(plan.step, reader, other, blocks)
         self.next_step += 1
         self._in_flight.append(plan)
         return plan

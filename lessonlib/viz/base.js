@@ -46,7 +46,8 @@ function hatch(ctx, ground, line, slope = 1) {
 }
 
 const font = (size, weight = 400) => `${weight} ${size}px system-ui, sans-serif`;
-const whole = (number) => Math.round(number).toLocaleString("en-US");
+const NUMBERS = new Intl.NumberFormat("en-US", { maximumFractionDigits: 20 }); // one for all: making it is slow
+const whole = (number) => NUMBERS.format(Math.round(number));
 const countOf = (number, noun) => `${whole(number)} ${noun}${number === 1 ? "" : "s"}`;
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 

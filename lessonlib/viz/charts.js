@@ -3,9 +3,10 @@
 // ---------- charts: what each ride gives, over time ----------
 
 const CHART_TALL = 62;
-const CHART_SIGN = 30; // above a chart: its name, and below that every ride's value now
+const CHART_SIGN = 33; // above a chart: its name, and below that every ride's value now
 const CHART_AXIS = 4;
-const CHART_GAP = 14;
+const CHART_GAP = 16;
+const CHART_LEFT = 8; // as the Gantt's
 const WINDOW = 1 / 40; // share of the whole time that a rate is taken over
 const DOTS_TO = 300;
 const DASHES = [[], [5, 3], [1.5, 2.5], [7, 2, 1.5, 2]];
@@ -25,7 +26,7 @@ class Rates {
     this.columns = Array.from({ length: columns + 1 }, (_, column) => this.at((end * column) / columns));
   }
 
-  /** {utilization, rate} over the window before `time`, at least the step that runs then; null when it is over. */
+  /** {steps, utilization, rate} over the window before `time`, at least the step that runs then; null when it is over. */
   at(time) {
     const { ride, times } = this;
     if (!ride.numSteps || time > times[ride.numSteps]) return null;
@@ -33,6 +34,7 @@ class Rates {
     const first = Math.min(last - 1, Math.max(0, after(times, time - this.window) - 1));
     const given = ride.tokensThrough[last - 1] - (first ? ride.tokensThrough[first - 1] : 0);
     return {
+      steps: [first, last],
       utilization: given / (ride.slots * (last - first)),
       rate: given / (times[last] - times[first] || 1),
     };
@@ -61,7 +63,7 @@ class FirstTokens {
     if (count < this.known.count) this.known = { count: 0, sorted: [] };
     const { sorted } = this.known;
     if (count - this.known.count > 50) {
-      this.known.sorted = [...this.took.subarray(0, count)].sort((a, b) => a - b);
+      this.known.sorted = Array.from(this.took.slice(0, count).sort());
     } else {
       for (const took of this.took.subarray(this.known.count, count)) sorted.splice(after(sorted, took), 0, took);
     }
@@ -91,11 +93,11 @@ class Charts {
 
   layout(rides, clock, width, colors) {
     Object.assign(this, { rides, clock, width, colors });
-    const wide = (width - 2 * CHART_GAP) / 3;
+    const wide = (width - 2 * CHART_LEFT - 2 * CHART_GAP) / 3;
     this.rates = rides.map((ride, i) => new Rates(ride, clock.rideTimes[i], clock.end, Math.round(wide)));
     this.firsts = rides.map((ride, i) => new FirstTokens(ride, clock.rideTimes[i], clock.unit));
     this.charts = [this.#utilization(), this.#tokens(), this.#ttft()].map((chart, i) => (
-      { ...chart, left: i * (wide + CHART_GAP), wide }
+      { ...chart, left: CHART_LEFT + i * (wide + CHART_GAP), wide }
     ));
     this.top = CHART_SIGN + 14 * Math.max(0, rides.length - 1);
     this.height = this.top + CHART_TALL + CHART_AXIS;
@@ -138,7 +140,7 @@ class Charts {
     const most = Math.max(1e-9, ...this.firsts.map((firsts) => firsts.most));
     const now = (i, time) => this.firsts[i].medianBy(time);
     const unit = this.clock.unit === "steps" ? "steps" : "s";
-    return { name: "TTFT, median so far", lines, dots, most, now, text: (value) => `${threeDigits(value)} ${unit}` };
+    return { name: "TTFT, median so far", lines, dots, most, now, text: (value) => `${threeDigits(value)} ${value === 1 ? unit.replace(/^steps$/, "step") : unit}` };
   }
 
   #place(chart, [time, value]) {
@@ -237,5 +239,5 @@ class Charts {
 
 /** 0.123, 12.3, 1,234. */
 function threeDigits(value) {
-  return value >= 100 ? whole(value) : Number(value.toPrecision(3)).toLocaleString("en-US");
+  return value >= 100 ? whole(value) : NUMBERS.format(Number(value.toPrecision(3)));
 }

@@ -14,12 +14,13 @@ from ipywidgets.widgets.interaction import interactive
 
 from lessonlib.errors import CourseError
 from lessonlib.trace import SCHEMA_VERSION, Trace
-from lessonlib.viz import keyframes, style
+from lessonlib.viz import keyframes, movie, style
 from lessonlib.viz.ride import Ride, Traces, named_traces
 from lessonlib.viz.widget import STYLE, page, script
 
 # What the browser needs to play a ride by itself.
 STATE = ("title", "step", "speed", "playing", "loop", "_note", "_rides")
+
 
 class Elevator(anywidget.AnyWidget):
     """Plays one Trace, or up to a few side by side on one clock.
@@ -86,7 +87,8 @@ class Elevator(anywidget.AnyWidget):
     def _take(self, traces: Traces) -> None:
         named = named_traces(traces)
         self._packed = [
-            Ride.from_trace(trace, name).with_words(self._prompts, self._texts) for name, trace in named.items()
+            Ride.from_trace(trace, name).with_words(self._prompts, self._texts)
+            for name, trace in named.items()
         ]
         self._traces = named
 
@@ -123,6 +125,17 @@ class Elevator(anywidget.AnyWidget):
         state = {name: getattr(self, name) for name in STATE}
         path.write_text(page("elevator", self.title, state), encoding="utf-8")
         return path
+
+    def to_gif(self, path: str | Path, seconds: float = 10.0, fps: float = 10.0) -> Path:
+        """Film the whole ride as a GIF for slides, with a progress bar. Returns its path.
+
+        Raises `CourseError` for a ride with no steps, a length or rate that is none, or too many frames.
+        """
+        return movie.write_gif(self._packed, self.title, Path(path), seconds, fps)
+
+    def to_mp4(self, path: str | Path, seconds: float = 20.0, fps: float = 20.0) -> Path:
+        """Film the whole ride as an MP4, as `to_gif` does."""
+        return movie.write_mp4(self._packed, self.title, Path(path), seconds, fps)
 
 
 # ----- controls -----

@@ -40,7 +40,7 @@ def strip(rides: Sequence[Ride], title: str) -> style.Picture:
     """For each ride its car at four moments of the common clock; below, every slot over time."""
     # A row for each car, and one for its memory; (ride, whether it is memory).
     rows = [(ride, memory) for ride in rides for memory in (False, True) if ride.capacity or not memory]
-    heights = [0.22 + MEMORY_TALL if memory else _car_height(ride.slots) for ride, memory in rows]
+    heights = [0.22 + MEMORY_TALL if memory else car_height(ride.slots) for ride, memory in rows]
     with style.applied():
         below = gantt_height(rides)
         figure = style.picture((0.35 if title else 0.1) + sum(heights) + below, alt=summary(rides))
@@ -50,9 +50,9 @@ def strip(rides: Sequence[Ride], title: str) -> style.Picture:
             for column, time in enumerate(times):
                 axes = figure.add_subplot(grid[row, column])
                 if memory:
-                    _draw_memory(axes, ride, time)
+                    draw_memory(axes, ride, time)
                 else:
-                    _draw_car(axes, ride, time, named=column == 0)
+                    draw_car(axes, ride, time, named=column == 0)
         axes = figure.add_subplot(grid[len(rows), :])
         draw_gantt(axes, rides)
         tidy_gantt_axis(axes, rides)
@@ -103,7 +103,7 @@ def _layout(slots: int) -> tuple[int, int]:
     return ceil(slots / rows), rows
 
 
-def _car_height(slots: int) -> float:
+def car_height(slots: int) -> float:
     """Inches, with the words above it."""
     columns, rows = _layout(slots)
     return 0.3 + (
@@ -111,7 +111,7 @@ def _car_height(slots: int) -> float:
     )
 
 
-def _draw_car(axes: Axes, ride: Ride, time: float, named: bool) -> None:
+def draw_car(axes: Axes, ride: Ride, time: float, named: bool) -> None:
     columns, rows = _layout(ride.slots)
     tall = TALL if ride.slots <= FIGURES_TO else 1.0
     step = _step_at(ride, time)
@@ -207,7 +207,7 @@ def _cells(riders: Sequence[Rider | None], rows: int, columns: int) -> np.ndarra
 # ----- its memory -----
 
 
-def _draw_memory(axes: Axes, ride: Ride, time: float) -> None:
+def draw_memory(axes: Axes, ride: Ride, time: float) -> None:
     """The blocks below a car: shared ones round, then each rider's in its color, then free ones, hollow."""
     step = _step_at(ride, time)
     memory = ride.memory(step)

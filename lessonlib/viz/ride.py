@@ -162,6 +162,7 @@ class Ride:
             )
         order = np.lexsort((stays[2], stays[0]))
         spans, span_rows = _spans(trace, stays, order)
+        blocks: dict[str, Any] = _blocks(trace, order, span_rows)
         return cls(
             name=name,
             slots=trace.header.slots,
@@ -175,7 +176,7 @@ class Ride:
             times=_times(trace),
             block_size=trace.header.block_size,
             capacity=_capacity(trace),
-            **_blocks(trace, order, span_rows),
+            **blocks,
             overheard=np.stack([trace.overheard[name] for name in OVERHEARD_COLUMNS]).astype(np.int32),
             arrivals=_arrivals(trace),
             poisoned=trace.header.poisoned,
@@ -193,7 +194,7 @@ class Ride:
     # ----- the wire -----
 
     def to_wire(self) -> dict[str, Any]:
-        """A small header, and bytes for each table (int32) and for times (float64; empty for a count, or for none but 0)."""
+        """A small header, and bytes for each table (int32) and for times (float64; empty where they are plain)."""
         plain = np.array_equal(self.times, np.arange(self.num_steps + 1))
         return {
             "name": self.name,
@@ -227,7 +228,9 @@ class Ride:
             times=times,
             block_size=wire["block_size"],
             capacity=wire["capacity"],
-            arrivals=np.frombuffer(wire["arrivals"]) if wire["arrivals"] else np.zeros(tables["requests"].shape[1]),
+            arrivals=np.frombuffer(wire["arrivals"])
+            if wire["arrivals"]
+            else np.zeros(tables["requests"].shape[1]),
             poisoned=wire["poisoned"],
             prompts=tuple(wire["prompts"]),
             texts=tuple(wire["texts"]),

@@ -72,7 +72,8 @@ body {{ margin: 16px auto; max-width: 1000px; padding: 0 12px; background: light
 <script type="module">
 {script}
 {model}
-render({{ model: modelOf(document.getElementById("state").textContent), el: document.getElementById("elevator") }});
+const model = modelOf(document.getElementById("state").textContent);
+render({{ model, el: document.getElementById("elevator") }});
 </script>
 </body>
 </html>
