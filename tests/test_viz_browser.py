@@ -135,9 +135,16 @@ def show(browser, tmp_path) -> Iterator:
     pages: list[Page] = []
 
     def open_page(
-        traces, title: str = "", width: int = 640, traits: dict | None = None, words: dict | None = None, **context
+        traces,
+        title: str = "",
+        width: int = 640,
+        traits: dict | None = None,
+        words: dict | None = None,
+        **context,
     ) -> Page:
-        path = Elevator(traces, title, **(words or {}), **(traits or {})).to_html(tmp_path / f"ride{len(pages)}.html")
+        path = Elevator(traces, title, **(words or {}), **(traits or {})).to_html(
+            tmp_path / f"ride{len(pages)}.html"
+        )
         pages.append(Page(browser, path, width, **context))
         return pages[-1]
 
@@ -584,7 +591,9 @@ def test_a_big_ride_stays_fluid(show, record_property, block_size: int) -> None:
 @pytest.mark.parametrize("block_size", [0, 16])
 def test_fluid_at_every_size(show, record_property, slots: int, block_size: int) -> None:
     """A picture 300 ms after the data, and at most 8 ms of script a frame."""
-    found = measured(show, record_property, big_ride(slots, 5000 * slots // 256 if slots < 64 else 5000, block_size))
+    found = measured(
+        show, record_property, big_ride(slots, 5000 * slots // 256 if slots < 64 else 5000, block_size)
+    )
     assert found["first_picture_ms"] < 300
     assert found["script_ms_p95"] < 8
     assert found["sent_mb"] < 5

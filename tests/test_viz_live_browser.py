@@ -11,6 +11,7 @@ import pytest
 from canned_engine import CannedEngine
 from test_viz_browser import keep
 
+from lessonlib.scheduling.rehearsal import Rehearsal
 from lessonlib.viz import LiveElevator
 from lessonlib.viz.widget import STYLE, script
 
@@ -330,3 +331,76 @@ def test_pointing_shows_who_is_who(ride) -> None:
             if page.page.locator(".elevator-tip").is_visible():
                 said.add(page.page.inner_text(".elevator-tip"))
     assert any(text.startswith("rider 2: ") and "haiku" in text for text in said), said
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_reader_changes_policy_slots_and_blocks(ride, scheme: str) -> None:
+    page = ride(buildable(), color_scheme=scheme)
+    page.click("One step")
+    page.place("step 0")
+    page.page.get_by_role("spinbutton", name="slots").fill("2")
+    page.page.get_by_role("spinbutton", name="slots").press("Enter")
+    page.place("no step yet")
+    page.says("0 of 2 on board, 4 waiting")
+    page.page.get_by_label("policy").select_option("static")
+    page.click("One step")
+    page.place("step 0")
+    page.says("2 of 2 on board, 2 waiting")
+    page.page.get_by_role("spinbutton", name="blocks").fill("999")
+    page.page.get_by_role("spinbutton", name="blocks").press("Enter")
+    page.notes("give a whole number from 6 to 60")
+    page.page.get_by_role("spinbutton", name="blocks").blur()
+    page.click("One step")
+    page.page.wait_for_function("document.querySelector('input[type=number][max=\"60\"]').value === '20'")
+    keep(page, f"live-settings-{scheme}")
+
+
+def buildable() -> LiveElevator:
+    def building(policy: str = "vllm", slots: int = 3, blocks: int = 20) -> Rehearsal:
+        return Rehearsal(policy, slots, blocks, block_size=4)
+
+    settings = {"policy": ["vllm", "static"], "slots": (1, 8), "blocks": (6, 60)}
+    prompts = ["one two", "three", "four five", "six"]
+    return LiveElevator(building, prompts, "Change the building", params=8, settings=settings, speed=0.0)
+
+
+ANSWERS = """async () => {
+  const wait = (done) => new Promise((end) => {
+    const look = () => (done() ? end() : setTimeout(look, 1));
+    look();
+  });
+  const input = document.querySelector("input[type=number]");
+  const times = [];
+  for (const slots of ["2", "5", "3", "7"]) {
+    const before = performance.now();
+    input.value = slots;
+    input.dispatchEvent(new Event("change"));
+    await wait(() => window.heard?.head?.slots === Number(slots));
+    await new Promise((end) => requestAnimationFrame(() => setTimeout(end)));
+    times.push(performance.now() - before);
+  }
+  return times;
+}"""
+
+
+def answer_times(page: LivePage) -> list[float]:
+    """Milliseconds from a change in the page to the picture that answers it, in order."""
+    page.page.evaluate("""() => {
+      const deliver = window.deliver;
+      window.deliver = (messages) => { deliver(messages); window.heard = messages.at(-1) ?? window.heard; };
+    }""")
+    return sorted(page.page.evaluate(ANSWERS))
+
+
+def test_the_picture_answers_at_once(ride, record_property) -> None:
+    """From a change in the page to the new picture of a rehearsal; the bound is loose for a busy machine."""
+    times = answer_times(ride(buildable()))
+    record_property("answer_ms", round(times[len(times) // 2], 1))
+    print(f"\nanswers after {[round(time) for time in times]} ms")
+    assert times[len(times) // 2] < 400
+
+
+@pytest.mark.prove
+def test_the_picture_answers_within_a_tenth_of_a_second(ride) -> None:
+    times = answer_times(ride(buildable()))
+    assert times[len(times) // 2] < 100

@@ -103,11 +103,15 @@ class Player extends Reel {
   }
 
   #tellChosen() {
-    const box = this.picker.getBoundingClientRect();
-    const words = this.#riderWords(this.chosen);
-    this.showTip(words, box.right - 8, box.top);
+    this.#tipChosen();
     clearTimeout(this.saying);
-    this.caption.textContent = words;
+    this.caption.textContent = this.#riderWords(this.chosen).replaceAll("\n", ". ");
+  }
+
+  /** The words of the chosen rider, below it. */
+  #tipChosen() {
+    const box = this.picker.getBoundingClientRect();
+    this.showTip(this.#riderWords(this.chosen), box.left - 12, box.bottom - 8);
   }
 
   #riderWords({ index, request }) {
@@ -195,10 +199,7 @@ class Player extends Reel {
       cell.meter.style.width = percent(counts.utilization);
       cell.small.textContent = `${whole(counts.running)} of ${whole(ride.slots)} on board · ${whole(counts.waiting)} waiting · ${whole(counts.home)} home`;
     });
-    if (this.chosen && document.activeElement === this.picker) {
-      const box = this.picker.getBoundingClientRect();
-      this.showTip(this.#riderWords(this.chosen), box.right - 8, box.top);
-    }
+    if (this.chosen && document.activeElement === this.picker) this.#tipChosen();
   }
 
   words() {

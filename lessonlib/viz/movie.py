@@ -67,7 +67,9 @@ def _moments(rides: Sequence[Ride], seconds: float, fps: float) -> list[float]:
         raise CourseError("no steps, so there is nothing to film")
     frames = min(max(2, round(seconds * fps)), longest.num_steps + 1)
     if frames > MOST_FRAMES:
-        raise CourseError(f"{frames:,} frames, more than are drawn ({MOST_FRAMES:,}): film fewer seconds or frames")
+        raise CourseError(
+            f"{frames:,} frames, more than are drawn ({MOST_FRAMES:,}): film fewer seconds or frames"
+        )
     steps = np.linspace(0, longest.num_steps, frames).round().astype(int)
     return [float(longest.times[step]) for step in steps]
 
@@ -83,7 +85,9 @@ class _Scene:
         floor = 0.3 + 1.5 * keyframes.MEMORY_TALL if any(ride.capacity for ride in rides) else 0.01
         below = gantt_height(rides)
         self.figure = style.picture((0.4 if title else 0.1) + lines * (car + floor) + below, "", width=7.2)
-        grid = self.figure.add_gridspec(2 * lines + 1, columns, height_ratios=[*([car, floor] * lines), below])
+        grid = self.figure.add_gridspec(
+            2 * lines + 1, columns, height_ratios=[*([car, floor] * lines), below]
+        )
         self.cars: list[tuple[Axes, Axes]] = []
         for place in range(len(rides)):
             line, column = divmod(place, columns)

@@ -272,11 +272,12 @@ class Ride {
     return this.floor;
   }
 
-  /** How many blocks stand where another has written, in all; each owner is told how many it reads. */
+  /** How many blocks stand in two tables, in all; each owner is told how many of its own at most. */
   #inTwoTables(owners, step) {
     const heard = this.heardIn(step);
     for (const owner of owners) {
-      owner.twice = heard.reduce((sum, { request, blocks }) => sum + (this.stays.request[owner.stay] === request ? blocks : 0), 0);
+      const mine = this.stays.request[owner.stay];
+      owner.twice = heard.reduce((most, { request, other, blocks }) => (request === mine || other === mine ? Math.max(most, blocks) : most), 0);
     }
     return heard.reduce((sum, { blocks }) => sum + blocks, 0);
   }

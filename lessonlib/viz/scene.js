@@ -187,7 +187,7 @@ class MemoryFloor {
       const chosen = run.owner?.slot === slot;
       const read = run.kind === "shared" && memory.owners.some((owner) => owner.slot === slot && owner.own < owner.table);
       const color = run.owner && this.#color(colors, run.owner.stay, step);
-      ctx.globalAlpha = slot < 0 || chosen || read ? 1 : 0.4;
+      ctx.globalAlpha = slot < 0 || chosen || read || run.owner?.twice ? 1 : 0.4;
       if (this.level === "blocks") this.#cells(ctx, colors, run, place, color, chosen);
       else this.#segment(ctx, colors, run, place, color, chosen);
       place += run.count;
