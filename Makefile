@@ -2,6 +2,7 @@
 # make setup   set up: .venv, tested pins, the model
 # make test    prove that all of it works: lint, types, tests, every notebook
 # make nbval   the notebooks alone
+# make site    the course as a folder of pages that needs no network: build/site/index.html
 # make prove   what is too long or too machine-dependent for `make test`; VLLM_PYTHON=/path/to/python of an
 #              environment with vLLM puts vLLM's scheduler beside ours
 
@@ -15,7 +16,7 @@ NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 # A cell that hangs is cut off, and so is a run whose kernel died (nbval alone would wait half an hour).
 NBVAL  := timeout 900 $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
 
-.PHONY: lab setup test lint types unit nbval prove notebooks exercises clean
+.PHONY: lab setup test lint types unit nbval prove notebooks site exercises clean
 
 setup: $(STAMP)
 	@$(BIN)/lesson model fetch
@@ -24,7 +25,7 @@ $(STAMP): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is older than 3.11: make setup PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(PINS) --editable '.[test]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(PINS) --editable '.[test,site]'
 	@touch $@
 
 lab: setup
@@ -53,6 +54,9 @@ prove: setup
 
 notebooks: setup
 	$(BIN)/python -m lessonlib.notebooks $(NOTEBOOKS)
+
+site: $(STAMP)
+	$(BIN)/python -m lessonlib.site $(NOTEBOOKS) --out build/site
 
 exercises: $(STAMP)
 	$(BIN)/python -m lessonlib.checks.stubs

@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 PARTS = ROOT / "site"
 NOTEBOOK_LINK = re.compile(r"\[([^\]]+)\]\((\d\d_\w+\.ipynb)\)")
 MOST_COLUMNS = 14
+MOST_CELLS = 400  # of a table; larger ones are counted, and read in their file
 
 
 def build(out: Path, notebooks: Sequence[Path], results: Path = RESULTS) -> Path:
@@ -66,6 +67,8 @@ def _lay_out(source: Path, notebooks: Sequence[Path], results: Path) -> None:
     for path in notebooks:
         shutil.copy(path, source / "files")
         nbformat.write(_page(path, names, static / "rides"), source / path.name)
+    for path in _records(results):
+        shutil.copy(path, source / "files")
     (source / "recorded.md").write_text(recorded_page(results), encoding="utf-8")
     pages = [path.stem for path in notebooks] + ["recorded"]
     contents = "\n".join(["```{toctree}", ":maxdepth: 1", *pages, "```", ""])
@@ -97,7 +100,9 @@ def _page(path: Path, names: set[str], rides: Path) -> NotebookNode:
     recorded = load_rides(path)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = NOTEBOOK_LINK.sub(lambda link: link[0] if link[2] in names else link[1], cell.source)
+            cell.source = NOTEBOOK_LINK.sub(
+                lambda link: link[0] if link[2] in names else link[1], cell.source
+            )
             continue
         _describe_pictures(cell)
         if cell.id in recorded:
@@ -123,21 +128,26 @@ def _describe_pictures(cell: NotebookNode) -> None:
 # ----- recorded results -----
 
 
+def _records(results: Path) -> list[Path]:
+    return sorted(path for path in results.iterdir() if path.suffix in (".json", ".txt"))
+
+
 def recorded_page(results: Path) -> str:
     """Every recorded result as tables under its machine, date and command, in MyST Markdown."""
     parts = ["# What was recorded", "", "Measured with the course's own commands, on the machines named.", ""]
-    for path in sorted(results.iterdir()):
+    for path in _records(results):
+        parts += [f"## {path.stem}", "", f"{{download}}`{path.name} <files/{path.name}>`", ""]
+        text = path.read_text(encoding="utf-8")
         if path.suffix == ".json":
-            parts += [f"## {path.stem}", "", "```{raw} html", *_result(json.loads(path.read_text())), "```", ""]
-        elif path.suffix == ".txt":
-            parts += [f"## {path.stem}", "", "```{code-block} text", path.read_text().rstrip(), "```", ""]
+            parts += ["```{raw} html", *_result(json.loads(text)), "```", ""]
+        else:
+            parts += ["```{code-block} text", text.rstrip(), "```", ""]
     return "\n".join(parts)
 
 
 def _result(result: Mapping[str, Any]) -> Iterator[str]:
-    facts = {key: value for key, value in _flat(result).items() if not isinstance(value, list)}
-    known = {key: value for key, value in facts.items() if not _in_table(key, result)}
-    yield _table("facts", [{"what": key, "value": value} for key, value in known.items()])
+    facts = {key: value for key, value in _flat(result).items() if not _in_table(key, result)}
+    yield _table("facts", [{"what": key, "value": value} for key, value in facts.items()])
     for name, rows in _tables(result):
         yield _table(name, rows)
 
@@ -161,7 +171,9 @@ def _tables(result: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, li
 
 def _is_grid(value: Mapping[str, Any]) -> bool:
     rows = list(value.values())
-    return len(rows) > 1 and all(isinstance(row, dict) and row and row.keys() == rows[0].keys() for row in rows)
+    return len(rows) > 1 and all(
+        isinstance(row, dict) and row and row.keys() == rows[0].keys() for row in rows
+    )
 
 
 def _grid(value: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -187,6 +199,8 @@ def _flat(row: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
+    if len(columns) * len(rows) > MOST_CELLS:
+        return f"<p>{escape(name)}: {len(rows):,} rows of {len(columns):,} columns, in the file.</p>"
     head = "".join(f'<th scope="col">{escape(column) or "&nbsp;"}</th>' for column in columns)
     body = "\n".join(f"<tr>{''.join(_cell(row.get(column, '')) for column in columns)}</tr>" for row in rows)
     caption = escape(name)
@@ -198,7 +212,11 @@ def _table(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _cell(value: Any) -> str:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return f'<td class="number">{value:,}</td>' if isinstance(value, int) else f'<td class="number">{value:,.4g}</td>'
+        return (
+            f'<td class="number">{value:,}</td>'
+            if isinstance(value, int)
+            else f'<td class="number">{value:,.4g}</td>'
+        )
     return f"<td>{escape(str(value))}</td>"
 
 
@@ -206,12 +224,13 @@ def _cell(value: Any) -> str:
 
 
 class _Links(HTMLParser):
-    """The ids of a page and what it points at."""
+    """The ids of a page, what it points at, and what of that it loads by itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.ids: set[str] = set()
         self.targets: list[str] = []
+        self.loads: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         for name, value in attrs:
@@ -219,10 +238,12 @@ class _Links(HTMLParser):
                 self.ids.add(value)
             elif name in ("href", "src") and value:
                 self.targets.append(value)
+                if tag != "a":
+                    self.loads.append(value)
 
 
 def dead_links(site: Path) -> list[str]:
-    """"page: target" for each link, script and picture of a site that leads nowhere within it."""
+    """ "page: target" for each link, script and picture of a site that leads nowhere within it."""
     pages = {}
     for path in sorted(site.rglob("*.html")):
         pages[path.resolve()] = page = _Links()
@@ -248,7 +269,9 @@ def _leads_somewhere(path: Path, target: str, pages: Mapping[Path, _Links]) -> b
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the site and look for dead links. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m lessonlib.site", description=__doc__)
-    parser.add_argument("notebooks", nargs="*", type=Path, default=sorted((ROOT / "notebooks").glob("*.ipynb")))
+    parser.add_argument(
+        "notebooks", nargs="*", type=Path, default=sorted((ROOT / "notebooks").glob("*.ipynb"))
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "site")
     options = parser.parse_args(arguments)
     try:
@@ -259,7 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"site: {error}", file=sys.stderr)
         return 2
     still = [path.name for path in options.notebooks if not ride_file(path).is_file()]
-    print(f"site: {first}" + (f"; no elevator plays in {', '.join(still)}: run `make notebooks`" if still else ""))
+    print(
+        f"site: {first}"
+        + (f"; no elevator plays in {', '.join(still)}: run `make notebooks`" if still else "")
+    )
     return 0
 
 

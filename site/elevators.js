@@ -19,7 +19,7 @@ async function play(place) {
   await rideFile(name);
   const { widget, json } = window.lessonRides[name];
   window.lessonWidgets[widget]({ model: window.lessonModel(json), el: place });
-  place.previousElementSibling.hidden = true; // the still picture
+  for (const still of place.closest(".cell_output").querySelectorAll("img")) (still.closest("a") ?? still).hidden = true;
 }
 
 const near = new IntersectionObserver((entries) => {
@@ -32,4 +32,8 @@ const near = new IntersectionObserver((entries) => {
 
 document.addEventListener("DOMContentLoaded", () => {
   for (const place of document.querySelectorAll("[data-ride]")) near.observe(place);
+  // What scrolls must be within reach of the keyboard.
+  for (const box of document.querySelectorAll("pre, .math-wrapper")) {
+    if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0;
+  }
 });

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -261,10 +262,17 @@ def test_every_ride_is_drawn_in_both_themes(show, name: str, scheme: str) -> Non
     keep(page, f"elevator-{name.replace(' ', '-')}-{scheme}")
 
 
+SCREENSHOTS = Path(os.environ.get("LESSONLIB_SCREENSHOTS", Path(__file__).parents[1] / "artifacts"))
+
+
 def keep(page: Page, name: str) -> None:
-    """Leave a screenshot to be looked at where LESSONLIB_SCREENSHOTS names a folder."""
-    if folder := os.environ.get("LESSONLIB_SCREENSHOTS"):
-        page.page.locator(".elevator").screenshot(path=str(Path(folder) / f"{name}.png"))
+    """Leave a screenshot of the widget to be looked at, in artifacts/ or where LESSONLIB_SCREENSHOTS says."""
+    page.page.locator(".elevator").first.screenshot(path=str(SCREENSHOTS / f"{name}.png"))
+
+
+def keep_page(page: Any, name: str) -> None:
+    """The same of what a browser's page shows."""
+    page.screenshot(path=str(SCREENSHOTS / f"{name}.png"))
 
 
 def test_an_empty_trace_says_so(show) -> None:
