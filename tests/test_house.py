@@ -16,7 +16,7 @@ FLOORS = [
     {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
     {"lessonlib.contenders"},
     {"lessonlib.doctor", "lessonlib.notebooks"},
-    {"lessonlib.cli"},
+    {"lessonlib.cli", "lessonlib.site"},
 ]
 NEVER = {
     "lessonlib.scheduling": ("torch", "transformers"),

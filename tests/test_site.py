@@ -154,7 +154,8 @@ def violations(page: Any, *within: str) -> list[str]:
     from axe_playwright_python.sync_playwright import Axe
 
     parts = {"include": [[part] for part in within]} if within else None
-    found = Axe().run(page, context=parts, options={"preload": False}).response["violations"]  # no file reads files
+    options = {"preload": False}  # a page from a folder may not read files
+    found = Axe().run(page, context=parts, options=options).response["violations"]
     return [
         f"{rule['id']}: {rule['nodes'][0]['html'][:160]} ({len(rule['nodes'])})"
         for rule in found

@@ -48,7 +48,11 @@ def _write(rides: Sequence[Ride], title: str, path: Path, seconds: float, fps: f
     else:
         # Players want pixels in fours of one color, so both sides are made even.
         even = ["-vf", "pad=ceil(iw/2)*2:ceil(ih/2)*2:color=white"]
-        writer = FFMpegWriter(fps=fps, codec="libx264", extra_args=["-pix_fmt", "yuv420p", *even])
+        writer = FFMpegWriter(
+            fps=fps,  # type: ignore[arg-type]  # any positive number, says FFmpeg
+            codec="libx264",
+            extra_args=["-pix_fmt", "yuv420p", *even],
+        )
     with style.applied(), mpl.rc_context({"animation.ffmpeg_path": imageio_ffmpeg.get_ffmpeg_exe()}):
         scene = _Scene(rides, title)
         with writer.saving(scene.figure, str(path), style.DPI):
