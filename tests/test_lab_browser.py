@@ -202,3 +202,10 @@ def ride_live(page: Any, elevator: Any) -> None:
     mine.locator(".elevator-words").filter(has_text=re.compile(r"\w")).wait_for(timeout=RUN * 1000)
     elevator.get_by_role("button", name="Pause", exact=True).click()
     elevator.get_by_role("button", name="Run", exact=True).wait_for(timeout=RUN * 1000)
+    slots = elevator.get_by_role("spinbutton", name="slots")
+    if slots.count():
+        slots.fill("2")
+        slots.press("Enter")
+        elevator.locator(".elevator-place").filter(has_text="no step yet").wait_for()
+        elevator.get_by_role("button", name="One step", exact=True).click()
+        elevator.locator(".elevator-caption").filter(has_text="2 of 2 on board").wait_for()

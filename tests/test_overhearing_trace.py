@@ -11,6 +11,7 @@ import pytest
 from lessonlib.engine.overhearing import DoubleFreePool
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import KVCache
+from lessonlib.scheduling.rehearsal import Rehearsal
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.trace import Trace
 
@@ -39,21 +40,16 @@ def ride(pool: type[BlockPool], prefix_caching: bool = False, seed: int = 0, for
 
 def laboratory(pool: type[BlockPool]) -> Trace:
     """A first rider leaves; the guest boards into its blocks; a step later the stranger boards."""
-    scheduler = Scheduler(2, kv_cache=KVCache(pool(24, 16, 0)))
-
-    def step() -> None:
-        plan = scheduler.schedule()
-        scheduler.update(plan, dict.fromkeys(plan.sampled_ids, 1))
-
-    scheduler.add_request("first", 40, 2)
-    step()
-    step()
-    scheduler.add_request("guest", 36, 20)
-    step()
-    scheduler.add_request("stranger", 30, 20)
-    while scheduler.has_unfinished:
-        step()
-    return scheduler.build_trace()
+    engine = Rehearsal("continuous", slots=2, num_blocks=24, block_size=16, pool=pool)
+    engine.add_request("first", "word " * 40, 2)
+    engine.step()
+    engine.step()
+    engine.add_request("guest", "word " * 36, 20)
+    engine.step()
+    engine.add_request("stranger", "word " * 30, 20)
+    while engine.has_unfinished_requests():
+        engine.step()
+    return engine.trace
 
 
 def overheard(trace: Trace) -> list[tuple[int, ...]]:

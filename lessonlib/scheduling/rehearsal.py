@@ -6,9 +6,11 @@ elevator can ride any policy with any memory, and be rebuilt between two steps.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lessonlib.scheduling.block_pool import BlockPool
+from lessonlib.scheduling.kv_cache import KVCache
 from lessonlib.scheduling.policies import make_policy
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.trace import Trace
@@ -40,6 +42,7 @@ class Rehearsal:
     Args:
         policy: a name of `POLICIES`.
         slots, num_blocks, block_size, token_budget: as in `Scheduler`.
+        pool: makes the block pool, where there are blocks; a broken one lets riders overhear each other.
 
     Raises:
         CourseError: for an unknown policy, and for sizes that nothing could run with.
@@ -52,9 +55,14 @@ class Rehearsal:
         num_blocks: int = 0,
         block_size: int = 8,
         token_budget: int | None = None,
+        pool: Callable[[int, int], BlockPool] = BlockPool,
     ) -> None:
         self.scheduler = Scheduler(
-            slots, num_blocks, block_size, token_budget, make_policy(policy), maker="rehearsal"
+            slots,
+            token_budget=token_budget,
+            policy=make_policy(policy),
+            kv_cache=KVCache(pool(num_blocks, block_size)) if num_blocks else None,
+            maker="rehearsal",
         )
         self.outputs: dict[str, Output] = {}
 

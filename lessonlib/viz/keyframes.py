@@ -72,10 +72,13 @@ def _line(ride: Ride) -> str:
     requests, slots = _count(ride.requests.shape[1], "request"), _count(ride.slots, "slot")
     steps = _count(ride.num_steps, "step")
     words = f"{ride.name}: {requests} in {slots}, {steps}, {_count(tokens, 'token')}, {share:.1%} utilization"
-    if not ride.capacity:
-        return words
-    most = ride.capacity - int(ride.step_blocks.min(initial=ride.capacity))
-    return f"{words}; at most {most:,} of {_count(ride.capacity, 'block')} held"
+    if ride.capacity:
+        most = ride.capacity - int(ride.step_blocks.min(initial=ride.capacity))
+        words = f"{words}; at most {most:,} of {_count(ride.capacity, 'block')} held"
+    if ride.overheard.shape[1]:
+        readers = len(np.unique(ride.overheard[1]))
+        words = f"{words}; {_count(readers, 'request')} read what others wrote"
+    return words
 
 
 def _count(number: int, noun: str) -> str:
