@@ -88,7 +88,7 @@ class Notebook:
     """One notebook open in JupyterLab, as a reader has it."""
 
     def __init__(self, browser: Any, lab: str, name: str) -> None:
-        self.lab = lab
+        self.lab, self.name = lab, name
         self.context = browser.new_context(viewport={"width": 1100, "height": 1300})
         self.page = self.context.new_page()
         self.errors: list[str] = []
@@ -131,15 +131,12 @@ def opened(browser, lab) -> Iterator:
 
     def open_one(name: str) -> Notebook:
         notebooks.append(Notebook(browser, lab, name))
-        try:
-            notebooks[-1].run_all()
-        except Exception:
-            keep_page(notebooks[-1].page, "lab-failed")
-            raise
+        notebooks[-1].run_all()
         return notebooks[-1]
 
     yield open_one
     for notebook in notebooks:
+        keep_page(notebook.page, f"lab-{notebook.name[:2]}")
         notebook.close()
         assert notebook.errors == []
 
@@ -156,7 +153,6 @@ def test_a_notebook_opens_runs_and_its_widget_plays(opened, path: Path) -> None:
         ride_live(page, elevator)
     else:
         play(page, elevator)
-    keep_page(page, f"lab-{path.stem[:2]}")
 
 
 def play(page: Any, elevator: Any) -> None:

@@ -313,6 +313,7 @@ class LivePlayer extends View {
     for (const [name, { value, choices, least, most }] of Object.entries(settings)) {
       if (!this.settings.has(name)) this.settings.set(name, this.#settingInput(name, choices, least, most));
       const input = this.settings.get(name);
+      input.dataset.known = String(value);
       if (document.activeElement !== input || choices) input.value = String(value);
     }
   }
@@ -321,7 +322,19 @@ class LivePlayer extends View {
     const input = choices
       ? element("select", {}, ...choices.map((choice) => element("option", { value: String(choice), text: String(choice) })))
       : element("input", { type: "number", min: String(least), max: String(most), step: "1" });
-    input.addEventListener("change", () => this.ask({ do: "set", name, value: input.value }));
+    const tell = () => {
+      if (input.value === input.dataset.known) return;
+      input.dataset.known = input.value;
+      this.ask({ do: "set", name, value: input.value });
+    };
+    input.addEventListener("change", tell);
+    // As above: JupyterLab keeps Enter from making a change of it.
+    input.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      event.stopPropagation();
+      tell();
+    });
     this.setting.append(element("label", {}, document.createTextNode(`${name} `), input));
     return input;
   }
