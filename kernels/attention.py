@@ -27,8 +27,8 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from kernels.launch import overlapping
 from kernels.validate import (
-    INTERPRETED,
     check_attention,
     check_attention_contents,
     check_machine,
@@ -37,6 +37,7 @@ from kernels.validate import (
 )
 
 LOG2_E = math.log2(math.e)
+EARLY_DECODES = 32  # sequences up to which the decode kernel starts before the kernel ahead of it has ended
 LANES = 256  # sequences that a decode program looks at together when it finds its share
 
 
@@ -141,6 +142,7 @@ def _decode_kernel(
 ):  # fmt: skip
     if OVERLAP:
         gdc_launch_dependents()
+        gdc_wait()
     program = tl.program_id(0)
     programs = tl.num_programs(0)
     first, last, share, longer, seq, before = _plan(
@@ -226,7 +228,7 @@ def _combine_kernel(
     program = tl.program_id(0)
     member = tl.program_id(1)
     if OVERLAP:
-        # Launched before the decode kernel has ended (programmatic dependent launch): wait for its stores.
+        gdc_launch_dependents()
         gdc_wait()
     row = tl.load(openers + 2 * program)
     until = tl.load(openers + 2 * program + 1)
@@ -358,12 +360,6 @@ def _processors(device: torch.device) -> int:
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
-
-
-@cache
-def _can_overlap(device: torch.device) -> bool:
-    """Programmatic dependent launch came with Hopper."""
-    return not INTERPRETED and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 # The settings below were measured on an H200 (benchmarks/tune_attention.py) for 16-bit types.
@@ -507,19 +503,20 @@ def _decode(out, query, key_cache, value_cache, block_table, seq_lens, scale, nu
         raise ValueError(f"workspace holds {workspace.numel()} floats, due are at least {sum(sizes)}")
     partials, stats, openers = workspace[: sum(sizes)].split(sizes)
     openers = openers.view(torch.int32)
-    overlap = _can_overlap(query.device)
+    overlap = overlapping(query.device)
+    # Where its programs fill the GPU, they would stand in the way of the kernel they wait for.
+    early = overlap if num_decodes <= EARLY_DECODES else {"OVERLAP": overlap["OVERLAP"]}
     _decode_kernel[(config.programs,)](
         out, query, key_cache, value_cache, block_table, seq_lens, partials, stats, openers, scale * LOG2_E,
         num_decodes, num_kv_heads, block_table.stride(0), *out.stride()[:2], *query.stride()[:2],
         *key_cache.stride()[:3], GROUP=group, HEAD_DIM=head_dim, PADDED_DIM=padded_dim,
         BLOCK_SIZE=block_size, ROWS=max(16, triton.next_power_of_2(group)), TILE=config.tile, LANES=LANES,
-        UPCAST=upcast(query), OVERLAP=overlap, num_warps=config.num_warps, num_stages=config.num_stages,
-        maxnreg=config.max_registers,
+        UPCAST=upcast(query), num_warps=config.num_warps, num_stages=config.num_stages,
+        maxnreg=config.max_registers, **early,
     )  # fmt: skip
     _combine_kernel[(config.programs, group)](
         out, partials, stats, openers, num_kv_heads, *out.stride()[:2], GROUP=group, HEAD_DIM=head_dim,
-        PADDED_DIM=padded_dim, PIECES=4096 // padded_dim, OVERLAP=overlap, num_warps=1,
-        **({"launch_pdl": True} if overlap else {}),
+        PADDED_DIM=padded_dim, PIECES=4096 // padded_dim, num_warps=1, **overlap,
     )  # fmt: skip
 
 

@@ -31,21 +31,31 @@ def machine(*packages: str, device: str | None = None) -> dict:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "absent"
-    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "machine": torch.cuda.get_device_name() if device == "cuda" else f"{cpu()}, {os.cpu_count()} cores",
         "versions": versions,
         "date": datetime.date.today().isoformat(),
-        "commit": found or os.environ.get("COURSE_COMMIT", "unknown"),
+        "commit": commit(),
         "command": command(sys.argv),
     }
+
+
+def commit() -> str:
+    """The repository's commit; outside a repository what COURSE_COMMIT says."""
+    git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        found = ""
+    return found or os.environ.get("COURSE_COMMIT", "unknown")
 
 
 def command(words: Sequence[str]) -> str:
     """What was called, as one would type it in the repository's folder; of other paths only the name is told."""
     script, *options = words
     path = Path(script).resolve()
+    if path.name == "lesson":  # the package's own command, wherever it is installed
+        return " ".join(["lesson", *map(_without_place, options)])
     if path.is_relative_to(ROOT) and path.suffix == ".py":
         called = ["-m", ".".join(path.relative_to(ROOT).with_suffix("").parts)]
     else:

@@ -8,19 +8,25 @@ layers round, so that a fused model gives the same answers.
 import torch
 import triton
 import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from kernels.cache import check_key_value, store_token
+from kernels.launch import overlapping
 from kernels.validate import FLOATS, INTEGERS, check_machine, check_tensor
 
 
 @triton.jit
 def _rms_norm_kernel(
     out, x, weight, residual, eps, width, out_stride, x_stride, residual_stride, ADD: tl.constexpr,
-    PADDED: tl.constexpr,
+    PADDED: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     columns = tl.arange(0, PADDED)
     kept = columns < width
+    factor = tl.load(weight + columns, mask=kept, other=0.0).to(tl.float32)
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
     wide = tl.load(x + row * x_stride + columns, mask=kept, other=0.0).to(tl.float32)
     if ADD:
         at = residual + row * residual_stride + columns
@@ -29,7 +35,6 @@ def _rms_norm_kernel(
         wide = added.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide, 0) / width + eps)
     normed = (wide * scale).to(x.dtype.element_ty).to(tl.float32)
-    factor = tl.load(weight + columns, mask=kept, other=0.0).to(tl.float32)
     tl.store(out + row * out_stride + columns, (normed * factor).to(out.dtype.element_ty), mask=kept)
 
 
@@ -83,6 +88,7 @@ def rms_norm(
             ADD=residual is not None,
             PADDED=padded,
             num_warps=min(16, max(1, padded // 512)),
+            **overlapping(x.device),
         )
     return out
 
@@ -92,9 +98,12 @@ def _rotary_kernel(
     query, key, value, positions, cos_sin, key_cache, value_cache, slot_mapping, query_token_stride,
     query_head_stride, key_token_stride, key_head_stride, value_token_stride, value_head_stride,
     cos_sin_stride, block_stride, token_stride, head_stride, BLOCK_SIZE: tl.constexpr, GROUP: tl.constexpr,
-    ROWS: tl.constexpr, HALF: tl.constexpr, PADDED_HALF: tl.constexpr,
+    ROWS: tl.constexpr, HALF: tl.constexpr, PADDED_HALF: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One token and one K/V head with its query heads."""
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     dims = tl.arange(0, PADDED_HALF)
@@ -212,11 +221,17 @@ def rotary_write_kv(
         HALF=head_dim // 2,
         PADDED_HALF=triton.next_power_of_2(head_dim // 2),
         num_warps=1,
+        **overlapping(query.device),
     )
 
 
 @triton.jit
-def _silu_and_mul_kernel(out, gate_up, width, out_stride, gate_up_stride, TILE: tl.constexpr):
+def _silu_and_mul_kernel(
+    out, gate_up, width, out_stride, gate_up_stride, TILE: tl.constexpr, OVERLAP: tl.constexpr
+):
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * TILE + tl.arange(0, TILE)
     kept = columns < width
@@ -252,6 +267,7 @@ def silu_and_mul(gate_up: torch.Tensor, *, out: torch.Tensor | None = None) -> t
     check_tensor("out", out, [num_tokens, width], [gate_up.dtype], gate_up.device)
     if num_tokens and width:
         _silu_and_mul_kernel[(num_tokens, triton.cdiv(width, 1024))](
-            out, gate_up, width, out.stride(0), gate_up.stride(0), TILE=1024, num_warps=4
-        )
+            out, gate_up, width, out.stride(0), gate_up.stride(0), TILE=1024, num_warps=4,
+            **overlapping(gate_up.device),
+        )  # fmt: skip
     return out

@@ -109,3 +109,9 @@ def silu_and_mul(gate_up: torch.Tensor, *, out: torch.Tensor | None = None) -> t
     gate, up = _wide(gate_up).chunk(2, dim=-1)
     product = (torch.nn.functional.silu(gate) * up).to(gate_up.dtype)
     return product if out is None else out.copy_(product)
+
+
+def skinny_linear(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
+    """x times a matrix [out_features, in_features], transposed."""
+    product = (_wide(x) @ _wide(weight).T).to(x.dtype)
+    return product if out is None else out.copy_(product)

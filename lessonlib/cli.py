@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from lessonlib.workload import (
     read_trace,
 )
 
-DONE, FAILED, BAD_INPUT = 0, 1, 2
+DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return BAD_INPUT
     except KeyboardInterrupt:
         print("lesson: interrupted", file=sys.stderr)
-        return 130
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_check(commands)
     _add_bench(commands)
+    _add_compare(commands)
     return parser
 
 
@@ -231,8 +233,12 @@ def _plot(traces: list[Trace], rows: list[dict[str, Any]], path: str) -> None:
     else:
         best = min(rows, key=lambda row: row.get("seconds", row["steps"]))
         picture = memory.policies_chart(rows, f"{best['policy']} is home first")
+    _write(path, picture.png())
+
+
+def _write(path: str, content: bytes) -> None:
     try:
-        Path(path).write_bytes(picture.png())
+        Path(path).write_bytes(content)
     except OSError as error:
         raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
 
@@ -435,6 +441,80 @@ def _write_result(result: dict[str, Any], path: str | None) -> None:
         Path(path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+
+
+# ----- compare -----
+
+
+def _add_compare(commands: Any) -> None:
+    compare = commands.add_parser("compare", help="engines side by side on the same work")
+    compare.add_argument(
+        "--preset", default="cpu", help="cpu (SmolLM2) or gpu (Llama-2-7B shapes) (default: cpu)"
+    )
+    compare.add_argument(
+        "--contenders",
+        help="of hf, hf-dynamic, hf-cb, course, its earlier forms course-static, course-continuous, course-paged and "
+        "course-mixed, vllm (hf,course,vllm; for a split alone, its own chain)",
+    )
+    compare.add_argument(
+        "--workload",
+        default="mixed",
+        help="of mixed, fixed, sweep, split, online, trace:FILE, with commas (mixed)",
+    )
+    compare.add_argument("--rows", help="only these rows of the workloads, e.g. '64 mixed,64 x 256'")
+    compare.add_argument("--repeat", type=int, help="rounds; the order is rotated by one each (2; gpu: 1)")
+    compare.add_argument("--slots", type=int, help="requests on board at once (16; gpu: 256)")
+    compare.add_argument("--threads", type=int, help="of the CPU's computation (default: every core)")
+    compare.add_argument("--model", help="a folder, a hub name, or smollm2 (default: the preset's)")
+    compare.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    compare.add_argument("--timeout", type=float, default=600, help="seconds a load or a run may take (600)")
+    compare.add_argument("--json", metavar="FILE", help="write the result, after every run")
+    compare.add_argument("--plot", metavar="FILE", help="draw it as a PNG")
+    compare.add_argument("--against", metavar="FILE", help="print what changed since this result")
+    compare.set_defaults(run=_compare)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    from kernels.machine import command
+    from lessonlib.contenders import compare, presets, report
+    from lessonlib.result import Comparison
+
+    if options.preset not in presets.PRESETS:
+        raise CourseError(f"unknown preset {options.preset!r}: use one of {', '.join(presets.PRESETS)}")
+    preset, workloads = presets.PRESETS[options.preset], options.workload.split(",")
+    before = Comparison.load(options.against) if options.against else None
+    chosen = compare.Options(
+        preset=preset,
+        contenders=options.contenders.split(",")
+        if options.contenders
+        else compare.contenders_for(preset, workloads),
+        workloads=workloads,
+        only=options.rows.split(",") if options.rows else (),
+        repeat=options.repeat,
+        model=options.model,
+        slots=options.slots,
+        threads=options.threads,
+        timeout=options.timeout,
+        out=Path(options.json) if options.json else None,
+        command=command(sys.argv),
+        seed=options.seed,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: processes are ended, results kept
+    found = compare.compare(chosen, lambda line: print(line, file=sys.stderr, flush=True))
+    print(report.text(found))
+    if before:
+        print("\n" + report.against(found, before))
+    if options.plot:
+        _plot_comparison(found, options.plot)
+    if not found.is_whole:
+        return INTERRUPTED
+    return BAD_INPUT if found.is_refused else FAILED if found.has_failures else DONE
+
+
+def _plot_comparison(found: Any, path: str) -> None:
+    from lessonlib.viz.contenders import comparison_chart
+
+    _write(path, comparison_chart(found).png())
 
 
 if __name__ == "__main__":

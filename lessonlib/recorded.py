@@ -23,4 +23,5 @@ def load(name: str) -> dict[str, Any]:
 
 def label(result: dict[str, Any]) -> str:
     """What a figure of this result must wear: machine, date and command."""
-    return f"recorded on an {result['machine']} on {result['date']}, command {result['command']}"
+    command = result["command"].split(" --out")[0]  # where it was written to is nobody's concern
+    return f"recorded on an {result['machine']} on {result['date']}, command {command}"

@@ -168,6 +168,15 @@ class Trace:
         decode = self.rows(Kind.DECODE)
         return np.bincount(decode["request"], decode["tokens"], self.num_requests).astype(np.int64)
 
+    def token_times(self) -> list[list[float]]:
+        """When each request's tokens were there, in the header's clock: the end of the step that gave each."""
+        ends = self.steps["start"] + self.steps["duration"]
+        times: list[list[float]] = [[] for _ in range(self.num_requests)]
+        rows = self.rows(Kind.DECODE)
+        for request, step, count in zip(rows["request"], rows["step"], rows["tokens"], strict=True):
+            times[request] += ends[step : step + count].tolist()
+        return times
+
     def time_per_output_token(self) -> np.ndarray:
         """Mean time between tokens after the first, for each finished request with two tokens or more."""
         decode, finish = self.rows(Kind.DECODE), self.rows(Kind.FINISH)

@@ -13,6 +13,8 @@ from torch import Tensor
 from lessonlib.engine import native
 from lessonlib.errors import CourseError
 
+# Up to here the course's product was faster than cuBLAS (benchmarks/results/h100_tune_linear.json).
+SKINNY_TOKENS = 32
 ATTENTION = ("auto", "reference", "native", "triton")
 
 
@@ -73,6 +75,7 @@ def _triton(device: torch.device) -> Ops:
     if importlib.util.find_spec("triton") is None:
         raise CourseError("attention 'triton' needs Triton, which is there for Linux: pip install triton")
     from kernels.attention import paged_attention
+    from kernels.linear import skinny_linear
     from kernels.pointwise import rms_norm, rotary_write_kv, silu_and_mul
     from kernels.validate import INTERPRETED
 
@@ -81,4 +84,9 @@ def _triton(device: torch.device) -> Ops:
             "attention 'triton' on a CPU runs in Triton's interpreter: set TRITON_INTERPRET=1 before Python starts, "
             "or choose attention 'native'"
         )
-    return Ops(rms_norm, silu_and_mul, rotary_write_kv, paged_attention)
+
+    def linear(x: Tensor, weight: Tensor) -> Tensor:
+        is_skinny = x.is_cuda and len(x) <= SKINNY_TOKENS and x.dtype is not torch.float32
+        return skinny_linear(x, weight) if is_skinny else F.linear(x, weight)
+
+    return Ops(rms_norm, silu_and_mul, rotary_write_kv, paged_attention, linear=linear)

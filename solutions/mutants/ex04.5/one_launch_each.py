@@ -1,7 +1,7 @@
 """Right, and one launch for each sequence leaves most of the GPU idle.
 
 property: on a GPU: at least 50% of the speed of the course's kernel in the same run
-told: of the speed of the course's kernel on 64
+told: of the speed of the course's kernel on 128
 tier: gpu
 """
 

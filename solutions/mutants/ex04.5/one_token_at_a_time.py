@@ -1,7 +1,7 @@
 """Right, and it looks at one token at a time.
 
 property: on a GPU: at least 50% of the speed of the course's kernel in the same run
-told: of the speed of the course's kernel on 64
+told: of the speed of the course's kernel on 128
 tier: gpu
 """
 

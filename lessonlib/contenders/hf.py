@@ -1,0 +1,148 @@
+"""Hugging Face `generate` as a contender: static batches, left padding.
+
+A batch runs until its longest request has its tokens; what the others were given beyond their own `max_tokens`
+is counted as raw, not as useful. On a GPU the cache is static and the decode step compiled (CUDA graphs), which
+was 2.2 times plain `generate` where it was measured; "hf-dynamic" is plain `generate`. On a CPU both are plain.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch._inductor.cudagraph_trees import reset_cudagraph_trees
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.generation import StoppingCriteria, StoppingCriteriaList
+
+from lessonlib.contenders.hf_trace import BatchTimes, static_trace
+from lessonlib.contenders.job import Job, OutOfMemory, Ride, Row
+from lessonlib.trace import Header
+
+RECOMPILE_LIMIT = 64  # a shape more is a compilation more, and must not fall back to eager in silence
+
+
+class Clock(StoppingCriteria):
+    """Notes when each step's tokens are chosen; stops nobody."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+        if input_ids.is_cuda:
+            torch.cuda.current_stream().synchronize()  # `generate` waits here anyway, to ask who is done
+        self.times.append(time.perf_counter())
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+
+
+class Generate:
+    """See `child.Contender`."""
+
+    packages = ("transformers", "torch", "accelerate")
+
+    def __init__(self, job: Job, is_compiled: bool) -> None:
+        self.device, self.slots = job.device, job.slots
+        self.is_compiled = is_compiled
+        if is_compiled:
+            torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+        self.model = load_model(job)
+        self.settings: dict[str, Any] = {
+            "dtype": job.dtype,
+            "cache": "static, compiled" if is_compiled else "dynamic",
+            "attention": self.model.config._attn_implementation,
+            "padding": "left, to the longest prompt of a batch",
+        }
+        self._row, self._fits = "", 0
+
+    def run(self, row: Row) -> Ride:
+        self._begin(row)
+        while True:
+            try:
+                return self._ride(row, self._fits)
+            except torch.OutOfMemoryError as error:
+                words = str(error).splitlines()[0]
+            self._forget_cache()
+            if row.batch or self._fits == 1:
+                raise OutOfMemory(f"out of memory at batch {self._fits}: {words}")
+            self._fits = -(-self._fits // 2)
+
+    def _begin(self, row: Row) -> None:
+        """Nothing of the last row's shapes stays, and a batch that did not fit is not tried again."""
+        if row.name == self._row:
+            return
+        self._row, self._fits = row.name, min(row.batch or self.slots, len(row))
+        if self.is_compiled:
+            torch._dynamo.reset()
+            reset_cudagraph_trees()  # or the memory of the last row's graphs stays
+            self._forget_cache()
+
+    def _forget_cache(self) -> None:
+        """Some versions of transformers keep a static cache with the model; it would lie beside the next one."""
+        if hasattr(self.model, "_cache"):
+            del self.model._cache
+        release_memory()
+
+    def _ride(self, row: Row, batch: int) -> Ride:
+        tokens: list[list[int]] = []
+        batches: list[BatchTimes] = []
+        start = time.perf_counter()
+        for first in range(0, len(row), batch):
+            requests = range(first, min(first + batch, len(row)))
+            began, clock = time.perf_counter() - start, Clock()
+            rows = self._generate(
+                row.prompts[first : requests.stop], max(row.max_tokens[first : requests.stop]), clock
+            )
+            tokens += [ids[: row.max_tokens[at]] for ids, at in zip(rows, requests, strict=True)]
+            batches.append(BatchTimes(requests, began, [at - start for at in clock.times]))
+        seconds = time.perf_counter() - start
+        raw = sum(len(each.requests) * len(each.ends) for each in batches)
+        trace = static_trace(row, Header(batch, "seconds", "transformers", "static"), batches)
+        return Ride(seconds, tokens, raw, trace.token_times(), {"batch": batch}, trace.to_dict())
+
+    def _generate(self, prompts: Sequence[list[int]], most: int, clock: Clock) -> list[list[int]]:
+        longest = max(map(len, prompts))
+        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for place, prompt in enumerate(prompts):
+            ids[place, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[place, longest - len(prompt) :] = 1
+        with torch.inference_mode():
+            out = self.model.generate(
+                ids.to(self.device),
+                attention_mask=mask.to(self.device),
+                max_new_tokens=most,
+                do_sample=False,
+                pad_token_id=0,
+                stopping_criteria=StoppingCriteriaList([clock]),
+                **({"cache_implementation": "static"} if self.is_compiled else {}),
+            )
+        return out[:, longest:].tolist()
+
+
+def load_model(job: Job) -> Any:
+    """The model on its device; an end-of-sequence token ends nothing."""
+    dtype = getattr(torch, job.dtype)
+    model: Any
+    if job.load_format == "dummy":
+        with torch.device(job.device):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.model), dtype=dtype)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype)
+        model.to(job.device)
+    model.generation_config.eos_token_id = None
+    model.generation_config.temperature = model.generation_config.top_p = model.generation_config.top_k = None
+    return model.eval()
+
+
+def release_memory() -> None:
+    """Give back what nobody holds."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def make(name: str, job: Job) -> Generate:
+    """The contender, its model loaded."""
+    return Generate(job, is_compiled=name == "hf" and job.device == "cuda")

@@ -1,0 +1,48 @@
+"""What the machine is and how fast its memory copies, looked at in a process of its own like any contender."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+
+from kernels.machine import copy_bandwidth, cpu
+from lessonlib.contenders.job import Job, Ride, Row
+
+
+class Machine:
+    """A `child.Contender` that measures nothing but the machine; its settings are the answer."""
+
+    packages = ("torch",)
+
+    def __init__(self, job: Job) -> None:
+        self.settings: dict[str, Any] = {
+            "cpu": cpu(),
+            "cores": os.cpu_count(),
+            "cores_used": list(job.cores),
+            "threads": job.threads,
+            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "copy_bandwidth": 1e9 * copy_bandwidth(job.device),
+        }
+        if job.device == "cuda":
+            self.settings |= gpu()
+
+    def run(self, row: Row) -> Ride:
+        raise NotImplementedError("the machine runs no work")
+
+
+def gpu() -> dict[str, Any]:
+    """The card's name, memory and whether it computes in bfloat16."""
+    card = torch.cuda.get_device_properties(0)
+    return {
+        "gpu": card.name,
+        "gpu_bytes": card.total_memory,
+        "has_bfloat16": torch.cuda.is_bf16_supported(including_emulation=False),
+        "cuda": torch.version.cuda,
+    }
+
+
+def make(name: str, job: Job) -> Machine:
+    """The measured machine."""
+    return Machine(job)

@@ -1,0 +1,325 @@
+"""The rows of work that `lesson compare` runs, sized for a laptop's processor or for a card."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lessonlib.contenders.job import BLOCK_SIZE, Job, Row
+from lessonlib.errors import CourseError
+from lessonlib.result import RowFacts
+from lessonlib.workload import poisson_arrivals, questions, read_trace
+
+WORKLOADS = ("mixed", "fixed", "sweep", "split", "online", "trace:FILE")
+PROMPT_TOKENS = (16, 48)  # of a random prompt, shortest and longest
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of everything.
+
+    Attributes:
+        device, dtype, slots, max_model_len: see `job.Job`.
+        choices: `max_tokens` of the mixed rows, each equally likely.
+        fixed: `max_tokens` of the fixed rows and the sweep.
+        mixed_requests, fixed_requests, sweep: requests of each row.
+        split_requests, split_slots, split_paged_slots, split_choices: of the row whose gain is taken apart: many more
+            requests than slots, memory for the longest sequence in each slot, and the riders that the same memory
+            may take block by block.
+        split_chain: its contenders, each one change away from the one before.
+        rates: arrivals a second of the online rows, `online_requests` requests each.
+        trace_requests, longest_prompt: how much of a trace file is taken; longer prompts are cut.
+        takes_turns: all processes live at once and take turns, run by run; else one after the other, each with
+            the machine to itself, `runs` runs of every row a turn.
+        identity: requests and tokens each of the check in float32; (0, 0): none.
+    """
+
+    name: str
+    device: str
+    dtype: str
+    slots: int
+    choices: tuple[int, ...]
+    fixed: int
+    mixed_requests: tuple[int, ...]
+    fixed_requests: tuple[int, ...]
+    sweep: tuple[int, ...]
+    split_requests: int
+    split_slots: int
+    split_paged_slots: int
+    split_choices: tuple[int, ...]
+    split_chain: tuple[str, ...]
+    rates: tuple[float, ...]
+    online_requests: int
+    trace_requests: int
+    longest_prompt: int
+    takes_turns: bool
+    repeat: int
+    runs: int
+    identity: tuple[int, int] = (0, 0)
+    max_model_len: int = 2048
+
+    def job_for(self, row: Row, job: Job) -> Job:
+        """The job with the slots and the memory of this row's kind.
+
+        A sweep has as many slots as its largest batch.
+        """
+        if row.kind == "sweep":
+            return replace(job, slots=max(job.slots, *self.sweep))
+        if row.kind == "split":
+            return replace(
+                job,
+                slots=self.split_slots,
+                paged_slots=self.split_paged_slots,
+                num_blocks=self.split_slots * -(-row.longest // BLOCK_SIZE) + 1,
+                max_model_len=row.longest,
+            )
+        return job
+
+
+CPU = Preset(
+    name="cpu",
+    device="cpu",
+    dtype="bfloat16",
+    slots=16,
+    choices=(4, 16, 64),
+    fixed=32,
+    mixed_requests=(64,),
+    fixed_requests=(64,),
+    sweep=(4, 8, 16, 32, 64, 128),
+    split_requests=32,
+    split_slots=4,
+    split_paged_slots=12,
+    split_choices=(4, 16, 64),
+    split_chain=("hf", "course-static", "course-continuous", "course-paged", "course", "vllm"),
+    rates=(1.0, 2.0, 4.0, 8.0),
+    online_requests=48,
+    trace_requests=32,
+    longest_prompt=512,
+    takes_turns=True,
+    repeat=2,
+    runs=1,
+    identity=(16, 24),
+)
+GPU = Preset(
+    name="gpu",
+    device="cuda",
+    dtype="bfloat16",
+    slots=256,
+    choices=(64, 256, 1024),
+    fixed=256,
+    mixed_requests=(64, 256),
+    fixed_requests=(64, 128),
+    sweep=(1, 4, 8, 16, 32, 64, 128),
+    split_requests=128,
+    split_slots=32,
+    split_paged_slots=64,
+    split_choices=(8, 32, 128),
+    split_chain=(
+        "hf-dynamic",  # plain `generate`, step by step as the engine's first forms
+        "course-static",
+        "course-continuous",
+        "course-paged",
+        "course-mixed",
+        "course",
+        "vllm",
+    ),
+    rates=(2.0, 4.0, 8.0, 12.0, 16.0, 24.0),
+    online_requests=256,
+    trace_requests=256,
+    longest_prompt=1024,
+    takes_turns=False,
+    repeat=1,
+    runs=2,
+)
+PRESETS = {"cpu": CPU, "gpu": GPU}
+
+LLAMA_2_7B = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LLAMA_1B = {
+    **LLAMA_2_7B,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
+ROOM_FOR_7B = 60 * 2**30  # weights, and a static cache of 64 requests of 1,072 tokens
+
+
+def shapes_for(gpu_bytes: int) -> tuple[str, dict[str, Any]]:
+    """The name and config.json of the largest shapes that every contender can ride on this card."""
+    if gpu_bytes >= ROOM_FOR_7B:
+        return "Llama-2-7B shapes, random weights", LLAMA_2_7B
+    return "1B Llama shapes, random weights", LLAMA_1B
+
+
+def write_config(folder: Path, config: dict[str, Any], dtype: str) -> Path:
+    """Make a model folder that holds shapes alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({**config, "torch_dtype": dtype}))
+    return folder
+
+
+# ----- prompts -----
+
+Prompts = Callable[[random.Random, int], list[list[int]]]
+"""(source of chance, count) -> token ids of that many prompts."""
+
+
+def random_prompts(vocab_size: int) -> Prompts:
+    """Prompts of 16 to 48 random ids. With 32,000 ids they are those of the recorded baseline."""
+
+    def draw(chance: random.Random, count: int) -> list[list[int]]:
+        return [
+            [chance.randrange(3, vocab_size - 1) for _ in range(chance.randint(*PROMPT_TOKENS))]
+            for _ in range(count)
+        ]
+
+    return draw
+
+
+def question_prompts(tokenizer: Any) -> Prompts:
+    """The course's 64 questions in the model's chat template; from the first again where more are wanted."""
+
+    def draw(chance: random.Random, count: int) -> list[list[int]]:
+        asked = questions(64)
+        texts = [
+            tokenizer.apply_chat_template(
+                [{"role": "user", "content": asked[at % len(asked)]}],
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            for at in range(count)
+        ]
+        return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+
+    return draw
+
+
+# ----- rows -----
+
+
+def rows_for(
+    names: Sequence[str], preset: Preset, prompts: Prompts, vocab_size: int, seed: int = 0
+) -> list[Row]:
+    """The rows of the named workloads, each once. Raises `CourseError` for an unknown name."""
+    rows: dict[str, Row] = {}
+    for name in names:
+        for row in _workload(name, preset, prompts, vocab_size, seed):
+            rows.setdefault(row.name, row)
+    return list(rows.values())
+
+
+def _workload(name: str, preset: Preset, prompts: Prompts, vocab_size: int, seed: int) -> list[Row]:
+    kind, _, path = name.partition(":")
+    if kind == "mixed" and not path:
+        return [mixed(count, preset, prompts, seed) for count in preset.mixed_requests]
+    if kind == "fixed" and not path:
+        return [fixed(count, preset, prompts, "fixed", seed) for count in preset.fixed_requests]
+    if kind == "sweep" and not path:
+        return [fixed(count, preset, prompts, "sweep", seed) for count in preset.sweep]
+    if kind == "split" and not path:
+        return [split(preset, prompts, seed)]
+    if kind == "online" and not path:
+        return [online(rate, preset, prompts, seed) for rate in preset.rates]
+    if kind == "trace" and path:
+        return [from_file(path, preset, vocab_size, seed)]
+    raise CourseError(f"unknown workload {name!r}: use one or more of {', '.join(WORKLOADS)}")
+
+
+def mixed(count: int, preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
+    """The homework: every request draws its `max_tokens`."""
+    ids, most = _drawn(count, preset.choices, prompts, seed)
+    return Row(f"{count} mixed", ids, most, kind="mixed")
+
+
+def split(preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
+    """Mixed work with more requests than slots, so that a freed slot can be refilled."""
+    ids, most = _drawn(preset.split_requests, preset.split_choices, prompts, seed)
+    return Row(f"{len(ids)} in {preset.split_slots} slots", ids, most, kind="split")
+
+
+def _drawn(
+    count: int, choices: Sequence[int], prompts: Prompts, seed: int
+) -> tuple[list[list[int]], list[int]]:
+    chance = random.Random(seed)
+    ids = prompts(chance, count)
+    return ids, [chance.choice(choices) for _ in ids]
+
+
+def fixed(count: int, preset: Preset, prompts: Prompts, kind: str, seed: int = 0) -> Row:
+    """Everyone wants the same: a static batch wastes nothing here. In a sweep all are one batch."""
+    ids = prompts(random.Random(seed), count)
+    batch = count if kind == "sweep" else 0
+    return Row(f"{count} x {preset.fixed}", ids, [preset.fixed] * count, kind=kind, batch=batch)
+
+
+def online(rate: float, preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
+    """The mixed work, arriving as a Poisson stream of `rate` requests a second."""
+    row = mixed(preset.online_requests, preset, prompts, seed)
+    arrivals = poisson_arrivals(len(row), rate, seed).tolist()
+    return Row(f"online {rate:g}/s", row.prompts, row.max_tokens, arrivals, "online")
+
+
+def from_file(path: str, preset: Preset, vocab_size: int, seed: int = 0) -> Row:
+    """Lengths of the first requests of a trace file, all waiting at the start; prompts are random ids.
+
+    A prompt beyond `longest_prompt` is cut, and an answer beyond the longest of `choices`.
+    """
+    workload = read_trace(path).head(preset.trace_requests)
+    chance = random.Random(seed)
+    lengths = [max(1, min(int(count), preset.longest_prompt)) for count in workload.prompt_tokens]
+    ids = [[chance.randrange(3, vocab_size - 1) for _ in range(count)] for count in lengths]
+    most = [min(int(count), max(preset.choices)) for count in workload.output_tokens]
+    return Row(f"trace, first {len(ids)}", ids, most, kind="trace")
+
+
+def identity_row(preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
+    """A small part of the mixed work, for the check that everyone says the same."""
+    count, most = preset.identity
+    row = mixed(count, preset, prompts, seed)
+    return Row("identity", row.prompts, [min(most, each) for each in row.max_tokens])
+
+
+# ----- what memory allows -----
+
+
+def facts(row: Row, job: Job, weight_bytes: int, kv_bytes_per_token: int, bandwidth: float) -> RowFacts:
+    """The row in numbers, with the least time in which its bytes can be read.
+
+    Every step reads all weights once, and every token the K/V of those before it. There are at least as many
+    steps as the longest answer has tokens, and as riders in all slots need. Prompts are left out: they are
+    bound by arithmetic, and short here.
+    """
+    slots = job.paged_slots or job.slots
+    steps = max(max(row.max_tokens), -(-row.useful_tokens // slots))
+    context = sum(
+        most * len(ids) + most * (most - 1) // 2
+        for ids, most in zip(row.prompts, row.max_tokens, strict=True)
+    )
+    floor = (steps * weight_bytes + context * kv_bytes_per_token) / bandwidth if bandwidth else 0.0
+    prompt_tokens = sum(map(len, row.prompts))
+    rate = (len(row) - 1) / row.arrivals[-1] if row.arrivals and row.arrivals[-1] else 0.0
+    choices = sorted(set(row.max_tokens))
+    wants = f"{choices[0]:,}" if len(choices) == 1 else f"{choices[0]:,} to {choices[-1]:,}"
+    words = f"{len(row):,} prompts of {prompt_tokens / len(row):.0f} tokens on average, {wants} tokens each"
+    return RowFacts(row.name, row.kind, len(row), prompt_tokens, row.useful_tokens, words, rate, floor)

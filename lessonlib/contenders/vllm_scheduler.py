@@ -1,0 +1,84 @@
+"""vLLM's own schedulers, overheard: they plan as always, and a `RideRecorder` writes down what they plan.
+
+vLLM takes such a class by name: ``LLM(..., scheduler_cls="lessonlib.contenders.vllm_scheduler.Overheard")``.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.scheduler import Scheduler
+
+from lessonlib.contenders.vllm_trace import RideRecorder, Scheduled
+from lessonlib.trace import Header
+
+
+class _Overheard:
+    """Stands before a scheduler of vLLM in the order of inheritance."""
+
+    current: ClassVar[Any] = None  # vLLM makes the scheduler; this is how its owner finds it
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.recorder: RideRecorder | None = None
+        _Overheard.current = self
+
+    def start_ride(self, versions: dict[str, str]) -> None:
+        """Begin a Trace."""
+        pool = self.kv_cache_manager.block_pool  # type: ignore[attr-defined]
+        header = Header(
+            slots=self.max_num_running_reqs,  # type: ignore[attr-defined]
+            clock="seconds",
+            maker="vllm",
+            policy="vllm",
+            block_size=self.block_size,  # type: ignore[attr-defined]
+            num_blocks=pool.num_gpu_blocks,
+            versions=versions,
+        )
+        self.recorder = RideRecorder(header)
+
+    def add_request(self, request: Any) -> None:
+        super().add_request(request)  # type: ignore[misc]
+        if self.recorder:
+            self.recorder.arrive(request.request_id, request.num_prompt_tokens)
+
+    def schedule(self, *args: Any, **kwargs: Any) -> Any:
+        started = time.perf_counter()
+        output = super().schedule(*args, **kwargs)  # type: ignore[misc]
+        if self.recorder:
+            self.recorder.plan(
+                {name: self._part(name, count) for name, count in output.num_scheduled_tokens.items()},
+                output.preempted_req_ids or (),
+                len(self.waiting),  # type: ignore[attr-defined]
+                len(self.running),  # type: ignore[attr-defined]
+                self.kv_cache_manager.block_pool.get_num_free_blocks(),  # type: ignore[attr-defined]
+                started,
+            )
+        return output
+
+    def _part(self, name: str, tokens: int) -> Scheduled:
+        request = self.requests[name]  # type: ignore[attr-defined]
+        blocks = self.kv_cache_manager.get_block_ids(name)  # type: ignore[attr-defined]
+        computed = request.num_computed_tokens - tokens  # `schedule` has counted this step's already
+        return Scheduled(tokens, computed, request.num_tokens, sum(map(len, blocks)))
+
+    def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
+        outputs = super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
+        if self.recorder and scheduler_output.num_scheduled_tokens:
+            told = [each for client in outputs.values() for each in client.outputs]
+            given = {each.request_id: len(each.new_token_ids) for each in told}
+            self.recorder.report(given, [each.request_id for each in told if each.finish_reason is not None])
+        return outputs
+
+
+class Overheard(_Overheard, Scheduler):
+    """vLLM's scheduler where each step's result is awaited before the next is planned (CPU)."""
+
+
+class OverheardAsync(_Overheard, AsyncScheduler):
+    """vLLM's scheduler where the next step is planned while one is computed (GPU).
+
+    A subclass of the plain one would turn that off.
+    """

@@ -1,0 +1,286 @@
+"""The one record of a comparison: who ran what, how long each run took, and whether the answers agree.
+
+A `Result` is one contender on one row of work; a `Comparison` is a file of them with the machine, the versions,
+the date and the command. Every picture and table of contenders reads these and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lessonlib.errors import CourseError
+from lessonlib.trace import Trace, percentiles
+from lessonlib.utilization import dollars_per_million_tokens
+
+SCHEMA_VERSION = 1
+KIND = "comparison"
+DOLLARS_A_MONTH = 30_000
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """One timed run.
+
+    Attributes:
+        round: which round of turns it belongs to, from 0.
+        place: the contender's place in that round's order, from 0.
+        seconds: wall clock, from the call to the last token on the host.
+        useful_tokens: output tokens that somebody asked for.
+        raw_tokens: tokens computed; more than useful ones where a static batch waits for its longest.
+    """
+
+    round: int
+    place: int
+    seconds: float
+    useful_tokens: int
+    raw_tokens: int
+
+    @property
+    def rate(self) -> float:
+        """Useful tokens per second."""
+        return self.useful_tokens / self.seconds
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """When tokens came, in seconds.
+
+    Attributes:
+        source: which run was looked at.
+        ttft: per request, from its arrival to its first token.
+        tpot: per request with two tokens or more, the mean time between its tokens.
+        gaps: percentiles of all times between a request's neighboring tokens ("p50", "p90", "p99"), and "max".
+    """
+
+    source: str
+    ttft: list[float]
+    tpot: list[float]
+    gaps: dict[str, float]
+
+    @classmethod
+    def of(
+        cls, token_times: Sequence[Sequence[float]], arrivals: Sequence[float], source: str
+    ) -> Latencies | None:
+        """From when each request's tokens were there; None where nobody looked."""
+        pairs = [(times, at) for times, at in zip(token_times, arrivals, strict=False) if times]
+        if not pairs:
+            return None
+        gaps = np.concatenate([np.diff(times) for times, _ in pairs])
+        spread = {**percentiles(gaps), "max": float(gaps.max())} if len(gaps) else {}
+        return cls(
+            source,
+            [round(times[0] - at, 6) for times, at in pairs],
+            [round((times[-1] - times[0]) / (len(times) - 1), 6) for times, _ in pairs if len(times) > 1],
+            spread,
+        )
+
+    def percentile(self, q: float) -> float:
+        """Of the times to first token."""
+        return float(np.percentile(self.ttft, q))
+
+
+@dataclass
+class Result:
+    """One contender on one row.
+
+    Attributes:
+        contender, row: names.
+        repetitions: the timed runs, in the order they were made; the warm-up is not among them.
+        settings, versions: what it was run with.
+        peak_bytes: the most memory held: "host", and "gpu" where there is one.
+        digests: of each request's output tokens; equal digests are equal answers.
+        latencies: None where nothing was looked at.
+        trace: the record of a run, where the contender keeps one.
+        failure: why there are no (or not all) repetitions, in words; "" where all went well.
+        is_out_of_memory: the failure is that it did not fit.
+    """
+
+    contender: str
+    row: str
+    repetitions: list[Repetition] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+    digests: list[str] = field(default_factory=list)
+    latencies: Latencies | None = None
+    trace: Trace | None = None
+    failure: str = ""
+    is_out_of_memory: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Median of the repetitions; not a number where there are none."""
+        return (
+            statistics.median(each.seconds for each in self.repetitions) if self.repetitions else float("nan")
+        )
+
+    @property
+    def rate(self) -> float:
+        """Useful tokens per second, the median of the repetitions."""
+        return statistics.median(each.rate for each in self.repetitions) if self.repetitions else float("nan")
+
+    @property
+    def raw_rate(self) -> float:
+        """Computed tokens per second, likewise."""
+        rates = [each.raw_tokens / each.seconds for each in self.repetitions]
+        return statistics.median(rates) if rates else float("nan")
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Slowest and fastest repetition, useful tokens per second."""
+        rates = [each.rate for each in self.repetitions] or [float("nan")]
+        return min(rates), max(rates)
+
+    @property
+    def dollars_per_million(self) -> float:
+        """Of a million useful tokens, on a machine at $30,000 a month that never rests."""
+        return dollars_per_million_tokens(DOLLARS_A_MONTH, self.rate, utilization=1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        plain = {
+            name: value
+            for name, value in vars(self).items()
+            if name not in ("repetitions", "latencies", "trace")
+        }
+        return {
+            **plain,
+            "tokens_per_second": self.rate if self.repetitions else None,
+            "dollars_per_million_tokens": self.dollars_per_million if self.repetitions else None,
+            "repetitions": [asdict(each) for each in self.repetitions],
+            "latencies": asdict(self.latencies) if self.latencies else None,
+            "trace": self.trace.to_dict() if self.trace else None,
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Result:
+        """The inverse of `to_dict`."""
+        known = {name: data[name] for name in cls.__dataclass_fields__}
+        return cls(
+            **{
+                **known,
+                "repetitions": [Repetition(**each) for each in data["repetitions"]],
+                "latencies": Latencies(**data["latencies"]) if data["latencies"] else None,
+                "trace": Trace.from_dict(data["trace"]) if data["trace"] else None,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class RowFacts:
+    """What a row of work is, and the least time that memory allows for it.
+
+    Attributes:
+        name, kind: see `contenders.job.Row`.
+        requests, prompt_tokens, output_tokens: of the whole row.
+        words: the row in words, for tables.
+        rate: arrivals a second; 0 where all wait at the start.
+        floor_seconds: the memory roofline: bytes that must be read ÷ the machine's copy bandwidth.
+    """
+
+    name: str
+    kind: str
+    requests: int
+    prompt_tokens: int
+    output_tokens: int
+    words: str = ""
+    rate: float = 0.0
+    floor_seconds: float = 0.0
+
+
+@dataclass
+class Comparison:
+    """Contenders side by side, with all that a reader needs to judge or repeat it.
+
+    Attributes:
+        date, command, commit: when, how and from which source.
+        machine: what `contenders.machine` found, the copy bandwidth in bytes per second among it.
+        preset, model: names; `how` says what was kept equal and in which order runs were made.
+        rows, results: the work and its outcomes.
+        agreement: whether contenders gave the same tokens, by row: a dictionary per pair.
+        failures: contenders that could not run at all, in words.
+        is_refused: one of them did not take its input: a version, a model, a place where it is not.
+        is_whole: False while it is being made, and for good where it was interrupted.
+    """
+
+    date: str
+    command: str
+    commit: str
+    preset: str
+    model: str
+    machine: dict[str, Any] = field(default_factory=dict)
+    how: dict[str, Any] = field(default_factory=dict)
+    rows: list[RowFacts] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    agreement: list[dict[str, Any]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    is_refused: bool = False
+    is_whole: bool = False
+
+    def of(self, contender: str, row: str) -> Result | None:
+        """The result of a contender on a row, where there is one."""
+        return next((each for each in self.results if (each.contender, each.row) == (contender, row)), None)
+
+    @property
+    def contenders(self) -> list[str]:
+        """Names, in the order they first appear."""
+        return list(dict.fromkeys(each.contender for each in self.results))
+
+    @property
+    def has_failures(self) -> bool:
+        """Whether something could not be run, memory that was too small for a batch aside."""
+        return bool(self.failures) or any(each.failure and not each.is_out_of_memory for each in self.results)
+
+    def save(self, path: str | Path) -> Path:
+        """Write it whole or not at all. Raises `CourseError` where it cannot be written."""
+        path = Path(path)
+        scratch = path.with_name(f".{path.name}.part")
+        try:
+            scratch.write_text(self._text(), encoding="utf-8")
+            os.replace(scratch, path)
+        except OSError as error:
+            raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+        return path
+
+    def _text(self) -> str:
+        """JSON with one result a line: to be read by people as well as by programs."""
+        plain = {"schema": SCHEMA_VERSION, "kind": KIND, **vars(self)}
+        plain["rows"] = [asdict(each) for each in self.rows]
+        plain["results"] = [each.to_dict() for each in self.results]
+        lines = [f"{json.dumps(name)}: {_lines(value)}" for name, value in plain.items()]
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    @classmethod
+    def load(cls, path: str | Path) -> Comparison:
+        """Read what `save` wrote. Raises `CourseError` for another file or another schema."""
+        try:
+            data = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise CourseError(f"cannot read a comparison from {path}: {error}") from error
+        if not isinstance(data, dict) or data.get("kind") != KIND:
+            raise CourseError(f"{path} is no comparison: make one with `lesson compare --json FILE`")
+        if data.get("schema") != SCHEMA_VERSION:
+            raise CourseError(
+                f"{path} has schema {data.get('schema')}, this course reads {SCHEMA_VERSION}: measure again"
+            )
+        try:
+            known = {name: data[name] for name in cls.__dataclass_fields__}
+            known["rows"] = [RowFacts(**each) for each in data["rows"]]
+            known["results"] = [Result.from_dict(each) for each in data["results"]]
+            return cls(**known)
+        except (KeyError, TypeError) as error:
+            raise CourseError(f"{path} is no whole comparison: {error} is missing or malformed") from error
+
+
+def _lines(value: Any) -> str:
+    if isinstance(value, list) and value:
+        return "[\n" + ",\n".join(json.dumps(each) for each in value) + "\n]"
+    return json.dumps(value)

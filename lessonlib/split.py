@@ -1,0 +1,72 @@
+"""A gain taken apart: contenders in a chain, each one change away from the one before, on one row of work.
+
+All give the same tokens, so each gain is a measured ratio of neighbors and a product of two:
+
+    speed-up = (steps before / steps) × (seconds a step before / seconds a step)
+
+and the gains of the whole chain multiply to the ratio of its ends. Nothing is credited that was not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lessonlib.errors import CourseError
+from lessonlib.result import Comparison, Result
+
+
+@dataclass(frozen=True)
+class Part:
+    """One contender of the chain.
+
+    Attributes:
+        contender: its name.
+        rate: useful tokens a second, the median of its runs.
+        steps: forward passes that the row took.
+        seconds_per_step: seconds of the whole row ÷ steps, so that what lies between steps counts too.
+        speed, fewer_steps, quicker_steps: against the one before, `speed` the product of the two; 1 for the first.
+    """
+
+    contender: str
+    rate: float
+    steps: int
+    seconds_per_step: float
+    speed: float = 1.0
+    fewer_steps: float = 1.0
+    quicker_steps: float = 1.0
+
+
+def split(comparison: Comparison, row: str, chain: Sequence[str] = ()) -> list[Part]:
+    """The chain's parts on a row, in order.
+
+    Args:
+        row: its name.
+        chain: contenders; none: all that finished the row and left a Trace, in the order they ran.
+
+    Raises `CourseError` for a contender that has no timed run and Trace there.
+    """
+    names = chain or [each.contender for each in comparison.results if each.row == row and _is_whole(each)]
+    parts: list[Part] = []
+    for name in names:
+        part = _part(comparison.of(name, row), name, row)
+        parts.append(_against(parts[-1], part) if parts else part)
+    if not parts:
+        raise CourseError(f"nobody finished row {row!r} of this comparison: choose another row")
+    return parts
+
+
+def _is_whole(result: Result | None) -> bool:
+    return result is not None and bool(result.repetitions) and result.trace is not None
+
+
+def _part(result: Result | None, name: str, row: str) -> Part:
+    if result is None or result.trace is None or not result.repetitions:
+        raise CourseError(f"{name} has no timed run with a Trace on row {row!r}: measure it, or leave it out")
+    steps = result.trace.num_steps
+    return Part(name, result.rate, steps, result.seconds / steps)
+
+
+def _against(before: Part, part: Part) -> Part:
+    steps, step = before.steps / part.steps, before.seconds_per_step / part.seconds_per_step
+    return Part(part.contender, part.rate, part.steps, part.seconds_per_step, steps * step, steps, step)

