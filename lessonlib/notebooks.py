@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import inspect
 import json
 import sys
@@ -61,15 +62,10 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     for place, cell in enumerate(notebook.cells):
-        cell["id"] = cell_id(place)
+        cell["id"] = f"cell-{place:02d}"
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", []):
             output.get("data", {}).pop(WIDGET_VIEW, None)
-
-
-def cell_id(place: int) -> str:
-    """The id that the cell at a place of a notebook is stored with."""
-    return f"cell-{place:02d}"
 
 
 # ----- rides -----
@@ -80,8 +76,13 @@ def ride_file(path: Path) -> Path:
     return path.parent / "rides" / f"{path.stem}.json.gz"
 
 
+def ride_key(source: str) -> str:
+    """What the ride of a cell is kept under: a cell that has been changed since has none."""
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
 def load_rides(path: Path) -> dict[str, dict[str, str]]:
-    """Cell id -> {"widget": its name, "json": its state as the browser takes it}; empty where none was kept."""
+    """`ride_key` -> {"widget": its name, "json": its state as the browser takes it}; empty where none was kept."""
     kept = ride_file(path)
     return json.loads(gzip.decompress(kept.read_bytes())) if kept.is_file() else {}
 
@@ -97,12 +98,12 @@ def _save_rides(path: Path, rides: Mapping[str, Mapping[str, str]]) -> None:
 def recorded_rides(client: NotebookClient) -> dict[str, dict[str, str]]:
     """As `load_rides`, from a client that has just run its notebook."""
     rides = {}
-    for place, cell in enumerate(client.nb.cells):
+    for cell in client.nb.cells:
         for output in cell.get("outputs", []):
             view = output.get("data", {}).get(WIDGET_VIEW)
             if view and (found := _playing(client, view["model_id"])):
                 widget, state = found
-                rides[cell_id(place)] = {"widget": widget, "json": to_json(state)}
+                rides[ride_key(cell.source)] = {"widget": widget, "json": to_json(state)}
     return rides
 
 

@@ -23,7 +23,7 @@ from nbformat import NotebookNode
 from sphinx.cmd.build import build_main
 
 from lessonlib.errors import CourseError
-from lessonlib.notebooks import load_rides, ride_file
+from lessonlib.notebooks import load_rides, ride_file, ride_key
 from lessonlib.recorded import RESULTS
 from lessonlib.viz.widget import MODEL, STYLE, script
 
@@ -105,9 +105,9 @@ def _page(path: Path, names: set[str], rides: Path) -> NotebookNode:
             )
             continue
         _describe_pictures(cell)
-        if cell.id in recorded:
-            name = f"{path.stem[:2]}-{cell.id}"
-            held = json.dumps(recorded[cell.id])
+        if (key := ride_key(cell.source)) in recorded:
+            name = f"{path.stem[:2]}-{key}"
+            held = json.dumps(recorded[key])
             (rides / f"{name}.js").write_text(f'window.lessonRides["{name}"] = {held};\n', encoding="utf-8")
             place = nbformat.v4.new_output("display_data", {"text/html": f'<div data-ride="{name}"></div>'})
             cell.outputs.append(place)
@@ -181,8 +181,8 @@ def _grid(value: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = [{"": key, **_flat(row)} for key, row in value.items()]
     if len(rows[0]) <= MOST_COLUMNS:
         return rows
-    columns = list(rows[0])[1:]
-    return [{"": column, **{str(row[""]): row[column] for row in rows}} for column in columns]
+    columns = list(dict.fromkeys(column for row in rows for column in row if column))
+    return [{"": column, **{str(row[""]): row.get(column, "") for row in rows}} for column in columns]
 
 
 def _flat(row: Mapping[str, Any], path: str = "") -> dict[str, Any]:

@@ -118,6 +118,9 @@ class Notebook:
     def close(self) -> None:
         """Shut the kernel down as well: the next notebook wants the memory."""
         self.context.close()
+        self.lose_kernel()
+
+    def lose_kernel(self) -> None:
         with urllib.request.urlopen(f"{self.lab}/api/sessions") as answer:
             for session in json.load(answer):
                 request = urllib.request.Request(f"{self.lab}/api/sessions/{session['id']}", method="DELETE")
@@ -153,6 +156,14 @@ def test_a_notebook_opens_runs_and_its_widget_plays(opened, path: Path) -> None:
         ride_live(page, elevator)
     else:
         play(page, elevator)
+
+
+def test_a_ride_goes_on_when_its_kernel_is_gone(opened) -> None:
+    notebook = opened(next(path.name for path in NOTEBOOKS if path.stem.startswith("01")))
+    assert notebook.errors == []
+    notebook.lose_kernel()
+    play(notebook.page, notebook.page.locator(".jp-OutputArea .elevator").first)
+    notebook.errors.clear()  # JupyterLab itself tells the console that its kernel is gone
 
 
 def play(page: Any, elevator: Any) -> None:

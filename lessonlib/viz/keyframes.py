@@ -193,7 +193,10 @@ def _draw_figure(axes: Axes, center: float, foot: float, rider: Rider) -> None:
 
 def _draw_bar(axes: Axes, x: float, y: float, rider: Rider) -> None:
     color = COLORS[rider.phase]
-    axes.add_patch(Rectangle((x + 0.06, y + 0.04), 0.88, 0.92, color=color, alpha=0.25, linewidth=0))
+    rest = Rectangle((x + 0.06, y + 0.04), 0.88, 0.92, facecolor=f"{color}40", edgecolor=color, linewidth=0)
+    if rider.phase is Phase.PREFILL:
+        rest.set_hatch(style.PREFILL_HATCH * 2)
+    axes.add_patch(rest)
     axes.add_patch(Rectangle((x + 0.06, y + 0.04), 0.88, 0.92 * _share(rider), color=color, linewidth=0))
 
 
