@@ -70,10 +70,7 @@ def _lay_out(source: Path, notebooks: Sequence[Path], results: Path) -> None:
     for path in _records(results):
         shutil.copy(path, source / "files")
     (source / "recorded.md").write_text(recorded_page(results), encoding="utf-8")
-    pages = [path.stem for path in notebooks] + ["recorded"]
-    contents = "\n".join(["```{toctree}", ":maxdepth: 1", *pages, "```", ""])
-    index = (PARTS / "index.md").read_text(encoding="utf-8")
-    (source / "index.md").write_text(f"{index}{contents}", encoding="utf-8")
+    (source / "index.md").write_text(_index(notebooks), encoding="utf-8")
     shutil.copy(STYLE, static)
     shutil.copy(PARTS / "site.css", static)
     widgets = "\n".join(_classic(widget) for widget in ("elevator", "film"))
@@ -83,6 +80,30 @@ def _lay_out(source: Path, notebooks: Sequence[Path], results: Path) -> None:
         f"window.lessonModel = (() => {{\n{MODEL}\nreturn modelOf;\n}})();\n{own}",
         encoding="utf-8",
     )
+
+
+def _index(notebooks: Sequence[Path]) -> str:
+    """The first page: the ladder, what each notebook is for, and an elevator to play with at once."""
+    playing = [_ride_name(path, key) for path in notebooks for key in list(load_rides(path))[:1]]
+    parts = [(PARTS / "index.md").read_text(encoding="utf-8")]
+    parts += [f'<div class="cell_output"><div data-ride="{name}"></div></div>\n' for name in playing[:1]]
+    parts += [_entry(path) for path in notebooks]
+    pages = [*(path.stem for path in notebooks), "recorded"]
+    return "\n".join([*parts, "", "```{toctree}", ":hidden:", *pages, "```", ""])
+
+
+def _entry(path: Path) -> str:
+    """One line of the ladder: a notebook's title, its minutes and the first thing that it promises."""
+    opening = nbformat.read(path, as_version=4).cells[0].source
+    title = opening.splitlines()[0].removeprefix("# ")
+    minutes = re.search(r"\*\*(\d+) minutes", opening)
+    promise = re.search(r"^- (.+?)[;.]?$", opening, re.M)
+    words = [f"[{title}]({path.name})", f"{minutes[1]} minutes" if minutes else ""]
+    return f"- {', '.join(filter(None, words))}" + (f": {promise[1]}" if promise else "")
+
+
+def _ride_name(path: Path, key: str) -> str:
+    return f"{path.stem[:2]}-{key}"
 
 
 def _classic(widget: str) -> str:
@@ -106,7 +127,7 @@ def _page(path: Path, names: set[str], rides: Path) -> NotebookNode:
             continue
         _describe_pictures(cell)
         if (key := ride_key(cell.source)) in recorded:
-            name = f"{path.stem[:2]}-{key}"
+            name = _ride_name(path, key)
             held = json.dumps(recorded[key])
             (rides / f"{name}.js").write_text(f'window.lessonRides["{name}"] = {held};\n', encoding="utf-8")
             place = nbformat.v4.new_output("display_data", {"text/html": f'<div data-ride="{name}"></div>'})

@@ -16,6 +16,7 @@ html_js_files = ["elevators.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_sphinx = False
+html_show_copyright = False
 html_show_search_summary = False  # it would fetch pages, which a folder does not allow
 extensions = ["myst_nb"]
 exclude_patterns = ["_static/*", "files/*"]

@@ -27,11 +27,11 @@ def ride(pool: type[BlockPool], prefix_caching: bool = False, seed: int = 0, for
     for name in range(20):
         prompt = [7] * dice.randint(1, 12) + [name] * dice.randint(1, 6)
         scheduler.add_request(f"r{name}", prompt, dice.randint(1, 14))
-        if forks and name % 3 == 0 and scheduler.requests[f"r{name}"].is_running:
-            scheduler.fork(f"r{name}", f"f{name}")
         for _ in range(2):
             plan = scheduler.schedule()
             scheduler.update(plan, dict.fromkeys(plan.sampled_ids, 1))
+        if forks and scheduler.running:
+            scheduler.fork(dice.choice(scheduler.running).id, f"f{name}")
     while scheduler.has_unfinished:
         plan = scheduler.schedule()
         scheduler.update(plan, dict.fromkeys(plan.sampled_ids, 1))

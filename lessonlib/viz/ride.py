@@ -184,7 +184,16 @@ class Ride:
         )
 
     def with_words(self, prompts: Sequence[str], texts: Sequence[str]) -> Ride:
-        """The same ride with what its requests ask, where that is given, and what they were answered."""
+        """The same ride with what its requests ask, where that is given, and what they were answered.
+
+        Raises `CourseError` for words that are not one for each request.
+        """
+        requests = self.requests.shape[1]
+        for name, words in (("prompts", prompts), ("texts", texts)):
+            if words and len(words) != requests:
+                raise CourseError(
+                    f"{len(words):,} {name} for the {requests:,} requests of {self.name!r}: give one for each"
+                )
         return replace(
             self,
             prompts=_clipped(prompts, LONGEST_LABEL) or self.prompts,
