@@ -183,6 +183,7 @@ class LiveElevator(anywidget.AnyWidget):
 
     @property
     def values(self) -> dict[str, Any]:
+        """The settings as they are, by name."""
         return {name: setting.value for name, setting in self._settings.items()}
 
     # ----- what a cell or a script does -----
@@ -361,13 +362,8 @@ class LiveElevator(anywidget.AnyWidget):
 
     def _tell(self, answer: Mapping[str, Any] | None = None) -> None:
         """What has changed since the last message, to the browsers that watch."""
-        if not self._watched:
-            return
-        self._told_at = monotonic()
-        trace = self.engine.trace
-        self._know_rows(trace)
-        message = self._feed.changes(trace, list(self._riders.values()))
-        self.send({**message, **self._says(), "answer": answer})
+        if self._watched:
+            self.send({**self._news(), **self._says(), "answer": answer})
 
     def _watch(self) -> None:
         """A browser has just come, or has missed something."""
@@ -376,10 +372,15 @@ class LiveElevator(anywidget.AnyWidget):
 
     def _tell_all(self) -> None:
         """Everything, to the browsers that watch."""
-        if not self._watched:
-            return
-        self._tell()
-        self.send({**self._feed.everything(), **self._says(), "answer": None})
+        if self._watched:
+            self._news()
+            self.send({**self._feed.everything(), **self._says(), "answer": None})
+
+    def _news(self) -> dict[str, Any]:
+        self._told_at = monotonic()
+        trace = self.engine.trace
+        self._know_rows(trace)
+        return self._feed.changes(trace, list(self._riders.values()))
 
     def _says(self) -> dict[str, Any]:
         settings = {name: setting.words() for name, setting in self._settings.items()}
