@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accessibility import violations
 from test_viz_browser import keep_page
 
 from lessonlib import site
@@ -144,23 +145,6 @@ def test_recorded_results_are_tables_with_machine_date_and_command(visit) -> Non
 
 
 # ----- accessibility -----
-
-
-SERIOUS = ("serious", "critical")
-
-
-def violations(page: Any, *within: str) -> list[str]:
-    """What axe-core finds serious, one line each, in the whole page or some parts of it."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    parts = {"include": [[part] for part in within]} if within else None
-    options = {"preload": False}  # a page from a folder may not read files
-    found = Axe().run(page, context=parts, options=options).response["violations"]
-    return [
-        f"{rule['id']}: {rule['nodes'][0]['html'][:160]} ({len(rule['nodes'])})"
-        for rule in found
-        if rule["impact"] in SERIOUS
-    ]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

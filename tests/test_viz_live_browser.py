@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accessibility import violations
 from canned_engine import CannedEngine
 from test_viz_browser import keep
 
@@ -50,7 +51,7 @@ COUNT_FRAMES = """() => {
   window.requestAnimationFrame = (call) => { window.framesAsked += 1; return real(call); };
 }"""
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Live</title>
 <style>:root {{ color-scheme: light dark; }} body {{ margin: 8px; background: light-dark(#fff, #111418); }}
 {css}</style>
 <main id="elevator"></main>
@@ -381,6 +382,18 @@ ANSWERS = """async () => {
   }
   return times;
 }"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_while_it_rides(ride, scheme: str) -> None:
+    page = ride(buildable(), color_scheme=scheme)
+    for step in range(4):
+        page.click("One step")
+        page.place(f"step {step}")
+    page.page.get_by_role("spinbutton", name="blocks").fill("999")
+    page.page.get_by_role("spinbutton", name="blocks").press("Enter")
+    page.notes("give a whole number from 6 to 60")
+    assert violations(page.page) == []
 
 
 def answer_times(page: LivePage) -> list[float]:
