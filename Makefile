@@ -1,7 +1,7 @@
 # make lab     set up, then open JupyterLab on notebook 01
 # make setup   set up: .venv, tested pins, the model
 # make test    prove that all of it works: lint, types, tests, every notebook
-# make nbval   the notebooks alone
+# make nbval   the notebooks alone; the last one rides vLLM
 # make site    the course as a folder of pages that needs no network: build/site/index.html
 # make vllm    vLLM in an environment of its own, .venv-vllm: its CUDA build where there is an NVIDIA GPU, else its
 #              CPU build (VLLM_BUILD=cpu or cuda chooses). Not needed where LESSONLIB_VLLM_PYTHON names a Python with
@@ -69,7 +69,7 @@ types: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/python -m pytest -rs -m "not gpu and not prove"
 
-nbval: setup
+nbval: setup vllm
 	$(NBVAL) $(NOTEBOOKS)
 
 prove: setup

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_simulate(commands)
     _add_generate(commands)
     _add_check(commands)
+    _add_hint(commands)
     _add_bench(commands)
     _add_compare(commands)
     return parser
@@ -380,6 +381,20 @@ def _check(options: argparse.Namespace) -> int:
     report = check(*options.exercises, folder=options.folder, seed=options.seed)
     print(json.dumps(report.to_dict(), indent=1) if options.json else report)
     return report.exit_code
+
+
+def _add_hint(commands: Any) -> None:
+    hint = commands.add_parser("hint", help="a hint to a task: a nudge first, nearly the answer last")
+    hint.add_argument("task", help="ex06.1, …")
+    hint.add_argument("number", nargs="?", type=int, default=1, help="1 (default) to 3")
+    hint.set_defaults(run=_hint)
+
+
+def _hint(options: argparse.Namespace) -> int:
+    from lessonlib.checks import hint
+
+    print(hint(options.task, options.number))
+    return DONE
 
 
 # ----- bench -----

@@ -1,10 +1,11 @@
 """JupyterLab in a real Chromium: each notebook opens, runs, and its widget is played, scrubbed and typed at.
 
-A notebook is cut after its first widget, since `make nbval` runs the rest; the code that runs is the notebook's own.
+Of a notebook one widget is left and what it builds on, since `make nbval` runs all of it; the code is the notebook's own.
 """
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -30,21 +31,32 @@ pytestmark = pytest.mark.browser
 
 
 def cut(path: Path) -> Any:
-    """The notebook's code up to its first widget; where it has a live elevator, the set-up and that one."""
+    """A notebook's title, its live elevator or else its first widget, and the cells that this one builds on."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     live = [cell for cell in code if LIVE in cell.source]
-    if live:
-        notebook.cells = [code[0], live[0]]
-    else:
-        widgets = [
-            place for place, cell in enumerate(notebook.cells) if WIDGETS.search(cell.get("source", ""))
-        ]
-        notebook.cells = notebook.cells[: widgets[0] + 1 if widgets else notebook.cells.index(code[0]) + 1]
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
+    widgets = live or [cell for cell in code if WIDGETS.search(cell.source)] or code
+    kept = [widgets[0]]
+    for cell in reversed(code[: code.index(widgets[0])]):
+        if names(cell, ast.Store) & set().union(*(names(other, ast.Load) for other in kept)):
+            kept.insert(0, cell)
+    for cell in kept:
+        cell.outputs, cell.execution_count = [], None
+    notebook.cells = [notebook.cells[0], *kept]
     return notebook
+
+
+def names(cell: Any, what: type) -> set[str]:
+    """The names that a cell uses (`ast.Load`) or makes (`ast.Store`)."""
+    found = set()
+    for node in ast.walk(ast.parse(cell.source)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, what):
+            found.add(node.id)
+        elif what is ast.Store and isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        elif what is ast.Store and isinstance(node, (ast.Import, ast.ImportFrom)):
+            found |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    return found
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,8 @@
 `check("ex01")` in a notebook cell shows the same words as `lesson check ex01` in a terminal.
 """
 
+from lessonlib.checks.hints import hint
 from lessonlib.checks.report import Report, Result
 from lessonlib.checks.runner import EXERCISES, check
 
-__all__ = ["EXERCISES", "Report", "Result", "check"]
+__all__ = ["EXERCISES", "Report", "Result", "check", "hint"]

@@ -76,6 +76,7 @@ class Task:
         through: the harness's function that calls the student's; "" for a plain call.
         cases_on_gpu: further inputs that only a GPU is given.
         speed: what is asked of a right answer's speed.
+        hints: from a nudge to nearly the answer; `checks.hint` shows one at a time.
     """
 
     id: str
@@ -93,6 +94,7 @@ class Task:
     through: str = ""
     cases_on_gpu: Callable[[Random], Iterator[Given]] | None = None
     speed: Speed | None = None
+    hints: tuple[str, ...] = ()
 
     @property
     def functions(self) -> tuple[str, ...]:
