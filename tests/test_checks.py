@@ -13,7 +13,7 @@ from random import Random
 import numpy as np
 import pytest
 
-from lessonlib.checks import EXERCISES, check
+from lessonlib.checks import EXERCISES, check, runner
 from lessonlib.checks.child import MAX_ITEMS, TooLarge, decode, encode
 from lessonlib.checks.report import Result
 from lessonlib.checks.sandbox import Child
@@ -97,6 +97,13 @@ def test_an_endless_loop_ends_in_its_limit(tmp_path: Path) -> None:
     assert result.sentence == "No answer within 0.5 seconds. Does one of its loops never end?"
     assert result.call == "static_utilization(lengths=[1], slots=1)"
     assert time.monotonic() - started < 10
+
+
+def test_calls_that_dawdle_end_in_the_tasks_limit(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(runner, "TASK_SECONDS", 1.0)
+    slow = "\n\ndef drain(*what, right=drain):\n    import time; time.sleep(0.6)\n    return right(*what)\n"
+    result = told(tmp_path, (SOLUTIONS / "ex01.py").read_text(encoding="utf-8") + slow, "ex01.3")
+    assert result.sentence == "All calls together took more than 1 seconds."
 
 
 def test_the_next_task_is_checked_after_a_hang(tmp_path: Path) -> None:

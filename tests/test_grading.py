@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -149,20 +151,27 @@ def test_a_run_that_is_killed_goes_on_to_the_same_tables(graded, class_of_20, tm
 
 def killed_and_resumed(folder: Path, out: Path, after: int, *options: str) -> None:
     """Grade, kill -9 once so many records are there, see that nothing lives on, and grade the rest."""
-    command = [
-        sys.executable,
-        "-m",
-        "lessonlib.cli",
-        "grade",
-        str(folder),
-        "--out",
-        str(out),
-        "--workers",
-        "2",
-    ]
-    process = subprocess.Popen(
-        [*command, *options], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    words = ["grade", str(folder), "--out", str(out), "--workers", "2", *options]
+    with scratch_folder() as scratch:  # what is killed cannot tidy up
+        environment = {**os.environ, "TMPDIR": str(scratch)}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        command = [sys.executable, "-m", "lessonlib.cli", *words]
+        killed(subprocess.Popen(command, cwd=ROOT, env=environment, **quiet), folder, out, after)
+    resumed = lesson(*words, "--resume")
+    assert resumed.returncode == 1, resumed.stderr  # some of them cannot be read
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for scratch folders that every user may walk through."""
+    folder = Path("/tmp") / f"graded-{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def killed(process: subprocess.Popen, folder: Path, out: Path, after: int) -> None:
+    """Kill it once so many records are there, and see that nothing of it lives on."""
     deadline = time.monotonic() + 300
     while len(list((out / records.STUDENTS).glob("*.json"))) < after:
         assert process.poll() is None, "it was done before it could be killed"
@@ -175,10 +184,7 @@ def killed_and_resumed(folder: Path, out: Path, after: int, *options: str) -> No
     while any(map(alive, family)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in family if alive(pid)]
-    done = len(list((out / records.STUDENTS).glob("*.json")))
-    assert done < len(list(folder.iterdir()))
-    resumed = lesson("grade", folder, "--out", out, "--workers", "2", "--resume", *options)
-    assert resumed.returncode == 1, resumed.stderr  # some of them cannot be read
+    assert len(list((out / records.STUDENTS).glob("*.json"))) < len(list(folder.iterdir()))
 
 
 def descendants(pid: int) -> set[tuple[int, str]]:
@@ -220,26 +226,9 @@ def dask_cluster(folder: Path, *workers: tuple[str, ...]) -> Iterator[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     common = [sys.executable, "-m", "dask"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment, "cwd": folder}
-    scheduler = [
-        "scheduler",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        "0",
-        "--no-dashboard",
-        "--scheduler-file",
-        str(file),
-    ]
-    worker = [
-        "worker",
-        "--scheduler-file",
-        str(file),
-        "--nthreads",
-        "1",
-        "--no-dashboard",
-        "--memory-limit",
-        "0",
-    ]
+    shared = ["--no-dashboard", "--scheduler-file", str(file)]
+    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", *shared]
+    worker = ["worker", "--nthreads", "1", "--memory-limit", "0", "--local-directory", str(folder), *shared]
     processes = [subprocess.Popen([*common, *scheduler], **quiet)]
     try:
         deadline = time.monotonic() + WORKER_SECONDS
