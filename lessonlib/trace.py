@@ -42,6 +42,11 @@ class Kind(IntEnum):
 EVENT_COLUMNS = ("step", "request", "slot", "kind", "tokens", "blocks")
 STEP_COLUMNS = ("start", "duration", "waiting", "running", "free_blocks")
 REQUEST_COLUMNS = ("prompt_tokens", "arrival_time", "priority")
+OVERHEARD_COLUMNS = ("step", "request", "other", "blocks")
+
+
+def _nothing_overheard() -> dict[str, np.ndarray]:
+    return {name: np.zeros(0, np.int64) for name in OVERHEARD_COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ class Header:
         policy: name of the scheduling policy.
         block_size: tokens per K/V block; 0 where memory is not modelled.
         num_blocks: K/V blocks in the pool; 0 where memory is not modelled.
+        poisoned: whether free blocks were filled with what is not a number, so that nobody reads one unnoticed.
         versions: versions of what made it.
         schema: version of this format.
     """
@@ -65,6 +71,7 @@ class Header:
     policy: str = ""
     block_size: int = 0
     num_blocks: int = 0
+    poisoned: bool = False
     versions: Mapping[str, str] = field(
         default_factory=lambda: {"lessonlib": __version__, "python": platform.python_version()}
     )
@@ -91,6 +98,8 @@ class Trace:
             (int64, counted after boarding), free_blocks (int64).
         requests: per request: prompt_tokens, priority (int64) and arrival_time (float64, in the header's clock).
         labels: optional text per request (a prompt, a name). Shown as text, never as markup.
+        overheard: int64 arrays of equal length, in order of step: in `step`, `request` read `blocks` blocks
+            whose words `other` had written. Empty where the allocator is sound, or where nobody looked.
     """
 
     header: Header
@@ -98,6 +107,7 @@ class Trace:
     steps: Mapping[str, np.ndarray]
     requests: Mapping[str, np.ndarray]
     labels: Sequence[str] = ()
+    overheard: Mapping[str, np.ndarray] = field(default_factory=_nothing_overheard)
 
     @property
     def num_steps(self) -> int:
@@ -217,6 +227,7 @@ class Trace:
             "steps": {name: column.tolist() for name, column in self.steps.items()},
             "requests": {name: column.tolist() for name, column in self.requests.items()},
             "labels": list(self.labels),
+            "overheard": {name: column.tolist() for name, column in self.overheard.items()},
         }
 
     @classmethod
@@ -244,6 +255,10 @@ class Trace:
                     for name in REQUEST_COLUMNS
                 },
                 labels=tuple(data.get("labels", ())),
+                overheard={
+                    name: np.asarray(data.get("overheard", _nothing_overheard())[name], np.int64)
+                    for name in OVERHEARD_COLUMNS
+                },
             )
         except (KeyError, TypeError) as error:
             raise CourseError(
@@ -313,6 +328,7 @@ class TraceBuilder:
         self._rows: list[list[int]] = []
         self._open_run: dict[int, int] = {}  # request -> its DECODE row that may still grow
         self._steps: list[tuple[float, float, int, int, int]] = []
+        self._overheard: list[tuple[int, int, int, int]] = []
 
     @property
     def step(self) -> int:
@@ -337,6 +353,10 @@ class TraceBuilder:
                 return
             self._open_run[request] = len(self._rows)
         self._rows.append([self.step if step is None else step, request, slot, int(kind), tokens, blocks])
+
+    def overhear(self, step: int, request: int, other: int, blocks: int) -> None:
+        """Record that `request` read `blocks` blocks that `other` had written."""
+        self._overheard.append((step, request, other, blocks))
 
     def end_step(
         self,
@@ -377,4 +397,11 @@ class TraceBuilder:
                 "priority": np.asarray(self._priority, np.int64),
             },
             labels=tuple(self._labels),
+            overheard=dict(
+                zip(
+                    OVERHEARD_COLUMNS,
+                    np.asarray(self._overheard, np.int64).reshape(-1, len(OVERHEARD_COLUMNS)).T,
+                    strict=True,
+                )
+            ),
         )

@@ -15,8 +15,8 @@ FLOORS = [
     {"lessonlib.scheduling"},
     {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
     {"lessonlib.contenders"},
-    {"lessonlib.doctor", "lessonlib.notebooks"},
-    {"lessonlib.cli"},
+    {"lessonlib.doctor", "lessonlib.notebooks", "lessonlib.grading", "lessonlib.nbval_kernel"},
+    {"lessonlib.cli", "lessonlib.site"},
 ]
 NEVER = {
     "lessonlib.scheduling": ("torch", "transformers"),
@@ -26,6 +26,7 @@ NEVER = {
     "kernels": ("lessonlib", "transformers"),
     "lessonlib.viz": ("torch", "lessonlib.engine", "lessonlib.scheduling", "lessonlib.workload"),
     "lessonlib.checks": ("solutions", "lessonlib.engine"),
+    "lessonlib.grading": ("solutions", "lessonlib.engine"),
 }
 
 MODULES = {
@@ -80,3 +81,20 @@ def test_no_two_files_import_each_other():
 def test_kernels_stay_light():
     """`import transformers` imports any top-level package called kernels: ours must cost nothing."""
     assert not list(imports("kernels"))
+
+
+def test_every_figure_has_the_course_look():
+    """Figures come from the style module, which gives one font, one palette, a title and a source."""
+    for module, path in MODULES.items():
+        if not module.startswith("lessonlib.viz."):
+            continue
+        assert "matplotlib.pyplot" not in imports(module), module
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            calls = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
+            if "style.picture" in calls:
+                assert calls & {"style.finish", "finish"}, (
+                    f"{module}.{node.name} leaves a figure without a title"
+                )
+                assert "Figure" not in calls, f"{module}.{node.name} makes a figure of its own"

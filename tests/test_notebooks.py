@@ -6,11 +6,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lessonlib.notebooks import WIDGET_VIEW
+from lessonlib.notebooks import WIDGET_VIEW, load_rides, ride_key
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 MOST_WORDS, MOST_LINES, MOST_IGNORED = 130, 20, 3
 MACHINE_PATH = re.compile(r"(?<![\w.])/(?:home|root|tmp|Users|usr|opt|mnt|var|work)/")
+PLAYS = re.compile(r"^(Elevator|explorer|MemoryFilm)\(", re.M)
 MARKS_THAT_IGNORE = ("NBVAL_IGNORE_OUTPUT", "NBVAL_SKIP", "NBVAL_RAISES_EXCEPTION")
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -72,3 +73,11 @@ def test_opens_and_closes_as_promised(path):
     assert re.match(r"# \d\d · .+\n\nAfter this notebook you can", text)
     for heading in ("minutes.**", "## What to carry forward", "## Exercises", "## Sources"):
         assert heading in text
+
+
+def test_what_its_elevators_play_is_kept_beside_it(path):
+    """For the site. A notebook that was run by `make notebooks` has a ride for each widget that plays by itself."""
+    kept = load_rides(path)
+    widgets = [cell for cell in cells(path, "code") if PLAYS.search(cell.source)]
+    assert all(ride_key(cell.source) in kept for cell in widgets) or not kept
+    assert len(kept) <= len(cells(path, "code"))

@@ -227,6 +227,18 @@ def test_the_page_holds_everything_and_no_markup_of_a_label(tmp_path) -> None:
     assert "https://" not in page
 
 
+def test_words_travel_with_the_ride_and_are_one_for_each_request() -> None:
+    prompts, texts = ["a?", "b?", "c?", "d?"], ["x " * 2_000, "y", "z", ""]
+    wire = Elevator(fifo([3, 9, 2, 5], 2), prompts=prompts, texts=texts)._rides[0]
+    assert wire["prompts"] == prompts
+    assert len(wire["texts"][0]) == 2_000
+    back = Ride.from_wire(wire)
+    assert (back.prompts, back.texts[1:]) == (tuple(prompts), ("y", "z", ""))
+    with pytest.raises(CourseError, match="3 texts for the 4 requests of 'continuous': give one for each"):
+        Elevator(fifo([3, 9, 2, 5], 2), texts=["x", "y", "z"])
+    assert Elevator(preempted())._rides[0]["prompts"] == ["<b>bold</b>", "plain"], "the labels, as before"
+
+
 # ----- controls -----
 
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canned_engine import Answer, CannedEngine, Output
+from canned_engine import CannedEngine
 from jupyter_client.manager import start_new_kernel
 
 from lessonlib.errors import CourseError
+from lessonlib.scheduling.rehearsal import Answer, Output, Rehearsal
 from lessonlib.viz import LiveElevator
 from lessonlib.viz.live import OPEN, rider_changes
 
@@ -422,3 +423,102 @@ def test_an_output_after_an_abort_changes_nothing() -> None:
     engine.step = lambda: [Output("rider 1", "x", [Answer("late")], finished=True)]  # type: ignore[method-assign]
     live.step()
     assert live.texts["rider 1"] == ""
+
+
+# ----- settings -----
+
+
+def building(policy: str = "vllm", slots: int = 3, blocks: int = 20) -> Rehearsal:
+    return Rehearsal(policy, slots, blocks, block_size=4)
+
+
+SETTINGS = {"policy": ["vllm", "static", "orca"], "slots": (1, 8), "blocks": (6, 60)}
+
+
+def test_a_new_setting_builds_anew_and_everyone_boards_again() -> None:
+    live = LiveElevator(building, ["one two", "three", "four five"], params=5, settings=SETTINGS)
+    screen = Screen(live)
+    assert screen.last["settings"]["slots"] == {"value": 3, "least": 1, "most": 8}
+    assert screen.last["settings"]["policy"]["choices"] == ["vllm", "static", "orca"]
+    live.ride(max_steps=3)
+    live.board("late")
+    live.abort("rider 2")
+    before = live.engine
+    screen.ask("set", name="slots", value="2")
+    assert live.engine is not before
+    assert live.values == {"policy": "vllm", "slots": 2, "blocks": 20}
+    assert screen.last["head"]["slots"] == 2
+    assert screen.last["head"]["num_steps"] == 0
+    assert {rider["id"]: rider["state"] for rider in screen.riders.values()} == {
+        "rider 1": "waiting",
+        "rider 2": "aborted",
+        "rider 3": "waiting",
+        "rider 4": "waiting",
+    }
+    assert {rider["id"]: rider["row"] for rider in screen.riders.values()} == {
+        "rider 1": 0,
+        "rider 2": -1,
+        "rider 3": 1,
+        "rider 4": 2,
+    }
+    live.ride()
+    assert live.texts == {
+        "rider 1": "1 2 3 4 5",
+        "rider 2": "1 2 3",
+        "rider 3": "1 2 3 4 5",
+        "rider 4": "1 2 3 4 5",
+    }
+    assert live.engine.trace.header.policy == "vllm"
+    live.set("policy", "orca")
+    assert live.engine.trace.header.policy == "orca"
+    assert not live.engine.has_unfinished_requests()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("slots", "9", "slots '9': give a whole number from 1 to 8"),
+        ("slots", "many", "slots 'many': give a whole number"),
+        ("policy", "orcas", "policy 'orcas': choose one of vllm, static, orca"),
+        ("floors", "3", "no setting 'floors': there are policy, slots, blocks"),
+    ],
+)
+def test_a_setting_that_is_not_offered_is_refused_and_the_ride_goes_on(
+    name: str, value: str, message: str
+) -> None:
+    live = LiveElevator(building, ["one"], params=2, settings=SETTINGS)
+    screen = Screen(live)
+    before = live.engine
+    screen.ask("set", name=name, value=value)
+    assert message in screen.last["note"]
+    assert screen.last["answer"]["refused"] is True
+    assert live.engine is before
+    live.ride()
+    assert live.texts == {"rider 1": "1 2"}
+
+
+def test_what_the_new_engine_refuses_is_said_and_whoever_it_refuses_is_off() -> None:
+    live = LiveElevator(building, ["a " * 30, "short"], params=20, settings={"blocks": (1, 60)})
+    with pytest.raises(CourseError):
+        live.set("blocks", 1)
+    assert live.values == {"blocks": 20}
+    live.set("blocks", 9)
+    states = {rider.id: rider.state for rider in live._riders.values()}
+    assert states == {"rider 1": "aborted", "rider 2": "waiting"}
+    assert "it needs" in live._riders["rider 1"].reason
+    live.ride()
+    assert live.texts["rider 2"].endswith("20")
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings", "message"),
+    [
+        (building, {"slots": 3}, "slots=3 is no setting"),
+        (building, {"slots": (4, 8)}, "slots 3: give a whole number from 4 to 8"),
+        (lambda slots: None, {"slots": (1, 8)}, "'slots' has no default"),
+        (CannedEngine(), {"slots": (1, 8)}, "need a function that makes an engine"),
+    ],
+)
+def test_settings_that_make_no_sense(engine, settings, message: str) -> None:
+    with pytest.raises(CourseError, match=message):
+        LiveElevator(engine, settings=settings)

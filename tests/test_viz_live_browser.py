@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accessibility import violations
 from canned_engine import CannedEngine
 from test_viz_browser import keep
 
-from lessonlib.viz import LiveElevator, live
-from lessonlib.viz.elevator import script_with
+from lessonlib.scheduling.rehearsal import Rehearsal
+from lessonlib.viz import LiveElevator
+from lessonlib.viz.widget import STYLE, script
 
 pytestmark = pytest.mark.browser
 
-CSS = (Path(live.__file__).parent / "elevator.css").read_text()
+CSS = STYLE.read_text()
 
 # What a notebook's front end gives a widget: a model whose messages go to Python and come from there.
 HOST = """
@@ -49,7 +51,7 @@ COUNT_FRAMES = """() => {
   window.requestAnimationFrame = (call) => { window.framesAsked += 1; return real(call); };
 }"""
 
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Live</title>
 <style>:root {{ color-scheme: light dark; }} body {{ margin: 8px; background: light-dark(#fff, #111418); }}
 {css}</style>
 <main id="elevator"></main>
@@ -68,9 +70,7 @@ class LivePage:
         self.inbox: list[Any] = []
         widget.send = lambda message, buffers=None: self.inbox.append(json.loads(json.dumps(message)))  # type: ignore
         state = {"title": widget.title, "speed": widget.speed}
-        path.write_text(
-            PAGE.format(css=CSS, source=script_with("live.js"), host=HOST % {"state": json.dumps(state)})
-        )
+        path.write_text(PAGE.format(css=CSS, source=script("live"), host=HOST % {"state": json.dumps(state)}))
         self.context = browser.new_context(viewport={"width": width, "height": 1100}, offline=True, **context)
         self.page = self.context.new_page()
         self.errors: list[str] = []
@@ -320,11 +320,11 @@ def test_pointing_shows_who_is_who(ride) -> None:
         page.click("One step")
         page.place(f"step {step}")
     page.page.wait_for_timeout(300)
-    picture = "document.querySelector('.elevator > canvas').toDataURL()"
+    picture = "document.querySelector('.elevator canvas').toDataURL()"
     at_rest = page.page.evaluate(picture)
     page.rider("rider 2").hover()
     assert page.page.evaluate(picture) != at_rest
-    box = page.page.locator(".elevator > canvas").first.bounding_box()
+    box = page.page.locator(".elevator canvas").first.bounding_box()
     said = set()
     for y in range(int(box["y"]) + 40, int(box["y"] + box["height"]) - 60, 10):
         for x in (0.46, 0.5, 0.54):
@@ -332,3 +332,88 @@ def test_pointing_shows_who_is_who(ride) -> None:
             if page.page.locator(".elevator-tip").is_visible():
                 said.add(page.page.inner_text(".elevator-tip"))
     assert any(text.startswith("rider 2: ") and "haiku" in text for text in said), said
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_reader_changes_policy_slots_and_blocks(ride, scheme: str) -> None:
+    page = ride(buildable(), color_scheme=scheme)
+    page.click("One step")
+    page.place("step 0")
+    page.page.get_by_role("spinbutton", name="slots").fill("2")
+    page.page.get_by_role("spinbutton", name="slots").press("Enter")
+    page.place("no step yet")
+    page.says("0 of 2 on board, 4 waiting")
+    page.page.get_by_label("policy").select_option("static")
+    page.click("One step")
+    page.place("step 0")
+    page.says("2 of 2 on board, 2 waiting")
+    page.page.get_by_role("spinbutton", name="blocks").fill("999")
+    page.page.get_by_role("spinbutton", name="blocks").press("Enter")
+    page.notes("give a whole number from 6 to 60")
+    page.page.get_by_role("spinbutton", name="blocks").blur()
+    page.click("One step")
+    page.page.wait_for_function("document.querySelector('input[type=number][max=\"60\"]').value === '20'")
+    keep(page, f"live-settings-{scheme}")
+
+
+def buildable() -> LiveElevator:
+    def building(policy: str = "vllm", slots: int = 3, blocks: int = 20) -> Rehearsal:
+        return Rehearsal(policy, slots, blocks, block_size=4)
+
+    settings = {"policy": ["vllm", "static"], "slots": (1, 8), "blocks": (6, 60)}
+    prompts = ["one two", "three", "four five", "six"]
+    return LiveElevator(building, prompts, "Change the building", params=8, settings=settings, speed=0.0)
+
+
+ANSWERS = """async () => {
+  const wait = (done) => new Promise((end) => {
+    const look = () => (done() ? end() : setTimeout(look, 1));
+    look();
+  });
+  const input = document.querySelector("input[type=number]");
+  const times = [];
+  for (const slots of ["2", "5", "3", "7"]) {
+    const before = performance.now();
+    input.value = slots;
+    input.dispatchEvent(new Event("change"));
+    await wait(() => window.heard?.head?.slots === Number(slots));
+    await new Promise((end) => requestAnimationFrame(() => setTimeout(end)));
+    times.push(performance.now() - before);
+  }
+  return times;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_while_it_rides(ride, scheme: str) -> None:
+    page = ride(buildable(), color_scheme=scheme)
+    for step in range(4):
+        page.click("One step")
+        page.place(f"step {step}")
+    page.page.get_by_role("spinbutton", name="blocks").fill("999")
+    page.page.get_by_role("spinbutton", name="blocks").press("Enter")
+    page.notes("give a whole number from 6 to 60")
+    assert violations(page.page) == []
+
+
+def answer_times(page: LivePage) -> list[float]:
+    """Milliseconds from a change in the page to the picture that answers it, in order."""
+    page.page.evaluate("""() => {
+      const deliver = window.deliver;
+      window.deliver = (messages) => { deliver(messages); window.heard = messages.at(-1) ?? window.heard; };
+    }""")
+    return sorted(page.page.evaluate(ANSWERS))
+
+
+def test_the_picture_answers_at_once(ride, record_property) -> None:
+    """From a change in the page to the new picture of a rehearsal; a busy machine is quick once at least."""
+    times = answer_times(ride(buildable()))
+    record_property("answer_ms", round(times[len(times) // 2], 1))
+    print(f"\nanswers after {[round(time) for time in times]} ms")
+    assert times[0] < 400
+
+
+@pytest.mark.prove
+def test_the_picture_answers_within_a_tenth_of_a_second(ride) -> None:
+    times = answer_times(ride(buildable()))
+    assert times[len(times) // 2] < 100

@@ -24,6 +24,7 @@ from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import Copy, KVCache, UnlimitedKVCache
 from lessonlib.scheduling.policy import Policy
 from lessonlib.scheduling.request import RequestQueue, RequestRejectedError, RequestState, RequestStatus
+from lessonlib.scheduling.watch import TableWatch, is_foreign
 from lessonlib.trace import NO_SLOT, Header, Kind, Trace, TraceBuilder
 from lessonlib.utilization import check_slots
 
@@ -129,7 +130,8 @@ class Scheduler:
         free_prefill: prompts cost nothing, as in the slot scheduler.
         max_in_flight: steps that may be planned before the first of them is reported; 2 lets the host prepare
             a step while the device computes the one before.
-        kv_cache: another allocator in place of the paged one.
+        kv_cache: another allocator in place of the paged one. One that is not the course's is watched: the
+            Trace says who reads whose words.
         clock, maker: for the Trace's header.
 
     Attributes:
@@ -170,6 +172,8 @@ class Scheduler:
         if kv_cache is None and num_blocks:
             kv_cache = KVCache(BlockPool(num_blocks, block_size, hash_seed), prefix_caching)
         self.kv_cache: KVCache | UnlimitedKVCache = kv_cache or UnlimitedKVCache()
+
+        self._watch = TableWatch(self.kv_cache.block_size) if is_foreign(self.kv_cache) else None
 
         self.requests: dict[str, RequestState] = {}
         self.running: list[RequestState] = []
@@ -340,6 +344,9 @@ class Scheduler:
         plan.waiting, plan.running = len(self.waiting), len(self.running)
         plan.free_blocks = self.kv_cache.num_free
         self.steps_since_prefill = 0 if plan.prefills else self.steps_since_prefill + 1
+        if self._watch:
+            for reader, other, blocks in self._watch.look(plan.scheduled, plan.copies):
+                self.trace.overhear(plan.step, reader, other, blocks)
         self.next_step += 1
         self._in_flight.append(plan)
         return plan

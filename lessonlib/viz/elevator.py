@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import json
-from collections.abc import Callable, Mapping
-from html import escape
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
@@ -16,17 +13,13 @@ import traitlets
 from ipywidgets.widgets.interaction import interactive
 
 from lessonlib.errors import CourseError
-from lessonlib.trace import Trace
-from lessonlib.viz import keyframes, style
-from lessonlib.viz.ride import TABLES, Ride, Traces, named_traces
+from lessonlib.trace import SCHEMA_VERSION, Trace
+from lessonlib.viz import keyframes, movie, style
+from lessonlib.viz.ride import Ride, Traces, named_traces
+from lessonlib.viz.widget import STYLE, page, script
 
-_HERE = Path(__file__).parent
-
-
-def script_with(name: str) -> str:
-    """Another widget's script after the elevator's, whose clockwork and drawing it uses."""
-    shared, own = ((_HERE / file).read_text(encoding="utf-8") for file in ("elevator.js", name))
-    return shared.rpartition("\nfunction render(")[0] + "\n" + own
+# What the browser needs to play a ride by itself.
+STATE = ("title", "step", "speed", "playing", "loop", "_note", "_rides")
 
 
 class Elevator(anywidget.AnyWidget):
@@ -38,6 +31,8 @@ class Elevator(anywidget.AnyWidget):
     Args:
         traces: a Trace, a list of them, or a dict of name -> Trace.
         title: a line above the picture.
+        prompts: what each request asks, in place of the Trace's labels; shown beside its rider.
+        texts: what each request was answered; shown as it is written.
 
     Attributes:
         step: place on the clock, 0 … last; follows the reader's steps a moment after they rest.
@@ -45,19 +40,29 @@ class Elevator(anywidget.AnyWidget):
         playing, loop: what the buttons show.
     """
 
-    _esm = _HERE / "elevator.js"
-    _css = _HERE / "elevator.css"
+    _esm = script("elevator")
+    _css = STYLE
 
     title = traitlets.Unicode("").tag(sync=True)
     step = traitlets.Int(0, min=0).tag(sync=True)
     speed = traitlets.Float(0.0, min=0.0).tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)
     loop = traitlets.Bool(False).tag(sync=True)
+    _note = traitlets.Unicode("").tag(sync=True)
     _rides: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
 
-    def __init__(self, traces: Traces, title: str = "", **traits: Any) -> None:
+    def __init__(
+        self,
+        traces: Traces,
+        title: str = "",
+        *,
+        prompts: Sequence[str] = (),
+        texts: Sequence[str] = (),
+        **traits: Any,
+    ) -> None:
+        self._prompts, self._texts = prompts, texts
         self._take(traces)
-        super().__init__(title=title, _rides=self._wires(), **traits)
+        super().__init__(title=title, _rides=self._wires(), _note=self._remark(), **traits)
 
     @property
     def traces(self) -> dict[str, Trace]:
@@ -72,6 +77,7 @@ class Elevator(anywidget.AnyWidget):
         self._take(traces)
         with self.hold_sync():
             self.step = 0
+            self._note = self._remark()
             self._rides = self._wires()
 
     def show(self, traces: Traces) -> None:
@@ -80,8 +86,21 @@ class Elevator(anywidget.AnyWidget):
 
     def _take(self, traces: Traces) -> None:
         named = named_traces(traces)
-        self._packed = [Ride.from_trace(trace, name) for name, trace in named.items()]
+        self._packed = [
+            Ride.from_trace(trace, name).with_words(self._prompts, self._texts)
+            for name, trace in named.items()
+        ]
         self._traces = named
+
+    def _remark(self) -> str:
+        """What the reader should know about the Traces before looking, else nothing."""
+        newest = max(trace.header.schema for trace in self._traces.values())
+        if newest <= SCHEMA_VERSION:
+            return ""
+        return (
+            f"A Trace of schema {newest}, newer than the {SCHEMA_VERSION} that this lessonlib reads: what it knows is "
+            "drawn, the rest is left out. Update the course to see all of it."
+        )
 
     def _wires(self) -> list[dict[str, Any]]:
         return [ride.to_wire() for ride in self._packed]
@@ -103,66 +122,20 @@ class Elevator(anywidget.AnyWidget):
     def to_html(self, path: str | Path) -> Path:
         """Write one page that plays with no kernel and no network. Returns its path."""
         path = Path(path)
-        esm = (_HERE / "elevator.js").read_text(encoding="utf-8")
-        path.write_text(page(self.title, self._state(), esm), encoding="utf-8")
+        state = {name: getattr(self, name) for name in STATE}
+        path.write_text(page("elevator", self.title, state), encoding="utf-8")
         return path
 
-    def _state(self) -> dict[str, Any]:
-        rides = self._wires()
-        for wire in rides:
-            for key in (*TABLES, "times"):
-                wire[key] = base64.b64encode(wire[key]).decode()
-        state = {name: getattr(self, name) for name in ("title", "step", "speed", "playing", "loop")}
-        return {**state, "packed": [*TABLES, "times"], "_rides": rides}
+    def to_gif(self, path: str | Path, seconds: float = 10.0, fps: float = 10.0) -> Path:
+        """Film the whole ride as a GIF for slides, with a progress bar. Returns its path.
 
+        Raises `CourseError` for a ride with no steps, a length or rate that is none, or too many frames.
+        """
+        return movie.write_gif(self._packed, self.title, Path(path), seconds, fps)
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ margin: 16px auto; max-width: 1000px; padding: 0 12px; background: light-dark(#ffffff, #111418); }}
-{css}
-</style>
-</head>
-<body>
-<main id="elevator"></main>
-<script type="application/json" id="state">{state}</script>
-<script type="module">
-{esm}
-{boot}
-</script>
-</body>
-</html>
-"""
-
-# A model without a kernel: what the widget reads and writes, kept in the page.
-_BOOT = """
-const state = JSON.parse(document.getElementById("state").textContent);
-const unpack = (text) => new DataView(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-for (const ride of state._rides) {
-  for (const name of state.packed) ride[name] = unpack(ride[name]);
-}
-const model = {
-  get: (name) => state[name],
-  set: (name, value) => { state[name] = value; },
-  save_changes: () => {},
-  on: () => {},
-  off: () => {},
-};
-render({ model, el: document.getElementById("elevator") });
-"""
-
-
-def page(title: str, state: Mapping[str, Any], esm: str) -> str:
-    """One page that holds a widget's script and all it shows; `state` is what its model would hold."""
-    css = (_HERE / "elevator.css").read_text(encoding="utf-8")
-    # "<" is written as an escape, so that no label can end the script element.
-    data = json.dumps(state).replace("<", "\\u003c")
-    return _PAGE.format(title=escape(title or "Elevator"), css=css, esm=esm, boot=_BOOT, state=data)
+    def to_mp4(self, path: str | Path, seconds: float = 20.0, fps: float = 20.0) -> Path:
+        """Film the whole ride as an MP4, as `to_gif` does."""
+        return movie.write_mp4(self._packed, self.title, Path(path), seconds, fps)
 
 
 # ----- controls -----

@@ -1,5 +1,4 @@
-// Memory in one piece, step by step (see film.py for the data). This follows the elevator's script, without its
-// last lines, and uses its elements, icons, colors and patterns. Sections: state, picture, page.
+// Memory in one piece, step by step (see film.py for the data).
 
 // ---------- state: what lies where in a step ----------
 
@@ -147,175 +146,44 @@ class TapePicture {
 
 // ---------- page: the film's player ----------
 
-class FilmPlayer {
+const FILM_LEGEND = [["tokens", "decode", 1], ["set aside", "decode", 0.28], ["hole", null, 1]];
+
+class FilmPlayer extends Reel {
   constructor(model, el) {
-    this.model = model;
-    this.playing = false;
-    this.#build(el);
-    this.picture = new TapePicture(this.canvas);
-    this.#listen();
-    this.load();
-  }
-
-  #build(el) {
-    this.root = element("div", { class: "elevator", tabindex: "0", role: "group", "data-lm-suppress-shortcuts": "true" });
-    this.title = element("div", { class: "elevator-title" });
+    super(model, el, "Memory film");
     this.canvas = element("canvas", { role: "img", "aria-label": "Memory, row by row: what is set aside, used and free" });
-    this.slider = element("input", { type: "range", min: "0", step: "1", value: "0", "aria-label": "Step" });
-    this.caption = element("div", { class: "elevator-caption", "aria-live": "polite" });
-    this.legend = element("div", { class: "elevator-legend" });
-    const button = (name, label, act) => {
-      const node = element("button", { type: "button", "aria-label": label, title: label }, icon(ICONS[name]));
-      node.addEventListener("click", act);
-      return node;
-    };
-    this.playButton = button("play", "Play", () => this.toggle());
-    this.place = element("span", { class: "elevator-place" });
-    const controls = element(
-      "div", { class: "elevator-controls" },
-      button("start", "To the start", () => this.stop(0)),
-      button("back", "One step back", () => this.stop(this.step - 1)),
-      this.playButton,
-      button("forward", "One step forward", () => this.stop(this.step + 1)),
-      button("end", "To the end", () => this.stop(this.tape.steps)),
-      this.place,
-    );
-    this.root.append(this.title, this.canvas, this.slider, controls, this.caption, this.legend);
-    el.append(this.root);
-  }
-
-  #listen() {
-    this.root.addEventListener("keydown", (event) => this.#key(event));
-    this.slider.addEventListener("input", () => this.stop(Number(this.slider.value)));
-    this.resizes = new ResizeObserver(() => this.#fit());
-    this.resizes.observe(this.root);
-    this.onTheme = () => { this.width = 0; this.#fit(); };
-    this.themes = new MutationObserver(this.onTheme);
-    this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
-    this.scheme = matchMedia("(prefers-color-scheme: dark)");
-    this.scheme.addEventListener("change", this.onTheme);
-    this.handlers = {
-      "change:_film": () => this.load(),
-      "change:title": () => this.#label(),
-      "change:step": () => { if (this.model.get("step") !== this.step) this.stop(this.model.get("step")); },
-    };
-    for (const [name, handler] of Object.entries(this.handlers)) this.model.on(name, handler);
-  }
-
-  #key(event) {
-    if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const act = {
-      ArrowLeft: () => this.stop(this.step - 1),
-      ArrowRight: () => this.stop(this.step + 1),
-      Home: () => this.stop(0),
-      End: () => this.stop(this.tape.steps),
-      " ": () => this.toggle(),
-    }[event.key];
-    if (!act || (event.key === " " && event.target.tagName === "BUTTON")) return;
-    event.preventDefault();
-    event.stopPropagation();
-    act();
+    this.root.append(this.canvas, this.slider, this.controls, this.caption, this.legend);
+    this.picture = new TapePicture(this.canvas);
+    this.listen({ "change:_film": () => this.load() });
+    this.load();
   }
 
   load() {
     this.tape = new Tape(this.model.get("_film"));
-    this.slider.max = String(this.tape.steps);
-    this.step = Math.min(this.model.get("step"), this.tape.steps);
-    this.#label();
-    this.width = 0;
-    this.#fit();
+    this.wind(new Clock([{ clock: "steps", times: Float64Array.from({ length: this.tape.steps + 1 }, (_, i) => i) }]));
   }
 
-  #label() {
-    const title = this.model.get("title");
-    this.title.textContent = title;
-    this.title.hidden = !title;
-    this.root.setAttribute("aria-label", `${title || "Memory film"}. Arrow keys step, space plays, home and end jump.`);
-  }
-
-  #fit() {
-    const width = Math.floor(this.root.clientWidth) - 6;
-    if (width < 40 || width === this.width) return;
-    this.width = width;
-    this.root.dataset.theme = isDark() ? "dark" : "light";
-    this.colors = readColors(this.root);
-    this.picture.layout(this.tape, width, this.colors);
-    this.#drawLegend();
-    this.show();
-  }
-
-  #drawLegend() {
+  dress() {
     const { colors } = this;
-    const entries = [["tokens", colors.decode, 1], ["set aside", colors.decode, 0.28], ["hole", null, 1]];
-    this.legend.replaceChildren(...entries.map(([words, color, alpha]) => {
+    this.picture.layout(this.tape, this.width, colors);
+    this.legend.replaceChildren(...FILM_LEGEND.map(([words, color, alpha]) => {
       const mark = element("canvas", { "aria-hidden": "true" });
       const ratio = size(mark, 16, 14);
       const ctx = mark.getContext("2d");
       ctx.scale(ratio, ratio);
       ctx.globalAlpha = alpha;
-      ctx.fillStyle = color || hatch(ctx, colors.lobby, colors.idle);
+      ctx.fillStyle = color ? colors[color] : hatch(ctx, colors.lobby, colors.idle);
       ctx.fillRect(1, 1, 14, 12);
       return element("span", {}, mark, document.createTextNode(words));
     }), element("span", { class: "elevator-hint", text: "bold outline: just taken; green dashes: just given back" }));
   }
 
-  show() {
-    if (!this.width) return;
-    const now = this.tape.at(this.step);
-    this.picture.draw(now);
-    this.slider.value = String(this.step);
-    this.place.textContent = `step ${whole(this.step)} of ${whole(this.tape.steps)}`;
-    this.slider.setAttribute("aria-valuetext", this.place.textContent);
-    clearTimeout(this.saying);
-    if (!this.playing) this.saying = setTimeout(() => { this.caption.textContent = filmWords(this.tape, now); }, 150);
+  draw() {
+    this.picture.draw(this.tape.at(this.tick));
   }
 
-  /** Stand still at a step and tell Python. */
-  stop(step) {
-    this.#setPlaying(false);
-    this.step = Math.max(0, Math.min(this.tape.steps, step));
-    this.show();
-    clearTimeout(this.syncing);
-    this.syncing = setTimeout(() => this.#save(), SYNC_AFTER);
-  }
-
-  /** Where no kernel listens any more the picture goes on by itself. */
-  #save() {
-    this.model.set("step", this.step);
-    try {
-      this.model.save_changes();
-    } catch (error) {
-      console.debug("film: nobody to tell", error);
-    }
-  }
-
-  toggle() {
-    if (this.playing) { this.stop(this.step); return; }
-    if (this.step >= this.tape.steps) this.step = 0;
-    this.#setPlaying(true);
-    this.timer = setInterval(() => {
-      if (this.step >= this.tape.steps) this.stop(this.tape.steps);
-      else { this.step += 1; this.show(); }
-    }, 1000 / this.model.get("speed"));
-  }
-
-  #setPlaying(playing) {
-    clearInterval(this.timer);
-    this.playing = playing;
-    const label = playing ? "Pause" : "Play";
-    this.playButton.replaceChildren(icon(playing ? ICONS.pause : ICONS.play));
-    this.playButton.setAttribute("aria-label", label);
-    this.playButton.title = label;
-  }
-
-  close() {
-    clearInterval(this.timer);
-    clearTimeout(this.saying);
-    clearTimeout(this.syncing);
-    this.resizes.disconnect();
-    this.themes.disconnect();
-    this.scheme.removeEventListener("change", this.onTheme);
-    for (const [name, handler] of Object.entries(this.handlers)) this.model.off(name, handler);
+  words() {
+    return filmWords(this.tape, this.tape.at(this.tick));
   }
 }
 

@@ -12,10 +12,10 @@ import traitlets
 
 from lessonlib.errors import CourseError
 from lessonlib.viz import style
-from lessonlib.viz.elevator import page, script_with
 from lessonlib.viz.memory import Region, Used, check_regions, memory_strip, used_of
+from lessonlib.viz.widget import STYLE, page, script
 
-_HERE = Path(__file__).parent
+STATE = ("title", "step", "speed", "playing", "loop", "_film")
 MOST_VALUES = 500_000
 
 Want = tuple[int, int, int, str]
@@ -34,17 +34,20 @@ class MemoryFilm(anywidget.AnyWidget):
     Attributes:
         step: 0 … last; follows the reader's steps.
         speed: steps a second.
+        playing, loop: what the buttons show.
 
     Raises:
         CourseError: for no regions, one outside the memory, `used` of another length, or too much to send.
     """
 
-    _esm = script_with("film.js")
-    _css = _HERE / "elevator.css"
+    _esm = script("film")
+    _css = STYLE
 
     title = traitlets.Unicode("").tag(sync=True)
     step = traitlets.Int(0, min=0).tag(sync=True)
     speed = traitlets.Float(10.0, min=0.1).tag(sync=True)
+    playing = traitlets.Bool(False).tag(sync=True)
+    loop = traitlets.Bool(False).tag(sync=True)
     _film: traitlets.Dict[str, Any] = traitlets.Dict().tag(sync=True)
 
     def __init__(
@@ -88,8 +91,8 @@ class MemoryFilm(anywidget.AnyWidget):
     def to_html(self, path: str | Path) -> Path:
         """Write one page that plays with no kernel and no network. Returns its path."""
         path = Path(path)
-        state = {name: getattr(self, name) for name in ("title", "step", "speed", "_film")}
-        path.write_text(page(self.title, {**state, "packed": [], "_rides": []}, self._esm), encoding="utf-8")
+        state = {name: getattr(self, name) for name in STATE}
+        path.write_text(page("film", self.title, state), encoding="utf-8")
         return path
 
 

@@ -81,6 +81,7 @@ def _draw_bars(axes: Axes, ride: Ride, bottom: float) -> None:
     reading.set(edgecolor="white", linewidth=0.2, hatch=style.PREFILL_HATCH)
     axes.add_collection(reading)
     _draw_endings(axes, ride, how, low, row - gap)
+    _draw_overheard(axes, ride, low, row - gap)
 
 
 def _draw_endings(axes: Axes, ride: Ride, how: np.ndarray, low: np.ndarray, height: float) -> None:
@@ -92,6 +93,16 @@ def _draw_endings(axes: Axes, ride: Ride, how: np.ndarray, low: np.ndarray, heig
     wedges = [[(x, y), (x, y + height), (x - 3 * wide, y)] for x, y in zip(right[off], low[off], strict=True)]
     axes.add_collection(PolyCollection(caps, facecolors=style.FINISHED, linewidths=0))
     axes.add_collection(PolyCollection(wedges, facecolors=style.PREEMPTED, linewidths=0))
+
+
+def _draw_overheard(axes: Axes, ride: Ride, low: np.ndarray, height: float) -> None:
+    """A line in vermilion below each step in which a rider reads what another has written."""
+    lines = []
+    _, request, first, end, _, _ = ride.stays
+    for step, reader, _, _ in ride.overheard.T:
+        for stay in np.flatnonzero((request == reader) & (first <= step) & (step < end)):
+            lines.append(_corners(ride.times[step], ride.times[step + 1], low[stay], height / 5))
+    axes.add_collection(PolyCollection(lines, facecolors=style.PREEMPTED, linewidths=0))
 
 
 def _corners(x0: float, x1: float, y0: float, height: float) -> list[tuple[float, float]]:

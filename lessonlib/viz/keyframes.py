@@ -40,7 +40,7 @@ def strip(rides: Sequence[Ride], title: str) -> style.Picture:
     """For each ride its car at four moments of the common clock; below, every slot over time."""
     # A row for each car, and one for its memory; (ride, whether it is memory).
     rows = [(ride, memory) for ride in rides for memory in (False, True) if ride.capacity or not memory]
-    heights = [0.22 + MEMORY_TALL if memory else _car_height(ride.slots) for ride, memory in rows]
+    heights = [0.22 + MEMORY_TALL if memory else car_height(ride.slots) for ride, memory in rows]
     with style.applied():
         below = gantt_height(rides)
         figure = style.picture((0.35 if title else 0.1) + sum(heights) + below, alt=summary(rides))
@@ -50,9 +50,9 @@ def strip(rides: Sequence[Ride], title: str) -> style.Picture:
             for column, time in enumerate(times):
                 axes = figure.add_subplot(grid[row, column])
                 if memory:
-                    _draw_memory(axes, ride, time)
+                    draw_memory(axes, ride, time)
                 else:
-                    _draw_car(axes, ride, time, named=column == 0)
+                    draw_car(axes, ride, time, named=column == 0)
         axes = figure.add_subplot(grid[len(rows), :])
         draw_gantt(axes, rides)
         tidy_gantt_axis(axes, rides)
@@ -72,10 +72,13 @@ def _line(ride: Ride) -> str:
     requests, slots = _count(ride.requests.shape[1], "request"), _count(ride.slots, "slot")
     steps = _count(ride.num_steps, "step")
     words = f"{ride.name}: {requests} in {slots}, {steps}, {_count(tokens, 'token')}, {share:.1%} utilization"
-    if not ride.capacity:
-        return words
-    most = ride.capacity - int(ride.step_blocks.min(initial=ride.capacity))
-    return f"{words}; at most {most:,} of {_count(ride.capacity, 'block')} held"
+    if ride.capacity:
+        most = ride.capacity - int(ride.step_blocks.min(initial=ride.capacity))
+        words = f"{words}; at most {most:,} of {_count(ride.capacity, 'block')} held"
+    if ride.overheard.shape[1]:
+        readers = len(np.unique(ride.overheard[1]))
+        words = f"{words}; {_count(readers, 'request')} read what others wrote"
+    return words
 
 
 def _count(number: int, noun: str) -> str:
@@ -103,7 +106,7 @@ def _layout(slots: int) -> tuple[int, int]:
     return ceil(slots / rows), rows
 
 
-def _car_height(slots: int) -> float:
+def car_height(slots: int) -> float:
     """Inches, with the words above it."""
     columns, rows = _layout(slots)
     return 0.3 + (
@@ -111,7 +114,7 @@ def _car_height(slots: int) -> float:
     )
 
 
-def _draw_car(axes: Axes, ride: Ride, time: float, named: bool) -> None:
+def draw_car(axes: Axes, ride: Ride, time: float, named: bool) -> None:
     columns, rows = _layout(ride.slots)
     tall = TALL if ride.slots <= FIGURES_TO else 1.0
     step = _step_at(ride, time)
@@ -190,7 +193,10 @@ def _draw_figure(axes: Axes, center: float, foot: float, rider: Rider) -> None:
 
 def _draw_bar(axes: Axes, x: float, y: float, rider: Rider) -> None:
     color = COLORS[rider.phase]
-    axes.add_patch(Rectangle((x + 0.06, y + 0.04), 0.88, 0.92, color=color, alpha=0.25, linewidth=0))
+    rest = Rectangle((x + 0.06, y + 0.04), 0.88, 0.92, facecolor=f"{color}40", edgecolor=color, linewidth=0)
+    if rider.phase is Phase.PREFILL:
+        rest.set_hatch(style.PREFILL_HATCH * 2)
+    axes.add_patch(rest)
     axes.add_patch(Rectangle((x + 0.06, y + 0.04), 0.88, 0.92 * _share(rider), color=color, linewidth=0))
 
 
@@ -207,7 +213,7 @@ def _cells(riders: Sequence[Rider | None], rows: int, columns: int) -> np.ndarra
 # ----- its memory -----
 
 
-def _draw_memory(axes: Axes, ride: Ride, time: float) -> None:
+def draw_memory(axes: Axes, ride: Ride, time: float) -> None:
     """The blocks below a car: shared ones round, then each rider's in its color, then free ones, hollow."""
     step = _step_at(ride, time)
     memory = ride.memory(step)

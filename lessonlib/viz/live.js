@@ -1,11 +1,10 @@
-// The elevator while it rides (see live.py for the messages). This follows the elevator's script, without its last
-// lines, and uses its rides, clock, scene, gantt, elements and icons. Sections: rows, words, page.
+// The elevator while it rides (see live.py for the messages). Sections: rows, words, page.
 
 // ---------- rows: what Python has told, and the ride made of it ----------
 
 const OPEN = -1;
 const HORIZON = 20; // steps the picture has room for at first
-const BLOCKS_OF = { stays: 2, spans: 1, waits: 0, steps: 1, requests: 0 }; // last columns that count blocks
+const BLOCKS_OF = { stays: 2, spans: 1, waits: 0, steps: 1, requests: 0, overheard: 0 }; // last columns that count blocks
 
 /** Room on the time axis: it grows in leaps, so that a step does not move all that was drawn. */
 function horizon(steps) {
@@ -91,9 +90,11 @@ function wireOf(head, rows) {
     waits: arrange(waits, inOrder(waits, 2)),
     steps: rows.steps,
     requests: rows.requests,
+    overheard: rows.overheard,
   };
-  const wire = { ...head, clock: "steps", labels: [], times: new DataView(new ArrayBuffer(0)) };
-  const columns = { stays: STAY, spans: SPAN, waits: WAIT, steps: STEP, requests: REQUEST };
+  const nothing = new DataView(new ArrayBuffer(0));
+  const wire = { ...head, clock: "steps", prompts: [], texts: [], times: nothing, arrivals: nothing };
+  const columns = { stays: STAY, spans: SPAN, waits: WAIT, steps: STEP, requests: REQUEST, overheard: OVERHEARD };
   for (const [name, list] of Object.entries(sorted)) {
     const plain = columns[name].length;
     wire[name] = bytesOfRows(list, 0, plain);
@@ -166,6 +167,7 @@ function liveWords(ride, step) {
   if (boarded.length) parts.push(`${names(boarded)} ${boarded.length === 1 ? "boards" : "board"}`);
   if (home.length) parts.push(`${names(home)} ${home.length === 1 ? "gets" : "get"} home`);
   if (off.length) parts.push(`${names(off)} put off, to board again`);
+  for (const { request, other } of ride.heardIn(step).slice(0, 3)) parts.push(`${ride.nameOf(request)} overhears ${ride.nameOf(other)}`);
   if (step >= ride.newest && ride.dropped.size) parts.push(`${names([...ride.dropped])} aborted`);
   return `${placeWords(ride, step)}. ${parts.join("; ")}.`;
 }
@@ -231,9 +233,9 @@ class RiderLine {
   }
 }
 
-class LivePlayer {
+class LivePlayer extends View {
   constructor(model, el) {
-    this.model = model;
+    super(model, el, "Live elevator", "Arrow keys look back, end returns to the newest step, space runs and pauses.");
     this.store = new Store();
     this.ride = null;
     this.following = true;
@@ -242,33 +244,33 @@ class LivePlayer {
     this.calls = 0;
     this.pending = new Map(); // a call -> what to do when it has been done
     this.lines = new Map();
-    this.calm = matchMedia("(prefers-reduced-motion: reduce)");
-    this.#build(el);
+    this.settings = new Map(); // a setting's name -> its input
+    this.#build();
     this.scene = new Scene(this.sceneCanvas);
     this.gantt = new Gantt(this.ganttCanvas);
-    this.#listen();
-    this.#label();
+    this.charts = new Charts(this.chartCanvas);
+    scrub(this.ganttCanvas, (x) => this.lookAt(this.clock.tickAt(this.gantt.timeAt(x))));
+    this.sceneCanvas.addEventListener("pointermove", (event) => this.#point(event));
+    this.sceneCanvas.addEventListener("pointerleave", () => { this.tip.hidden = true; });
+    this.listen({ "msg:custom": (message) => this.#take(message), "change:speed": () => this.#offerPaces() });
     this.#offerPaces();
     this.ask({ do: "watch" });
   }
 
   // ----- elements -----
 
-  #build(el) {
-    this.root = element("div", { class: "elevator", tabindex: "0", role: "group", "data-lm-suppress-shortcuts": "true" });
-    this.title = element("div", { class: "elevator-title" });
+  #build() {
     this.sceneCanvas = element("canvas", { role: "img", "aria-label": "The elevator car, its riders and those who wait", hidden: "" });
     this.ganttCanvas = element("canvas", { role: "img", class: "elevator-gantt", "aria-label": "Slots over time", hidden: "" });
-    this.caption = element("div", { class: "elevator-caption", "aria-live": "polite", text: "No step yet." });
+    this.chartCanvas = element("canvas", { role: "img", class: "elevator-charts", "aria-label": "Utilization, tokens and time to first token over time", hidden: "" });
+    this.caption.textContent = "No step yet.";
     this.note = element("div", { class: "elevator-note", role: "alert" });
-    this.legend = element("div", { class: "elevator-legend" });
+    this.setting = element("div", { class: "elevator-settings", hidden: "" });
     this.list = element("ol", { class: "elevator-riders", "aria-label": "Riders, the last to come first", tabindex: "0", hidden: "" });
-    this.tip = element("div", { class: "elevator-tip", hidden: "" });
     this.root.append(
-      this.title, this.#boardLine(), this.note, this.#controls(), this.sceneCanvas, this.ganttCanvas, this.caption,
-      this.list, this.legend, this.tip,
+      this.#boardLine(), this.setting, this.note, this.#controls(), this.sceneCanvas, this.ganttCanvas, this.chartCanvas,
+      this.caption, this.list, this.legend, this.tip,
     );
-    el.append(this.root);
   }
 
   #boardLine() {
@@ -292,67 +294,62 @@ class LivePlayer {
   }
 
   #controls() {
-    const button = (name, label, act) => {
-      const node = element("button", { type: "button", "aria-label": label, title: label }, icon(ICONS[name]));
-      node.addEventListener("click", act);
-      return node;
-    };
-    this.runButton = button("play", "Run", () => this.toggle());
+    this.runButton = iconButton("play", "Run", () => this.toggle());
     this.pace = element("select", { "aria-label": "Speed" });
-    this.pace.addEventListener("change", () => this.#save({ speed: Number(this.pace.value) }));
+    this.pace.addEventListener("change", () => this.save({ speed: Number(this.pace.value) }));
     this.place = element("span", { class: "elevator-place" });
     return element(
       "div", { class: "elevator-controls" },
       this.runButton,
-      button("forward", "One step", () => this.ask({ do: "step" })),
-      button("end", "Back to the newest step", () => this.follow()),
+      iconButton("forward", "One step", () => this.ask({ do: "step" })),
+      iconButton("end", "Back to the newest step", () => this.follow()),
       this.pace, this.place,
     );
   }
 
+  /** An input for each thing that can be changed: {name: {value, choices}} or {name: {value, least, most}}. */
+  #showSettings(settings) {
+    this.setting.hidden = !Object.keys(settings).length;
+    for (const [name, { value, choices, least, most }] of Object.entries(settings)) {
+      if (!this.settings.has(name)) this.settings.set(name, this.#settingInput(name, choices, least, most));
+      const input = this.settings.get(name);
+      input.dataset.known = String(value);
+      if (document.activeElement !== input || choices) input.value = String(value);
+    }
+  }
+
+  #settingInput(name, choices, least, most) {
+    const input = choices
+      ? element("select", {}, ...choices.map((choice) => element("option", { value: String(choice), text: String(choice) })))
+      : element("input", { type: "number", min: String(least), max: String(most), step: "1" });
+    const tell = () => {
+      if (input.value === input.dataset.known) return;
+      input.dataset.known = input.value;
+      this.ask({ do: "set", name, value: input.value });
+    };
+    input.addEventListener("change", tell);
+    // As above: JupyterLab keeps Enter from making a change of it.
+    input.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      event.stopPropagation();
+      tell();
+    });
+    this.setting.append(element("label", {}, document.createTextNode(`${name} `), input));
+    return input;
+  }
+
   // ----- events -----
 
-  #listen() {
-    this.root.addEventListener("keydown", (event) => this.#key(event));
-    this.#scrub();
-    this.sceneCanvas.addEventListener("pointermove", (event) => this.#point(event));
-    this.sceneCanvas.addEventListener("pointerleave", () => { this.tip.hidden = true; });
-    this.resizes = new ResizeObserver(() => this.#fit());
-    this.resizes.observe(this.root);
-    this.onTheme = () => { this.width = 0; this.#fit(); };
-    this.themes = new MutationObserver(this.onTheme);
-    this.themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name", "class"] });
-    this.scheme = matchMedia("(prefers-color-scheme: dark)");
-    this.scheme.addEventListener("change", this.onTheme);
-    this.handlers = {
-      "msg:custom": (message) => this.#take(message),
-      "change:title": () => this.#label(),
-      "change:speed": () => this.#offerPaces(),
-    };
-    for (const [name, handler] of Object.entries(this.handlers)) this.model.on(name, handler);
-  }
-
-  #scrub() {
-    const canvas = this.ganttCanvas;
-    const to = (event) => this.lookAt(this.clock.tickAt(this.gantt.timeAt(event.clientX - canvas.getBoundingClientRect().left)));
-    canvas.addEventListener("pointerdown", (event) => { canvas.setPointerCapture(event.pointerId); to(event); });
-    canvas.addEventListener("pointermove", (event) => { if (event.buttons) to(event); });
-  }
-
-  #key(event) {
-    if (event.altKey || event.ctrlKey || event.metaKey || event.target === this.prompt || event.target === this.pace) return;
+  keys(event) {
     const inList = event.target === this.list;
-    const act = {
+    return {
       ArrowLeft: () => this.lookAt(this.tick - 1),
       ArrowRight: () => this.lookAt(this.tick + 1),
       Home: inList ? null : () => this.lookAt(0),
       End: inList ? null : () => this.follow(),
-      " ": event.target.tagName === "BUTTON" ? null : () => this.toggle(),
-    }[event.key];
-    if (!act) return;
-    event.preventDefault();
-    event.stopPropagation();
-    act();
+      " ": () => this.toggle(),
+    };
   }
 
   #point(event) {
@@ -362,17 +359,15 @@ class LivePlayer {
     if (!found) return;
     const { done, phase, request } = this.ride.rider(found.stay, found.step);
     const known = this.ride.riderOf.get(request);
-    this.tip.textContent = [`${this.ride.nameOf(request)}: ${countOf(done, "token")}, ${phase}`, known?.prompt].filter(Boolean).join("\n");
-    const base = this.root.getBoundingClientRect();
-    this.tip.style.left = `${Math.min(event.clientX - base.left + 12, base.width - 190)}px`;
-    this.tip.style.top = `${event.clientY - base.top + 14}px`;
+    const lines = [`${this.ride.nameOf(request)}: ${countOf(done, "token")}, ${STATE_WORDS[phase]}`, known?.prompt, known?.text && `→ ${known.text}`];
+    lines.push(timesWords(this.ride, request, this.clock, 0, found.step));
+    this.showTip(lines.filter(Boolean).join("\n"), event.clientX, event.clientY);
   }
 
   /** Set off the slot of a rider in the list, or nobody's. */
   pointAt(id) {
     const rider = this.store.riders.get(id);
-    const seat = rider && rider.row >= 0 && this.ride && this.following ? this.ride.seatOf(rider.row) : null;
-    this.scene.pointed = seat && { index: 0, slot: seat.slot };
+    this.scene.pointed = this.gantt.pointed = rider && rider.row >= 0 && this.ride ? { index: 0, request: rider.row } : null;
     this.show();
   }
 
@@ -407,8 +402,9 @@ class LivePlayer {
     this.missing = false;
     this.running = message.running;
     this.note.textContent = message.note;
+    this.#showSettings(message.settings);
     this.#answered(message.answer);
-    this.#showRunning();
+    showPlaying(this.runButton, this.running, "Run");
     this.#news(message);
   }
 
@@ -417,16 +413,6 @@ class LivePlayer {
     if (!answer) return;
     if (!answer.refused) this.pending.get(answer.call)?.();
     this.pending.delete(answer.call);
-  }
-
-  /** Values for Python; where no kernel listens any more, the page goes on by itself. */
-  #save(values) {
-    for (const [name, value] of Object.entries(values)) this.model.set(name, value);
-    try {
-      this.model.save_changes();
-    } catch (error) {
-      console.debug("live elevator: nobody to tell", error);
-    }
   }
 
   // ----- news -----
@@ -441,7 +427,7 @@ class LivePlayer {
   #newRide() {
     const before = this.ride;
     this.ride = this.store.ride();
-    this.sceneCanvas.hidden = this.ganttCanvas.hidden = !this.ride;
+    this.sceneCanvas.hidden = this.ganttCanvas.hidden = this.chartCanvas.hidden = !this.ride;
     if (!this.ride) return;
     this.clock = new LiveClock(this.ride);
     this.#layout();
@@ -492,20 +478,6 @@ class LivePlayer {
     }
   }
 
-  #showRunning() {
-    this.runButton.replaceChildren(icon(this.running ? ICONS.pause : ICONS.play));
-    const label = this.running ? "Pause" : "Run";
-    this.runButton.setAttribute("aria-label", label);
-    this.runButton.title = label;
-  }
-
-  #label() {
-    const title = this.model.get("title");
-    this.title.textContent = title;
-    this.title.hidden = !title;
-    this.root.setAttribute("aria-label", `${title || "Live elevator"}. Arrow keys look back, end returns to the newest step, space runs and pauses.`);
-  }
-
   #offerPaces() {
     const speed = this.model.get("speed");
     const choices = [...new Set([...PACES.slice(0, -1), speed].filter(Boolean))].sort((a, b) => a - b).concat(0);
@@ -516,15 +488,9 @@ class LivePlayer {
 
   // ----- looks -----
 
-  #fit() {
-    const width = Math.floor(this.root.clientWidth) - 6;
-    if (width < 40 || width === this.width) return;
-    this.width = width;
-    this.root.dataset.theme = isDark() ? "dark" : "light";
-    this.colors = readColors(this.root);
+  dress() {
     this.#layout();
     for (const rider of this.store.riders.values()) this.lines.get(rider.id)?.show(rider, this.ride, this.colors);
-    this.show();
   }
 
   #layout() {
@@ -533,6 +499,7 @@ class LivePlayer {
     this.scene.layout([this.ride], this.clock, this.width, this.colors);
     if (doors.length) this.scene.doors = doors;
     this.gantt.layout([this.ride], this.clock, this.width, this.colors);
+    this.charts.layout([this.ride], this.clock, this.width, this.colors);
     this.#drawLegend();
   }
 
@@ -578,7 +545,9 @@ class LivePlayer {
     const motion = this.following && !this.calm.matches;
     if (motion && !this.moving) this.scene.draw(this.tick, false); // at rest no door stands half open
     this.scene.draw(motion ? this.position : this.tick, motion);
-    this.gantt.draw(this.following ? this.#edge() : this.tick);
+    const until = this.following ? this.#edge() : this.tick;
+    this.gantt.draw(until);
+    this.charts.draw(until);
     const back = this.following ? "" : ", looking back";
     this.place.textContent = `${placeWords(this.ride, this.tick).toLowerCase()}${back}`;
   }
@@ -602,13 +571,8 @@ class LivePlayer {
   }
 
   close() {
-    cancelAnimationFrame(this.request);
-    clearTimeout(this.saying);
+    super.close();
     clearTimeout(this.patience);
-    this.resizes.disconnect();
-    this.themes.disconnect();
-    this.scheme.removeEventListener("change", this.onTheme);
-    for (const [name, handler] of Object.entries(this.handlers)) this.model.off(name, handler);
   }
 }
 

@@ -8,13 +8,13 @@ another thread, as JupyterLab's newer kernels have it, it is handed over to that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from inspect import Parameter, signature
 from textwrap import shorten
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import anywidget
 import numpy as np
@@ -23,12 +23,10 @@ import traitlets
 from lessonlib.errors import CourseError
 from lessonlib.trace import Kind, Trace
 from lessonlib.viz import keyframes, style
-from lessonlib.viz.elevator import script_with
 from lessonlib.viz.ride import LONGEST_LABEL, Ride
+from lessonlib.viz.widget import STYLE, script
 
-_HERE = Path(__file__).parent
-
-HEAD = ("name", "slots", "num_steps", "block_size", "capacity")
+HEAD = ("name", "slots", "num_steps", "block_size", "capacity", "poisoned")
 OPEN = -1  # in place of an end: still on board, still waiting
 UNKNOWN = -1
 SEND_EVERY = 0.05  # seconds between two updates; steps that come faster share one
@@ -80,45 +78,144 @@ class Rider:
         return f"{self.id}, {state}: {shorten(self.prompt, 40, placeholder=' …')}{said}"
 
 
+@dataclass
+class Setting:
+    """Something about the engine that the reader may change: one of `choices`, or a whole number in a range."""
+
+    value: Any
+    choices: tuple[Any, ...] = ()
+    least: int = 0
+    most: int = 0
+
+    @classmethod
+    def of(cls, name: str, given: Any, value: Any) -> Setting:
+        """From a list of choices or a (least, most) pair. Raises `CourseError` for anything else."""
+        if isinstance(given, tuple) and len(given) == 2 and all(isinstance(end, int) for end in given):
+            setting = cls(value, least=given[0], most=given[1])
+        elif isinstance(given, list) and given:
+            setting = cls(value, choices=tuple(given))
+        else:
+            raise CourseError(
+                f"{name}={given!r} is no setting: give a (least, most) pair or a list of choices"
+            )
+        setting.value = setting.read(name, value)
+        return setting
+
+    def read(self, name: str, text: Any) -> Any:
+        """The value that a reader's text stands for. Raises `CourseError` for one that is not offered."""
+        if self.choices:
+            for choice in self.choices:
+                if str(choice) == str(text):
+                    return choice
+            raise CourseError(f"{name} {text!r}: choose one of {', '.join(map(str, self.choices))}")
+        try:
+            number = int(text)
+        except (TypeError, ValueError):
+            number = self.least - 1
+        if not self.least <= number <= self.most:
+            raise CourseError(f"{name} {text!r}: give a whole number from {self.least} to {self.most}")
+        return number
+
+    def words(self) -> dict[str, Any]:
+        """As the browser takes it."""
+        if self.choices:
+            return {"value": self.value, "choices": list(self.choices)}
+        return {"value": self.value, "least": self.least, "most": self.most}
+
+
 class LiveElevator(anywidget.AnyWidget):
     """Rides an engine: type a prompt, watch it board at the next step, read its words.
 
     Args:
-        engine: see `Engine`; the course's `LLMEngine`, or anything with these five names.
+        engine: see `Engine`; the course's `LLMEngine`, or anything with these five names. With `settings`: a
+            function that makes one, called with each setting by name.
         prompts: prompts that wait when the doors first open.
         title: a line above the picture.
         params: what the engine gets beside each prompt that names none.
+        settings: what the reader may change: a name -> a list of choices or a (least, most) pair; each starts
+            at the default that `engine` has for that name. A change builds a new engine, and who is not home
+            yet boards it from the start.
 
     Attributes:
+        values: the settings as they are.
         speed: most steps a second; 0: as fast as the engine goes.
         running: whether the elevator goes on by itself; it then waits for riders when it is empty.
         note: what went wrong last, in one line, else empty.
     """
 
-    _esm = script_with("live.js")
-    _css = _HERE / "elevator.css"
+    _esm = script("live")
+    _css = STYLE
 
     title = traitlets.Unicode("").tag(sync=True)
     speed = traitlets.Float(5.0, min=0.0).tag(sync=True)
 
     def __init__(
-        self, engine: Engine, prompts: Sequence[str] = (), title: str = "", params: Any = None, **traits: Any
+        self,
+        engine: Engine | Callable[..., Engine],
+        prompts: Sequence[str] = (),
+        title: str = "",
+        params: Any = None,
+        settings: Mapping[str, Any] | None = None,
+        **traits: Any,
     ) -> None:
-        self.engine, self.params = engine, params
+        self._build: Callable[..., Engine] = cast(Callable[..., Engine], engine)
+        self._settings = _settings(self._build, settings or {})
+        self.params = params
         self.running, self.note = False, ""
         self._riders: dict[str, Rider] = {}
-        self._strangers = False  # the engine carries requests that did not board here
-        self._first_row = engine.trace.num_requests if engine.trace else 0
+        self._params: dict[str, Any] = {}  # what each rider asked for
+        self._move_in(self._build(**self.values) if settings else cast(Engine, engine))
         self._task: asyncio.Task[None] | None = None
         self._loop = _running_loop()
-        self._feed = Feed()
         self._watched, self._told_at = False, 0.0
         super().__init__(title=title, **traits)
         self.on_msg(self._hear)
         for prompt in prompts:
             self.board(prompt)
 
+    def _move_in(self, engine: Engine) -> None:
+        """Ride this engine from now on."""
+        self.engine = engine
+        self._here: dict[str, Rider] = {}  # those who boarded this engine
+        self._strangers = False  # it carries requests that did not board here
+        self._first_row = engine.trace.num_requests if engine.trace else 0
+        self._feed = Feed()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The settings as they are, by name."""
+        return {name: setting.value for name, setting in self._settings.items()}
+
     # ----- what a cell or a script does -----
+
+    def set(self, name: str, value: Any) -> None:
+        """Change a setting: a new engine takes over, and who is not home yet boards it from the start.
+
+        Raises `CourseError` for an unknown setting, a value that is not offered, and what the new engine
+        refuses; then the old one rides on.
+        """
+        if name not in self._settings:
+            raise CourseError(f"no setting {name!r}: there are {', '.join(self._settings) or 'none'}")
+        value = self._settings[name].read(name, value)
+        engine = self._build(**{**self.values, name: value})
+        self._settings[name].value = value
+        self._move_in(engine)
+        for rider in self._riders.values():
+            rider.row = UNKNOWN
+            if not rider.is_done:
+                self._board_again(rider)
+        self.note = ""
+        self._go_on()
+        self._tell_all()
+
+    def _board_again(self, rider: Rider) -> None:
+        rider.text, rider.state = "", WAITING
+        try:
+            self.engine.add_request(rider.id, rider.prompt, self._params.get(rider.id))
+        except CourseError as error:
+            rider.state, rider.reason = ABORTED, _one_line(error)
+        else:
+            self._here[rider.id] = rider
 
     def board(self, prompt: str, request_id: str | None = None, params: Any = None) -> str:
         """Put a prompt in the queue; it boards at the next step that has a slot for it. Returns its id.
@@ -130,8 +227,9 @@ class LiveElevator(anywidget.AnyWidget):
         name = request_id or self._new_id()
         if name in self._riders:
             raise CourseError(f"{name!r} has boarded before: give each rider an id of its own")
-        self.engine.add_request(name, prompt, self.params if params is None else params)
-        self._riders[name] = Rider(name, prompt)
+        self._params[name] = self.params if params is None else params
+        self.engine.add_request(name, prompt, self._params[name])
+        self._riders[name] = self._here[name] = Rider(name, prompt)
         self.note = ""
         self._go_on()
         self._tell()
@@ -163,7 +261,8 @@ class LiveElevator(anywidget.AnyWidget):
         rider = self._riders.get(output.request_id)
         if rider is None:
             self._strangers = True
-            rider = self._riders[output.request_id] = Rider(output.request_id, output.prompt)
+            rider = Rider(output.request_id, output.prompt)
+            self._riders[rider.id] = self._here[rider.id] = rider
         if rider.is_done:
             return  # aborted while its step was under way
         answer = output.outputs[0]
@@ -234,7 +333,8 @@ class LiveElevator(anywidget.AnyWidget):
             "run": self._run_for_reader,
             "pause": self.pause,
             "step": self._step_for_reader,
-            "watch": self._tell_all,
+            "watch": self._watch,
+            "set": lambda: self.set(str(content.get("name")), content.get("value")),
         }
         what = content.get("do")
         if what not in acts:
@@ -262,22 +362,29 @@ class LiveElevator(anywidget.AnyWidget):
 
     def _tell(self, answer: Mapping[str, Any] | None = None) -> None:
         """What has changed since the last message, to the browsers that watch."""
-        if not self._watched:
-            return
+        if self._watched:
+            self.send({**self._news(), **self._says(), "answer": answer})
+
+    def _watch(self) -> None:
+        """A browser has just come, or has missed something."""
+        self._watched = True
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        """Everything, to the browsers that watch."""
+        if self._watched:
+            self._news()
+            self.send({**self._feed.everything(), **self._says(), "answer": None})
+
+    def _news(self) -> dict[str, Any]:
         self._told_at = monotonic()
         trace = self.engine.trace
         self._know_rows(trace)
-        message = self._feed.changes(trace, list(self._riders.values()))
-        self.send({**message, **self._says(), "answer": answer})
-
-    def _tell_all(self) -> None:
-        """Everything, to a browser that has just come or has missed something."""
-        self._watched = True
-        self._tell()
-        self.send({**self._feed.everything(), **self._says(), "answer": None})
+        return self._feed.changes(trace, list(self._riders.values()))
 
     def _says(self) -> dict[str, Any]:
-        return {"running": self.running, "note": self.note}
+        settings = {name: setting.words() for name, setting in self._settings.items()}
+        return {"running": self.running, "note": self.note, "settings": settings}
 
     def _know_rows(self, trace: Trace | None) -> None:
         """Find each rider in the Trace, which names nobody: requests stand there in the order they came.
@@ -288,9 +395,9 @@ class LiveElevator(anywidget.AnyWidget):
             return
         rejected = set(trace.rows(Kind.REJECT)["request"].tolist())
         rows = [row for row in range(self._first_row, trace.num_requests) if row not in rejected]
-        certain = not self._strangers and len(rows) <= len(self._riders)
+        certain = not self._strangers and len(rows) <= len(self._here)
         last = last_kinds(trace)
-        for rider, row in zip(self._riders.values(), rows, strict=False):
+        for rider, row in zip(self._here.values(), rows, strict=False):
             rider.row = row if certain else UNKNOWN
             if certain and not rider.is_done:
                 rider.state = WAITING if last.get(row) in (Kind.ARRIVE, Kind.PREEMPT) else RIDING
@@ -323,6 +430,17 @@ class LiveElevator(anywidget.AnyWidget):
             still, still_metadata = self.picture()._repr_mimebundle_()
             data, metadata = {**data, **still}, {**metadata, **still_metadata}
         return {**data, "text/plain": repr(self)}, metadata
+
+
+def _settings(build: Callable[..., Engine], given: Mapping[str, Any]) -> dict[str, Setting]:
+    if not given:
+        return {}
+    if not callable(build):
+        raise CourseError("settings need a function that makes an engine of them: give that as `engine`")
+    defaults = {name: parameter.default for name, parameter in signature(build).parameters.items()}
+    if missing := [name for name in given if defaults.get(name, Parameter.empty) is Parameter.empty]:
+        raise CourseError(f"setting {missing[0]!r} has no default in the function: give it one to start at")
+    return {name: Setting.of(name, choices, defaults[name]) for name, choices in given.items()}
 
 
 # ----- rows that grow -----
@@ -358,6 +476,7 @@ def growing(ride: Ride, trace: Trace) -> Tables:
         "waits": _open_waits(ride.waits, trace),
         "steps": steps,
         "requests": ride.requests,
+        "overheard": ride.overheard,
     }
 
 

@@ -7,17 +7,18 @@ the still pictures and for the tests.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from lessonlib.errors import CourseError
-from lessonlib.trace import Kind, Trace
+from lessonlib.trace import OVERHEARD_COLUMNS, Kind, Trace
 
 MOST_STAYS = 100_000
 LONGEST_LABEL = 240
+LONGEST_TEXT = 2000
 
 # Each table is int32 `[len(columns), rows]`, so that a column is one contiguous run of bytes.
 STAY_COLUMNS = ("slot", "request", "first", "end", "how", "base")
@@ -38,6 +39,7 @@ TABLES = {
     "stay_blocks": STAY_BLOCK_COLUMNS,
     "span_blocks": SPAN_BLOCK_COLUMNS,
     "step_blocks": STEP_BLOCK_COLUMNS,
+    "overheard": OVERHEARD_COLUMNS,
 }
 
 Traces = Trace | Sequence[Trace] | Mapping[str, Trace]
@@ -123,7 +125,10 @@ class Ride:
             stay.
         span_blocks: blocks held at the end of a run of work, a column a span.
         step_blocks: free blocks, a column a step.
-        labels: optional text per request.
+        overheard: as in the Trace, a column a row.
+        arrivals: float64, when each request arrived, on the clock of `times`.
+        poisoned: as in the Trace's header.
+        prompts, texts: optional words per request: what it asks, what it was answered.
     """
 
     name: str
@@ -141,7 +146,11 @@ class Ride:
     stay_blocks: np.ndarray
     span_blocks: np.ndarray
     step_blocks: np.ndarray
-    labels: tuple[str, ...] = ()
+    overheard: np.ndarray
+    arrivals: np.ndarray
+    poisoned: bool = False
+    prompts: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     @classmethod
     def from_trace(cls, trace: Trace, name: str) -> Ride:
@@ -153,6 +162,7 @@ class Ride:
             )
         order = np.lexsort((stays[2], stays[0]))
         spans, span_rows = _spans(trace, stays, order)
+        blocks: dict[str, Any] = _blocks(trace, order, span_rows)
         return cls(
             name=name,
             slots=trace.header.slots,
@@ -166,14 +176,34 @@ class Ride:
             times=_times(trace),
             block_size=trace.header.block_size,
             capacity=_capacity(trace),
-            **_blocks(trace, order, span_rows),
-            labels=tuple(str(label)[:LONGEST_LABEL] for label in trace.labels),
+            **blocks,
+            overheard=np.stack([trace.overheard[name] for name in OVERHEARD_COLUMNS]).astype(np.int32),
+            arrivals=_arrivals(trace),
+            poisoned=trace.header.poisoned,
+            prompts=_clipped(trace.labels, LONGEST_LABEL),
+        )
+
+    def with_words(self, prompts: Sequence[str], texts: Sequence[str]) -> Ride:
+        """The same ride with what its requests ask, where that is given, and what they were answered.
+
+        Raises `CourseError` for words that are not one for each request.
+        """
+        requests = self.requests.shape[1]
+        for name, words in (("prompts", prompts), ("texts", texts)):
+            if words and len(words) != requests:
+                raise CourseError(
+                    f"{len(words):,} {name} for the {requests:,} requests of {self.name!r}: give one for each"
+                )
+        return replace(
+            self,
+            prompts=_clipped(prompts, LONGEST_LABEL) or self.prompts,
+            texts=_clipped(texts, LONGEST_TEXT),
         )
 
     # ----- the wire -----
 
     def to_wire(self) -> dict[str, Any]:
-        """A small header, and bytes for each table (int32) and for the times (float64; empty for a count)."""
+        """A small header, and bytes for each table (int32) and for times (float64; empty where they are plain)."""
         plain = np.array_equal(self.times, np.arange(self.num_steps + 1))
         return {
             "name": self.name,
@@ -182,8 +212,11 @@ class Ride:
             "clock": self.clock,
             "block_size": self.block_size,
             "capacity": self.capacity,
-            "labels": list(self.labels),
+            "poisoned": self.poisoned,
+            "prompts": list(self.prompts),
+            "texts": list(self.texts),
             "times": b"" if plain else self.times.tobytes(),
+            "arrivals": self.arrivals.tobytes() if self.arrivals.any() else b"",
             **{table: np.ascontiguousarray(getattr(self, table)).tobytes() for table in TABLES},
         }
 
@@ -204,7 +237,12 @@ class Ride:
             times=times,
             block_size=wire["block_size"],
             capacity=wire["capacity"],
-            labels=tuple(wire["labels"]),
+            arrivals=np.frombuffer(wire["arrivals"])
+            if wire["arrivals"]
+            else np.zeros(tables["requests"].shape[1]),
+            poisoned=wire["poisoned"],
+            prompts=tuple(wire["prompts"]),
+            texts=tuple(wire["texts"]),
         )
 
     # ----- a frame -----
@@ -457,6 +495,15 @@ def _waits(trace: Trace) -> np.ndarray:
         np.int32
     )
     return waits[:, np.argsort(waits[2], kind="stable")]
+
+
+def _arrivals(trace: Trace) -> np.ndarray:
+    start = trace.steps["start"]
+    return trace.requests["arrival_time"] - (start[0] if len(start) else 0.0)
+
+
+def _clipped(words: Sequence[str], longest: int) -> tuple[str, ...]:
+    return tuple(str(text)[:longest] for text in words)
 
 
 def _times(trace: Trace) -> np.ndarray:
