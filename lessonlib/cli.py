@@ -51,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_generate(commands)
     _add_check(commands)
     _add_hint(commands)
+    _add_grade(commands)
     _add_bench(commands)
     _add_compare(commands)
     return parser
@@ -371,30 +372,103 @@ def _add_check(commands: Any) -> None:
         "--from", dest="folder", default="exercises", help="folder of your files (default: exercises)"
     )
     check.add_argument("--seed", type=int, help="draw the same inputs again")
-    check.add_argument("--json", action="store_true", help="print JSON")
+    check.add_argument("--json", metavar="FILE", help="write JSON there (-: print it instead of the words)")
+    check.add_argument("--junit", metavar="FILE", help="write JUnit XML there")
+    check.add_argument(
+        "--rides", metavar="FOLDER", help="write failing rides there, as Traces for the elevator"
+    )
     check.set_defaults(run=_check)
 
 
 def _check(options: argparse.Namespace) -> int:
     from lessonlib.checks import check
+    from lessonlib.checks.junit import to_junit
 
+    for path in (options.json, options.junit):
+        _check_out(path)
     report = check(*options.exercises, folder=options.folder, seed=options.seed)
-    print(json.dumps(report.to_dict(), indent=1) if options.json else report)
+    if options.json == "-":
+        print(json.dumps(report.to_dict(), indent=1))
+    else:
+        print(report)
+        _write_result(report.to_dict(), options.json)
+    if options.junit:
+        _write(options.junit, to_junit(report.results).encode())
+    if options.rides:
+        _save_rides(report, options.rides)
     return report.exit_code
 
 
+def _save_rides(report: Any, folder: str) -> None:
+    try:
+        report.save_rides(folder)
+    except OSError as error:
+        raise CourseError(f"cannot write to {folder}: {error.strerror}; choose another place") from error
+
+
+# ----- hint -----
+
+
 def _add_hint(commands: Any) -> None:
-    hint = commands.add_parser("hint", help="a hint to a task: a nudge first, nearly the answer last")
-    hint.add_argument("task", help="ex06.1, …")
-    hint.add_argument("number", nargs="?", type=int, default=1, help="1 (default) to 3")
+    hint = commands.add_parser(
+        "hint", help="a nudge for one task, then a clearer one, then nearly the answer"
+    )
+    hint.add_argument("task", help="ex01.1, …")
+    hint.add_argument("number", nargs="?", type=int, default=1, help="1 (default), 2 or 3")
+    hint.add_argument("--solution", action="store_true", help="the worked answer")
     hint.set_defaults(run=_hint)
 
 
 def _hint(options: argparse.Namespace) -> int:
-    from lessonlib.checks import hint
+    from lessonlib.checks import hint, solution
 
-    print(hint(options.task, options.number))
+    print(solution(options.task) if options.solution else hint(options.task, options.number))
     return DONE
+
+
+# ----- grade -----
+
+
+def _add_grade(commands: Any) -> None:
+    grade = commands.add_parser("grade", help="check a class's submissions")
+    grade.add_argument("submissions", help="a folder with a folder or a zip for each student")
+    grade.add_argument("--out", required=True, help="folder for the results")
+    where = grade.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, help="processes of this machine (default: one a core)")
+    where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, e.g. tcp://10.0.0.5:8786")
+    grade.add_argument("--resume", action="store_true", help="do only what is missing in --out")
+    grade.add_argument(
+        "--exercises", nargs="+", default=[], metavar="ID", help="ex01, ex02.1, … (default: all)"
+    )
+    grade.add_argument(
+        "--weights", metavar="FILE", help='points of tasks, TOML: "ex03.1" = 2 (default: 1 each)'
+    )
+    grade.add_argument("--roster", metavar="FILE", help="a gradebook exported from Canvas, for its columns")
+    grade.add_argument("--assignment", default="continuous-batching", help="its name in the tables")
+    grade.add_argument("--seed", type=int, help="draws the inputs (default: a fresh one for the class)")
+    grade.set_defaults(run=_grade)
+
+
+def _grade(options: argparse.Namespace) -> int:
+    from lessonlib.grading.run import Settings, grade
+
+    settings = Settings(
+        tuple(options.exercises),
+        options.seed,
+        Path(options.weights) if options.weights else None,
+        options.assignment,
+    )
+    grades = grade(
+        options.submissions,
+        options.out,
+        settings,
+        workers=options.workers,
+        scheduler=options.scheduler,
+        resume=options.resume,
+        roster=options.roster,
+    )
+    print(grades.summary)
+    return DONE if grades.complete else FAILED
 
 
 # ----- bench -----
@@ -450,12 +524,8 @@ def _check_out(path: str | None) -> None:
 
 
 def _write_result(result: dict[str, Any], path: str | None) -> None:
-    if not path:
-        return
-    try:
-        Path(path).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+    if path:
+        _write(path, (json.dumps(result, indent=1) + "\n").encode())
 
 
 # ----- compare -----

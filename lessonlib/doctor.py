@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from lessonlib import __version__
+from lessonlib.checks.confine import BUBBLEWRAP, best_level
 from lessonlib.contenders.process import ROOT, vllm_python
 from lessonlib.engine.fetch import is_present, model_folder
 from lessonlib.errors import CourseError
@@ -48,7 +49,7 @@ def examine() -> list[Part]:
     parts = [_python(), *[_package(name) for name in packages]]
     if sys.platform == "linux":
         parts.append(_package("triton"))
-    return [*parts, _model(), _browser(), _vllm(), _gpu()]
+    return [*parts, _model(), _browser(), _sandbox(), _vllm(), _gpu()]
 
 
 def report() -> dict[str, Any]:
@@ -108,6 +109,12 @@ def _browser() -> Part:
     )
     remedy = "for the browser tests only: `apt-get install chromium` (Debian) or your system's package"
     return Part("chromium", path is not None, path or "not installed", PYTHON_TIER, remedy, optional=True)
+
+
+def _sandbox() -> Part:
+    level = best_level()
+    remedy = "to shut students' files in: `apt-get install bubblewrap` (Debian), where namespaces are allowed"
+    return Part("sandbox", level == BUBBLEWRAP, level.name, PYTHON_TIER, remedy, optional=True)
 
 
 def _vllm() -> Part:

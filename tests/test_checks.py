@@ -13,11 +13,15 @@ from random import Random
 import numpy as np
 import pytest
 
-from lessonlib.checks import EXERCISES, check
+from lessonlib.checks import EXERCISES, check, runner
 from lessonlib.checks.child import MAX_ITEMS, TooLarge, decode, encode
+from lessonlib.checks.report import Result
 from lessonlib.checks.sandbox import Child
 from lessonlib.checks.spec import Exercise, WrongForm
 from lessonlib.errors import CourseError
+from lessonlib.trace import Trace
+from lessonlib.viz import play
+from lessonlib.viz.ride import Ride
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
 TASKS = [task for exercise in EXERCISES.values() for task in exercise.tasks]
@@ -64,6 +68,8 @@ def test_a_mistake_that_only_large_inputs_show_is_made_small(tmp_path: Path) -> 
         ("return static_utilization(lengths, slots)", "It raised RecursionError"),
         ("raise SystemExit(0)", "It raised SystemExit: 0"),
         ("import os; os._exit(0)", "The call ended Python itself (exit code 0)."),
+        ("import os; os._exit(201)", "The call ended Python itself (exit code 201)."),
+        ("import os; os.kill(os.getpid(), 40)", "The call ended Python itself (signal 40)."),
         ("import os; os.kill(os.getpid(), 11)", "The call ended Python itself (signal SIGSEGV)."),
         ("lengths.append(3); return 1.0", "It changed its input lengths from [1] to [1, 3]."),
         ("return None", "It returned nothing. Is a `return` missing?"),
@@ -91,6 +97,13 @@ def test_an_endless_loop_ends_in_its_limit(tmp_path: Path) -> None:
     assert result.sentence == "No answer within 0.5 seconds. Does one of its loops never end?"
     assert result.call == "static_utilization(lengths=[1], slots=1)"
     assert time.monotonic() - started < 10
+
+
+def test_calls_that_dawdle_end_in_the_tasks_limit(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(runner, "TASK_SECONDS", 1.0)
+    slow = "\n\ndef drain(*what, right=drain):\n    import time; time.sleep(0.6)\n    return right(*what)\n"
+    result = told(tmp_path, (SOLUTIONS / "ex01.py").read_text(encoding="utf-8") + slow, "ex01.3")
+    assert result.sentence == "All calls together took more than 1 seconds."
 
 
 def test_the_next_task_is_checked_after_a_hang(tmp_path: Path) -> None:
@@ -183,6 +196,14 @@ def test_unknown_ids_and_missing_files_say_what_there_is(tmp_path: Path) -> None
         check("ex01", folder=tmp_path)
 
 
+def test_a_missing_file_does_not_keep_the_others_from_being_checked(tmp_path: Path) -> None:
+    (tmp_path / "ex02.py").write_text((SOLUTIONS / "ex02.py").read_text(encoding="utf-8"))
+    report = check("ex01.1", "ex02.1", folder=tmp_path)
+    assert [result.status for result in report.results] == ["error", "passed"]
+    assert report.results[0].sentence == f"There is no ex01.py in {tmp_path.name}: there is ex02.py."
+    assert report.exit_code == 2
+
+
 def test_the_folder_is_found_from_a_folder_below(tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "exercises").mkdir()
     (tmp_path / "exercises" / "ex01.py").write_text(static("return 0.0"))
@@ -229,6 +250,38 @@ def test_a_seed_repeats_a_check_and_without_one_inputs_are_fresh(tmp_path: Path)
     reports = [check("ex01.1", folder=tmp_path, seed=seed) for seed in (5, 5)]
     assert str(reports[0]) == str(reports[1])
     assert check("ex01.1", folder=tmp_path).seed != check("ex01.1", folder=tmp_path).seed
+
+
+def test_a_failing_ride_is_saved_and_plays_in_the_elevator(tmp_path: Path) -> None:
+    """What came back beside what was due, on the smallest case; where the answer is no car, what was due alone."""
+    lowest = "free = np.flatnonzero(occupant == NOBODY)"
+    right = (SOLUTIONS / "ex02.py").read_text(encoding="utf-8")
+    (tmp_path / "ex02.py").write_text(right.replace(lowest, f"{lowest}[::-1]"))
+    report = check("ex02.1", folder=tmp_path)
+    assert list(report.rides) == ["ex02.1 came back", "ex02.1 was due"]
+    came, due = (Ride.from_trace(trace, "") for trace in report.rides.values())
+    assert [rider and rider.request for rider in came.frame(1).riders] == [None, 0]
+    assert [rider and rider.request for rider in due.frame(1).riders] == [0, None]
+
+    assert [path.name for path in report.save_rides(tmp_path / "rides")] == [
+        "ex02.1-came-back.json",
+        "ex02.1-was-due.json",
+    ]
+    assert Trace.load(tmp_path / "rides" / "ex02.1-was-due.json").same_ride(report.rides["ex02.1 was due"])
+    again = Result.from_dict(json.loads(json.dumps(report.results[0].to_dict())))
+    assert again == report.results[0]
+    assert again.rides["came back"].same_ride(report.rides["ex02.1 came back"])
+
+    elevator = play(report)
+    assert elevator is not None
+    assert list(elevator.traces) == list(report.rides)
+    assert play(check("ex02.2", folder=tmp_path)) is None
+
+    (tmp_path / "ex02.py").write_text(
+        right
+        + "\n\ndef refill(occupant, remaining, waitlist, lengths):\n    return occupant, remaining, [7, 7]\n"
+    )
+    assert list(check("ex02.1", folder=tmp_path).rides) == ["ex02.1 was due"]
 
 
 def test_several_ids_keep_the_order_of_the_course() -> None:

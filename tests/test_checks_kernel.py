@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import KERNEL_TIER
 from triton.compiler.errors import CompilationError
 
 from kernels.batches import make_batch
@@ -18,8 +19,11 @@ from lessonlib.checks.ex04_kernel import DECODE, EX04_KERNEL, SHARE
 from lessonlib.checks.race import race
 from lessonlib.checks.report import Report, Result
 from lessonlib.checks.sandbox import Child, Reply
+from lessonlib.grading.job import Job, run
 
-SOLUTION = Path(__file__).parents[1] / "solutions" / "ex04_kernel.py"
+SOLUTIONS = Path(__file__).parents[1] / "solutions"
+SOLUTION = SOLUTIONS / "ex04_kernel.py"
+SLOW_MUTANT = SOLUTIONS / "mutants" / "ex04.5" / "plain_pytorch.py"
 
 # A loop that the compiler cannot see the end of.
 HANGS = """
@@ -43,6 +47,14 @@ def _lost_kernel(out):
 
 def decode_attention(out, query, key_cache, value_cache, block_table, seq_lens, scale):
     _lost_kernel[(1,)](out)
+"""
+
+TAKES_ALL = """
+
+def decode_attention(out, query, key_cache, value_cache, block_table, seq_lens, scale):
+    held = []
+    while True:
+        held.append(torch.empty(1 << 28, dtype=torch.uint8, device=out.device))
 """
 
 UNWRITTEN = """
@@ -117,6 +129,36 @@ def test_a_kernel_that_hangs_ends_in_its_limit(tier: str, tmp_path: Path) -> Non
     limit = seconds * EX04_KERNEL.patience
     assert result.sentence == f"No answer within {limit:g} seconds. Does one of its loops never end?"
     assert_next_check_passes(tier, tmp_path)
+
+
+def test_a_kernel_that_takes_all_memory_has_its_own_verdict(tier: str, tmp_path: Path) -> None:
+    result = told(tmp_path, TAKES_ALL)
+    assert (result.status, result.property_name) == ("failed", runner.RAISES_NOTHING), result.message
+    assert ("OutOfMemoryError" if tier == "gpu" else "allocate memory") in result.sentence
+    assert_next_check_passes(tier, tmp_path)
+
+
+@pytest.mark.gpu
+def test_a_class_of_kernels_is_graded_in_turn(tmp_path: Path) -> None:
+    """Good, slow, hanging, lost and greedy: each has its own verdict, and the card is good for the next one."""
+    if KERNEL_TIER != "gpu":
+        pytest.skip(f"not checked here: tier gpu; this machine runs tier {KERNEL_TIER}")
+    slow = SLOW_MUTANT.read_text(encoding="utf-8")
+    kernels = {"hangs": HANGS, "lost": FAR_AWAY, "greedy": TAKES_ALL, "slow": slow, "good": ""}
+    verdicts, tiers = {}, set()
+    for student, instead in kernels.items():
+        text = (written(tmp_path, instead) / "ex04_kernel.py").read_bytes()
+        results = run(Job(student, ("ex04.5",), {"ex04_kernel": text}, seed=2))["results"]
+        verdicts[student] = (results[-1]["status"], results[-1]["property"])
+        tiers |= {result["tier"] for result in results}
+    assert verdicts == {
+        "hangs": ("failed", runner.COMES_BACK),
+        "lost": ("failed", runner.IN_BOUNDS),
+        "greedy": ("failed", runner.RAISES_NOTHING),
+        "slow": ("failed", DECODE.speed.property),
+        "good": ("passed", ""),
+    }
+    assert tiers == {"gpu"}
 
 
 def test_a_kernel_that_is_not_written_is_no_mistake(tier: str, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -101,7 +103,9 @@ def test_doctor_names_every_part():
     done = lesson("doctor", "--json")
     found = json.loads(done.stdout)
     assert done.returncode == (1 if found["tier"] == "none" else 0)
-    assert {"python", "torch", "SmolLM2", "NVIDIA GPU"} <= {part["name"] for part in found["parts"]}
+    assert {"python", "torch", "SmolLM2", "sandbox", "NVIDIA GPU"} <= {
+        part["name"] for part in found["parts"]
+    }
     assert all(part["found"] or part["remedy"] for part in found["parts"])
     assert "tier:" in lesson("doctor").stdout
 
@@ -155,3 +159,26 @@ def test_bad_input_is_one_line_and_status_two(words, said):
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_check_writes_json_and_junit_and_says_how_it_went(tmp_path: Path) -> None:
+    files = tmp_path / "report.json", tmp_path / "report.xml"
+    done = lesson("check", "ex01", "--from", "solutions", "--json", str(files[0]), "--junit", str(files[1]))
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3 passed" in done.stdout
+    assert json.loads(files[0].read_text())["exit_code"] == 0
+    assert 'tests="3" failures="0"' in files[1].read_text()
+    (tmp_path / "ex01.py").write_text("def drain(lengths, slots):\n    return '\\x00', chr(0)\n")
+    failed = lesson("check", "ex01.3", "--from", str(tmp_path), "--json", "-", "--junit", str(files[1]))
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout)["results"][0]["status"] == "failed"
+    assert ElementTree.fromstring(files[1].read_text()).get("failures") == "1"
+    assert lesson("check", "ex01.1", "--from", str(tmp_path)).returncode == 2  # it has no such function
+    nowhere = lesson("check", "ex01", "--junit", str(tmp_path / "no" / "such.xml"))
+    assert (nowhere.returncode, len(nowhere.stderr.splitlines())) == (2, 1)
+
+
+def test_a_hint_and_the_worked_answer() -> None:
+    assert "longest" in lesson("hint", "ex01.1", "2").stdout
+    assert "def drain(" in lesson("hint", "ex01.3", "--solution").stdout
+    assert lesson("hint", "ex01.3", "7").returncode == 2

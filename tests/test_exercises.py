@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import KERNEL_TIER
 
-from lessonlib.checks import EXERCISES, check, stubs
+from lessonlib.checks import EXERCISES, check, hint, solution, stubs
 from lessonlib.errors import CourseError
 
 ROOT = Path(__file__).parents[1]
@@ -99,6 +99,30 @@ def test_the_spec_on_top_names_what_is_checked(exercise) -> None:
         for t in exercise.tasks
     }
     assert told == due
+
+
+@pytest.mark.parametrize(
+    "task", [task for exercise in EXERCISES.values() for task in exercise.tasks], ids=lambda t: t.id
+)
+def test_hints_and_the_solution_are_there_on_request(task) -> None:
+    first, second, third = (hint(task.id, number) for number in (1, 2, 3))
+    assert len({first, second, third}) == 3
+    assert len(first) < 200
+    worked = solution(task.id, SOLUTIONS)
+    assert not any(line in worked for line in (*first.splitlines(), "stub:", "solution"))
+    defined = {node.name for node in ast.parse(worked).body if isinstance(node, ast.FunctionDef)}
+    assert set(task.functions) <= defined
+
+
+def test_what_has_no_hint_or_solution_says_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(CourseError, match=r"no hint for 'ex09.1': there is ex01.1, .*ex06.3"):
+        hint("ex09.1")
+    with pytest.raises(CourseError, match=r"no hint 4 for ex01.1: there are 1, 2 and 3"):
+        hint("ex01.1", 4)
+    with pytest.raises(CourseError, match=r"unknown task 'ex01': there is ex01.1"):
+        solution("ex01")
+    with pytest.raises(CourseError, match=r"no worked answer at .*: ask whoever teaches the course"):
+        solution("ex01.1", tmp_path)
 
 
 def test_every_solution_passes() -> None:

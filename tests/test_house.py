@@ -15,7 +15,7 @@ FLOORS = [
     {"lessonlib.scheduling"},
     {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
     {"lessonlib.contenders"},
-    {"lessonlib.doctor", "lessonlib.notebooks"},
+    {"lessonlib.doctor", "lessonlib.notebooks", "lessonlib.grading", "lessonlib.nbval_kernel"},
     {"lessonlib.cli", "lessonlib.site"},
 ]
 NEVER = {
@@ -26,6 +26,7 @@ NEVER = {
     "kernels": ("lessonlib", "transformers"),
     "lessonlib.viz": ("torch", "lessonlib.engine", "lessonlib.scheduling", "lessonlib.workload"),
     "lessonlib.checks": ("solutions", "lessonlib.engine"),
+    "lessonlib.grading": ("solutions", "lessonlib.engine"),
 }
 
 MODULES = {

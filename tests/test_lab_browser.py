@@ -1,6 +1,6 @@
 """JupyterLab in a real Chromium: each notebook opens, runs, and its widget is played, scrubbed and typed at.
 
-One widget of each is left and what it builds on, since `make nbval` runs all of it; the code is the notebook's own.
+Of a notebook one widget is left and what it builds on: `make nbval` runs all of it. The code is the notebook's own.
 """
 
 from __future__ import annotations

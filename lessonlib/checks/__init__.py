@@ -1,10 +1,11 @@
 """What each exercise must do, how it is run, and what a wrong answer is told.
 
-`check("ex01")` in a notebook cell shows the same words as `lesson check ex01` in a terminal.
+`check("ex01")` in a notebook cell shows the same words as `lesson check ex01` in a terminal, and
+`print(hint("ex01.1", 2))` those of `lesson hint ex01.1 2`.
 """
 
-from lessonlib.checks.hints import hint
+from lessonlib.checks.hints import hint, solution
 from lessonlib.checks.report import Report, Result
 from lessonlib.checks.runner import EXERCISES, check
 
-__all__ = ["EXERCISES", "Report", "Result", "check", "hint"]
+__all__ = ["EXERCISES", "Report", "Result", "check", "hint", "solution"]

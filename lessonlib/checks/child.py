@@ -6,6 +6,7 @@ course can be reached from there. The checker imports it too, for the one way in
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import io
@@ -22,9 +23,9 @@ MAX_ITEMS = 20_000  # of one answer, all its lists together
 MAX_DEPTH = 8
 MAX_TEXT = 1_000  # characters of one string, repr or message
 MAX_SOURCE = 100  # characters of one line of the student's file
+MAX_FUNCTIONS = 50  # of one file whose names are told
 MAX_PRINTED = 300  # characters of what was printed that are kept
 MAX_LINE = 1 << 20  # characters of one line between the processes
-CPU_SECONDS = 120  # so that a loop ends even where nobody is left to end it
 
 
 class TooLarge(Exception):  # noqa: N818 - says something of a value, and is always caught
@@ -163,7 +164,7 @@ class Submission:
         except BaseException as error:
             return {"raised": self.describe(error)}
         functions = [name for name, value in vars(self.module).items() if callable(value) and name[0] != "_"]
-        return {"functions": functions[:50]}
+        return {"functions": functions[:MAX_FUNCTIONS]}
 
     def call(self, function: str, encoded: list, through: str) -> dict[str, Any]:
         """One call: {"answer": ...} or {"raised": ...}, and {"changed": {place: value}} of its inputs.
@@ -208,9 +209,11 @@ def serve(requests: TextIO, answers: TextIO, submission: Submission) -> None:
     for line in requests:
         request = json.loads(line)
         sys.stdout = sys.stderr = sink
-        if "load" in request:
-            for package in request["load"]:
+        reply: dict[str, Any] = {}
+        if "import" in request:
+            for package in request["import"]:
                 __import__(package)
+        elif "load" in request:
             reply = submission.load()
         else:
             reply = submission.call(request["function"], request["arguments"], request["through"])
@@ -221,24 +224,29 @@ def serve(requests: TextIO, answers: TextIO, submission: Submission) -> None:
         answers.flush()
 
 
-def main(requests_fd: str, answers_fd: str, site: str, name: str, harness: str, kind: str, most: str) -> None:
+def main(requests_fd: str, answers_fd: str, settings: str) -> None:
     """Set the limits and the path, then serve. Works in the current folder, where the student's file lies.
 
-    `harness` is a module beside this file, or ""; `most` bytes are the limit on memory of the `kind` "AS"
-    (address space) or "DATA".
+    `settings` is JSON: "name" of the student's file, "harness" (a module beside this file, or ""), "site" (the
+    folder of what may be imported) and "limits" (name of a resource → the most of it).
     """
     import resource
 
-    resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (int(most), int(most)))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    sys.path.append(site)
-    if harness:
+    chosen = json.loads(settings)
+    for name, most in chosen["limits"].items():
+        kind = getattr(resource, f"RLIMIT_{name}")
+        hard = resource.getrlimit(kind)[1]
+        least = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (least, least))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as score:
+        score.write("1000")  # where memory runs out all the same, this process goes first
+    sys.path.append(chosen["site"])
+    if chosen["harness"]:
         sys.path.append(os.path.dirname(os.path.abspath(__file__)))
     requests = os.fdopen(int(requests_fd), encoding="utf-8")
     answers = os.fdopen(int(answers_fd), "w", encoding="utf-8")
     with requests, answers:
-        serve(requests, answers, Submission(name, harness))
+        serve(requests, answers, Submission(chosen["name"], chosen["harness"]))
 
 
 if __name__ == "__main__":

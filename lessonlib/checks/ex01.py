@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+from lessonlib.checks.replay import whole_ride
 from lessonlib.checks.rides import lengths_and_slots, smaller_lengths
 from lessonlib.checks.spec import Exercise, Given, Property, Task, close, count, number, parts, whole
-from lessonlib.scheduling.slots import ride
+from lessonlib.scheduling.slots import CONTINUOUS, STATIC, ride
 from lessonlib.utilization import (
     expected_static_utilization,
     expected_uniform_maximum,
@@ -65,6 +66,7 @@ STATIC_UTILIZATION = Task(
         Property("the next batch boards when the last of this one has left", _batch_after_batch),
     ),
     explain=_explain_static,
+    rides=whole_ride(STATIC),
 )
 
 
@@ -179,6 +181,7 @@ DRAIN = Task(
         Property("the drain is every step that has an empty slot", _drain_counted),
     ),
     explain=_explain_drain,
+    rides=whole_ride(CONTINUOUS),
 )
 
 EX01 = Exercise("ex01", (STATIC_UTILIZATION, EXPECTED_STATIC_UTILIZATION, DRAIN))

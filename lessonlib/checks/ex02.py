@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lessonlib.checks.replay import CAME_BACK, DUE, Moment, before_and_after, whole_ride
 from lessonlib.checks.rides import lengths_and_slots, smaller_lengths, without
 from lessonlib.checks.spec import (
     Exercise,
@@ -27,6 +28,7 @@ from lessonlib.checks.spec import (
     whole_list,
 )
 from lessonlib.scheduling.slots import NOBODY, STATIC, SlotScheduler, ride
+from lessonlib.trace import Trace
 from lessonlib.workload import Workload
 
 
@@ -159,6 +161,24 @@ def _whole_length(given: Given, answer: Car, due: Car) -> bool:
     return answer.remaining == due.remaining
 
 
+def _rides(given: Given, answer: Car | None, due: Car) -> dict[str, Trace]:
+    """The car before, and after what came back or after what was due."""
+    waitlist, slots = given.get("waitlist", []), len(given["occupant"])
+    before = Moment(_seats(given["occupant"].tolist()), waitlist)
+    cars = {CAME_BACK: answer, DUE: due}
+    return {
+        name: before_and_after(
+            slots, before, Moment(_seats(car.occupant), car.rest if "waitlist" in given else [])
+        )
+        for name, car in cars.items()
+        if car is not None
+    }
+
+
+def _seats(occupant: list[int]) -> dict[int, int]:
+    return {slot: request for slot, request in enumerate(occupant) if request != NOBODY}
+
+
 def _nothing_to_explain(given: Given, due: Any) -> str:
     return ""
 
@@ -180,6 +200,7 @@ REFILL = Task(
         Property("a new request has its whole length to go", _whole_length),
     ),
     explain=_nothing_to_explain,
+    rides=_rides,
 )
 
 
@@ -256,6 +277,7 @@ STEP = Task(
         Property("the tokens given are those who rode", _tokens_are_riders),
     ),
     explain=_nothing_to_explain,
+    rides=_rides,
 )
 
 
@@ -317,6 +339,7 @@ STATIC_BATCHING = Task(
         Property("utilization is tokens given over slots times steps", _utilization_follows),
     ),
     explain=_explain_static,
+    rides=whole_ride(STATIC),
     built_on=("ex02.1", "ex02.2"),
 )
 

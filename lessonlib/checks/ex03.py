@@ -12,6 +12,7 @@ from itertools import product
 from random import Random
 from typing import Any, NamedTuple
 
+from lessonlib.checks.replay import CAME_BACK, DUE, Moment, before_and_after
 from lessonlib.checks.rides import fewer, lower, without
 from lessonlib.checks.spec import (
     Exercise,
@@ -31,6 +32,7 @@ from lessonlib.scheduling.kv_cache import KVCache
 from lessonlib.scheduling.policy import Policy, SchedulerView
 from lessonlib.scheduling.request import RequestRejectedError, RequestState, RequestStatus
 from lessonlib.scheduling.scheduler import Scheduler
+from lessonlib.trace import Trace
 
 Request = dict[str, Any]
 
@@ -459,6 +461,32 @@ def _explain_boarding(given: Given, due: Boarding) -> str:
     return f"blocks needed: {needed}; free: {given['num_free']}; tokens left for prompts: {budget:,}"
 
 
+def _boarding_rides(given: Given, answer: Boarding | None, due: Boarding) -> dict[str, Trace]:
+    """Those on board, who have no names in the exercise, come after those who wait."""
+    riders = range(len(given["prompts"]), len(given["prompts"]) + given["running"])
+    held = given["num_blocks"] - 1 - given["num_free"]
+    blocks = {rider: held // len(riders) + (place < held % len(riders)) for place, rider in enumerate(riders)}
+    before = Moment(dict(enumerate(riders)), given["waitlist"], blocks, given["num_free"])
+
+    def after(boarding: Boarding) -> Moment:
+        sizes = {name: _blocks_for(given["prompts"][name], given["block_size"]) for name in boarding.ids}
+        seats = dict(enumerate([*riders, *boarding.ids]))
+        return Moment(seats, boarding.waitlist, blocks | sizes, _left_free(given, boarding))
+
+    return {
+        name: before_and_after(
+            given["slots"],
+            before,
+            after(boarding),
+            dict(enumerate(given["prompts"])),
+            dict(boarding.boarded),
+            given["block_size"],
+        )
+        for name, boarding in ((CAME_BACK, answer), (DUE, due))
+        if boarding is not None
+    }
+
+
 ADMISSION = Task(
     id="ex03.2",
     title="admission",
@@ -480,6 +508,7 @@ ADMISSION = Task(
         Property("a prompt is read as far as the budget goes", _reads_on),
     ),
     explain=_explain_boarding,
+    rides=_boarding_rides,
 )
 
 
@@ -680,6 +709,23 @@ def _explain_car(given: Given, due: Car) -> str:
     return f"{count(full, 'table')} full, {count(len(given['free']), 'block')} free"
 
 
+def _car_rides(given: Given, answer: Car | None, due: Car) -> dict[str, Trace]:
+    """The car before and after; whoever stays keeps their slot."""
+    slots = {request["id"]: slot for slot, request in enumerate(given["running"])}
+
+    def moment(car: Car) -> Moment:
+        seats = {slots[request["id"]]: request["id"] for request in car.running}
+        blocks = {request["id"]: len(request["table"]) for request in car.running}
+        return Moment(seats, _names(car.waiting), blocks, len(car.free))
+
+    before = moment(Car(given["running"], given["waiting"], given["free"]))
+    return {
+        name: before_and_after(len(slots), before, moment(car), block_size=given["block_size"])
+        for name, car in ((CAME_BACK, answer), (DUE, due))
+        if car is not None
+    }
+
+
 PREEMPTION = Task(
     id="ex03.3",
     title="preemption by recompute",
@@ -703,6 +749,7 @@ PREEMPTION = Task(
         Property(LAST_FIRST, _freed_last_first),
     ),
     explain=_explain_car,
+    rides=_car_rides,
     built_on=("ex03.1",),
 )
 

@@ -249,15 +249,6 @@ GOODPUT = Task(
         ),
     ),
     explain=_explain_ride,
-    hints=(
-        "Everything follows from one list a request: the steps in which it was given a token. "
-        "Its length is the request's tokens.",
-        "A token is there at start + duration of its step. TTFT is the first of these times less the arrival; "
-        "the time per token is the last less the first, divided by one less than there are.",
-        "Count tokens for utilization before you ask who finished. Then skip those who did not; for the others "
-        "test `ttft <= ttft_limit` and, where there are two tokens or more, `tpot <= tpot_limit`. Divide how many "
-        "are left by `steps[-1][0] + steps[-1][1] - steps[0][0]`.",
-    ),
 )
 
 # ----- ex06.2 -----
@@ -388,13 +379,6 @@ SPLIT = Task(
         Property("several runs are told by their median", _median_counts),
     ),
     explain=_explain_chain,
-    hints=(
-        "Time is steps × seconds a step. So a ratio of two times is a product of two ratios.",
-        "Bring each contender to (steps, median of its seconds ÷ steps) first, and drop those without a run. Then "
-        "look at neighbors.",
-        "For neighbors (steps, pace) and (steps2, pace2): `(steps / steps2, pace / pace2)`. The median of an even "
-        "number of runs is the mean of the middle two: `statistics.median` knows.",
-    ),
 )
 
 # ----- ex06.3 -----
@@ -561,14 +545,6 @@ PREDICTION = Task(
         _foreseen("a measured sweep is foreseen, and its wobble not blown up", WOBBLE, RECORD),
     ),
     explain=_explain_rate,
-    hints=(
-        "Print batch ÷ rate for each size: seconds a step. Which shape do you see, and where does it change?",
-        "The machine's limit at the next size is that of the last two sizes. What does one more rider cost a step "
-        "between these two?",
-        "`slope = (seconds[-1] - seconds[-2]) / (batches[-1] - batches[-2])`, kept between 0 and "
-        "`seconds[-1] / batches[-1]`; then the step takes `seconds[-1] + slope * (batch - batches[-1])`, and the "
-        "rate is batch ÷ that.",
-    ),
 )
 
 EX06 = Exercise("ex06", (GOODPUT, SPLIT, PREDICTION))

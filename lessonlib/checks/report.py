@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from html import escape
+from pathlib import Path
 from typing import Any
+
+from lessonlib.checks.confine import Level
+from lessonlib.trace import Trace
 
 PASSED, FAILED, NOT_WRITTEN, ERROR = "passed", "failed", "not written", "error"
 NOT_CHECKED = "not checked here"  # neither passed nor failed: it needs another machine
@@ -39,6 +44,7 @@ class Result:
         sentence: what happened, where a call, an answer and what was due do not say it.
         call, came_back, due: of the smallest failing case that was found.
         printed: how the printing of that call begins.
+        rides: the failing case as rides of the elevator, by name, in exercises that are about rides.
         tier: where it ran, "python", "interpreter" or "gpu"; where it was not checked, the tier that it needs.
     """
 
@@ -53,6 +59,7 @@ class Result:
     due: str = ""
     printed: str = ""
     tier: str = "python"
+    rides: Mapping[str, Trace] = field(default_factory=dict, compare=False)
 
     @property
     def headline(self) -> str:
@@ -80,17 +87,26 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
-        data = asdict(self)
+        data = asdict(replace(self, rides={}))
         data["property"] = data.pop("property_name")
+        data["rides"] = {name: trace.to_dict() for name, trace in self.rides.items()}
         return {**data, "message": self.message}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Result:
+        """The inverse of `to_dict`."""
+        values = {each.name: data[each.name] for each in fields(cls) if each.name in data}
+        rides = {name: Trace.from_dict(trace) for name, trace in data["rides"].items()}
+        return cls(**{**values, "property_name": data["property"], "rides": rides})
 
 
 @dataclass(frozen=True)
 class Report:
-    """The results of one check, in the order of the tasks."""
+    """The results of one check, in the order of the tasks; `levels` says how the files were shut in."""
 
     results: tuple[Result, ...]
     seed: int
+    levels: tuple[Level, ...] = ()
 
     def count(self, status: str) -> int:
         """How many tasks have this status."""
@@ -113,12 +129,33 @@ class Report:
         tiers = {result.tier for result in self.results if result.status != NOT_CHECKED}
         return f"{', '.join(counts)} (tier: {', '.join(sorted(tiers)) or 'none'})"
 
+    @property
+    def rides(self) -> dict[str, Trace]:
+        """Every failing case that is a ride, for the elevator: "ex02.1 came back", "ex02.1 was due"."""
+        return {
+            f"{result.id} {name}": trace for result in self.results for name, trace in result.rides.items()
+        }
+
+    def save_rides(self, folder: str | Path) -> list[Path]:
+        """Write each as a Trace, `ex02.1-was-due.json`. Raises `OSError` where that cannot be done."""
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        return [trace.save(place / f"{name.replace(' ', '-')}.json") for name, trace in self.rides.items()]
+
+    @property
+    def closing(self) -> list[str]:
+        """The lines below the results: how many of each, what helps, and how the files were shut in."""
+        stuck = next((each.id for each in self.results if each.status in (FAILED, NOT_WRITTEN)), "")
+        helps = [f"stuck? `lesson hint {stuck}`, then `lesson hint {stuck} 2` and 3"] if stuck else []
+        return [self.summary, *helps, *map(str, self.levels)]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""
         return {
             "seed": self.seed,
             "exit_code": self.exit_code,
             "summary": self.summary,
+            "sandbox": [asdict(level) for level in self.levels],
             "results": [result.to_dict() for result in self.results],
         }
 
@@ -127,16 +164,18 @@ class Report:
         for result in self.results:
             blocks.append(f"{MARKS[result.status]} {result.headline}")
             blocks += [f"    {line}" for line in result.message.splitlines()]
-        return "\n".join([*blocks, self.summary])
+        return "\n".join([*blocks, *self.closing])
 
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
         """The same words, set for a notebook, in light and in dark."""
-        return f"<div>{''.join(map(_html, self.results))}<p>{escape(self.summary)}</p></div>"
+        last = "".join(f"<p>{escape(line)}</p>" for line in self.closing)
+        return f"<div>{''.join(map(html_of, self.results))}{last}</div>"
 
 
-def _html(result: Result) -> str:
+def html_of(result: Result) -> str:
+    """One result, set for a page in light or in dark."""
     rows = "".join(_row(label, text) for label, text in result.lines)
     mark = f'<span style="color:{COLORS[result.status]}">{MARKS[result.status]}</span>'
     table = f'<table style="margin:0 0 .8em 1em">{rows}</table>' if rows else ""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from kernels.tier import find as find_tier
 from lessonlib.checks.child import MAX_ITEMS
+from lessonlib.checks.confine import Level
 from lessonlib.checks.ex01 import EX01
 from lessonlib.checks.ex02 import EX02
 from lessonlib.checks.ex03 import EX03
@@ -22,7 +24,7 @@ from lessonlib.checks.ex06 import EX06
 from lessonlib.checks.places import find_folder
 from lessonlib.checks.race import Stopped, race
 from lessonlib.checks.report import ERROR, FAILED, NOT_CHECKED, NOT_WRITTEN, PASSED, Report, Result
-from lessonlib.checks.sandbox import Child, Raised, Reply
+from lessonlib.checks.sandbox import LOAD_SECONDS, Child, Raised, Reply
 from lessonlib.checks.spec import (
     GPU,
     PYTHON,
@@ -37,12 +39,14 @@ from lessonlib.checks.spec import (
     show_call,
 )
 from lessonlib.errors import CourseError
+from lessonlib.trace import Trace
 
 EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL, EX05, EX06)}
 
 # The first two are multiplied by an exercise's patience.
 CALL_SECONDS = 2.0  # one call, by the clock
-TASK_SECONDS = 15.0  # all calls of one task
+TASK_SECONDS = 15.0  # all calls of one task, as far as each takes more than LATENCY
+LATENCY = 0.2  # on a machine that is busy with other things, the quickest call waits for its turn
 SHRINK_SECONDS = 0.7  # looking for a smaller failing case
 MAX_SEED = 1 << 32
 
@@ -52,12 +56,13 @@ RAISES_NOTHING = "no call raises an error"
 INPUTS_KEPT = "the inputs are left as they were"
 RIGHT_FORM = "the answer has the right form"
 IN_BOUNDS = "no address outside of the tensors is touched"
+WROTE_TO_PIPE = "wrote into the checker's own pipe. An answer is what a function returns, and nothing else."
 MEMORY_FAULTS = ("signal SIGSEGV", "signal SIGBUS")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is wrong with one answer. The fields are those of `Result`."""
+    """What is wrong with one answer. The fields are those of `Result`; `answer` is it, where one could be read."""
 
     property: str
     sentence: str = ""
@@ -65,6 +70,7 @@ class Verdict:
     due: str = ""
     printed: str = ""
     status: str = FAILED
+    answer: Any = None
 
 
 def check(
@@ -72,6 +78,7 @@ def check(
     folder: str | Path = "exercises",
     seed: int | None = None,
     call_seconds: float = CALL_SECONDS,
+    level: Level | None = None,
 ) -> Report:
     """Check a student's answers.
 
@@ -80,29 +87,61 @@ def check(
         folder: where the files lie, looked for here and in the folders above.
         seed: draws the inputs; a fresh one each time unless given.
         call_seconds: how long one call may take; a kernel, which is compiled or interpreted, takes longer and may.
+        level: how well the files are shut in; the best that this machine can do unless given.
 
-    Raises `CourseError` for an unknown id, a missing folder or file. A file that cannot be loaded is a result
-    with status "error", so that the others are still checked.
+    Raises `CourseError` for an unknown id, a missing folder, or one with none of the files. A file that is missing
+    or cannot be loaded is a result with status "error", so that the others are still checked.
     """
     wanted = select(exercises)
     place = find_folder(folder)
-    files = {name: _file_of(name, place) for name in wanted}
-    seed = secrets.randbelow(MAX_SEED) if seed is None else seed
-    here = _tier_here([EXERCISES[name] for name in wanted])
+    files = {name: place / f"{name}.py" for name in wanted}
+    there = ", ".join(sorted(found.name for found in place.glob("*.py"))) or "no Python file"
+    if not any(path.is_file() for path in files.values()):
+        names = ", ".join(path.name for path in files.values())
+        raise CourseError(f"no file {names} in {place}: there is {there}")
+    seed = fresh_seed() if seed is None else seed
     results: list[Result] = []
+    levels: dict[str, Level] = {}
     for name, tasks in wanted.items():
-        exercise = EXERCISES[name]
-        if TIERS.index(here) < TIERS.index(exercise.tier):
-            results += [_not_checked(task, exercise.tier, here, seed) for task in tasks]
-        else:
-            tier = PYTHON if exercise.tier == PYTHON else here
-            results += _check_file(files[name], exercise, tasks, seed, call_seconds, tier)
-    return Report(tuple(results), seed)
+        if not files[name].is_file():
+            results += could_not(tasks, f"There is no {name}.py in {place.name}: there is {there}.", seed)
+            continue
+        told, used = check_file(files[name], name, tasks, seed, call_seconds, level)
+        results += told
+        levels |= {used.name: used} if used else {}
+    return Report(tuple(results), seed, tuple(levels.values()))
 
 
-def _tier_here(exercises: Sequence[Exercise]) -> str:
-    """The tier of this machine, as far as these exercises care: looking for a GPU takes a while."""
-    if all(exercise.tier == PYTHON for exercise in exercises):
+def fresh_seed() -> int:
+    """A seed that nobody chose."""
+    return secrets.randbelow(MAX_SEED)
+
+
+def check_file(
+    path: Path,
+    name: str,
+    tasks: Sequence[Task],
+    seed: int,
+    call_seconds: float = CALL_SECONDS,
+    level: Level | None = None,
+) -> tuple[list[Result], Level | None]:
+    """The results of these tasks of the exercise `name`, and how the file was shut in (None: it did not run)."""
+    exercise = EXERCISES[name]
+    here = _tier_here(exercise)
+    if TIERS.index(here) < TIERS.index(exercise.tier):
+        return [_not_checked(task, exercise.tier, here, seed) for task in tasks], None
+    with Child(path, exercise, here, level) as child:
+        return _check_tasks(child, exercise, tasks, seed, call_seconds * exercise.patience), child.level
+
+
+def could_not(tasks: Sequence[Task], sentence: str, seed: int) -> list[Result]:
+    """The results of tasks that could not be checked."""
+    return [Result(task.id, task.title, ERROR, seed, sentence=sentence) for task in tasks]
+
+
+def _tier_here(exercise: Exercise) -> str:
+    """The tier in which this machine runs the exercise: looking for a GPU takes a while."""
+    if exercise.tier == PYTHON:
         return PYTHON
     if any(importlib.util.find_spec(package) is None for package in ("torch", "triton")):
         return PYTHON
@@ -133,25 +172,17 @@ def select(ids: Sequence[str]) -> dict[str, list[Task]]:
     return {name: tasks for name, tasks in chosen.items() if tasks}
 
 
-def _file_of(exercise: str, folder: Path) -> Path:
-    path = folder / f"{exercise}.py"
-    if not path.is_file():
-        there = ", ".join(sorted(found.name for found in folder.glob("*.py"))) or "no Python file"
-        raise CourseError(f"no file {path.name} in {folder}: there is {there}")
-    return path
-
-
-def _check_file(
-    path: Path, exercise: Exercise, tasks: Sequence[Task], seed: int, call_seconds: float, tier: str
+def _check_tasks(
+    child: Child, exercise: Exercise, tasks: Sequence[Task], seed: int, call_seconds: float
 ) -> list[Result]:
     results: list[Result] = []
-    call_seconds *= exercise.patience
-    with Child(path, exercise, tier) as child:
-        for task in tasks:
-            result = _check_task(child, exercise, task, seed, call_seconds)
-            results.append(_blame(task, replace(result, tier=tier), results))
-            if task.speed is not None and result.status == PASSED:
-                results.append(_check_speed(child, exercise, task, task.speed, seed, call_seconds))
+    for task in tasks:
+        result = _check_task(child, exercise, task, seed, call_seconds)
+        results.append(_blame(task, replace(result, tier=child.tier), results))
+        if task.speed is not None and result.status == PASSED:
+            results.append(_check_speed(child, exercise, task, task.speed, seed, call_seconds))
+        if result.status == FAILED:
+            child.stop()  # with whatever the call left behind: the next task begins afresh
     return results
 
 
@@ -167,10 +198,12 @@ def _blame(task: Task, result: Result, before: Sequence[Result]) -> Result:
 def _check_task(child: Child, exercise: Exercise, task: Task, seed: int, call_seconds: float) -> Result:
     if (problem := _ready(child, exercise, task)) is not None:
         return Result(task.id, task.title, ERROR, seed, sentence=problem)
-    started, seconds = time.monotonic(), TASK_SECONDS * exercise.patience
+    spent, seconds = 0.0, TASK_SECONDS * exercise.patience
     for given in _cases(child, task, Random(f"{seed} {task.id}")):
+        started = time.monotonic()
         verdict = _try(child, task, given, call_seconds)
-        if verdict is None and time.monotonic() - started > seconds:
+        spent += max(0.0, time.monotonic() - started - LATENCY)
+        if verdict is None and spent > seconds:
             verdict = Verdict(COMES_BACK, f"All calls together took more than {seconds:g} seconds.")
         if verdict is not None:
             given, verdict = _shrink(child, task, given, verdict, call_seconds)
@@ -186,10 +219,12 @@ def _cases(child: Child, task: Task, rng: Random) -> Iterator[Given]:
 
 def _ready(child: Child, exercise: Exercise, task: Task) -> str | None:
     """Make sure that the file is loaded and has the function; a sentence where it cannot be."""
-    reply = child.load() if not child.running else child.loaded
+    reply = child.load()
     if reply.ended == "time":
-        took = f"{child.name} was not loaded within {child.load_seconds:g} seconds."
+        took = f"{child.name} was not loaded within {LOAD_SECONDS:g} seconds."
         return f"{took} Is there a loop outside of its functions?"
+    if reply.ended == "pipe":
+        return f"{child.name} {WROTE_TO_PIPE}"
     if reply.ended:
         return f"{child.name} ended Python while it was loaded ({reply.ended})."
     if reply.raised is not None:
@@ -242,7 +277,7 @@ def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict
     for property_ in task.properties:
         if not property_.holds(given, answer, due):
             shown = task.shown(answer, due) if task.shown else (_show_state(answer), shown_due)
-            return Verdict(property_.name, "", *shown, reply.printed)
+            return Verdict(property_.name, "", *shown, reply.printed, answer=answer)
     return None
 
 
@@ -271,6 +306,8 @@ def _no_answer(reply: Reply, call_seconds: float) -> Verdict:
     if reply.ended == "large":
         sentence = f"The answer is too large to look at: more than {MAX_ITEMS:,} items."
         return Verdict(RIGHT_FORM, sentence, printed=reply.printed)
+    if reply.ended == "pipe":
+        return Verdict(COMES_BACK, f"The call {WROTE_TO_PIPE}")
     sentence = f"The call ended Python itself ({reply.ended}). A function returns; it does not exit."
     return Verdict(COMES_BACK, sentence)
 
@@ -325,7 +362,19 @@ def _result(task: Task, seed: int, given: Given, verdict: Verdict) -> Result:
         came_back=verdict.came_back,
         due=verdict.due,
         printed=verdict.printed,
+        rides=_rides(task, given, verdict),
     )
+
+
+def _rides(task: Task, given: Given, verdict: Verdict) -> Mapping[str, Trace]:
+    """The case for the elevator: what came back where that can be shown, and what was due."""
+    if task.rides is None or verdict.status != FAILED:
+        return {}
+    due = task.due(**given)
+    try:
+        return task.rides(given, verdict.answer, due)
+    except (ValueError, LookupError):  # the answer is no ride
+        return task.rides(given, None, due)
 
 
 # ----- speed -----
@@ -340,7 +389,7 @@ def _check_speed(
         return replace(_not_checked(task, GPU, child.tier, seed), property_name=speed.property)
     reached = []
     allowed = replace(exercise, packages=(*exercise.packages, *speed.packages))
-    with Child(speed.reference, allowed, child.tier) as reference:
+    with Child(speed.reference, allowed, child.tier, child.level) as reference:
         if (problem := _ready(reference, allowed, task)) is not None:
             raise CourseError(f"the course's own kernel could not be timed: {problem}")
         for words, given in speed.cases.items():
@@ -350,6 +399,8 @@ def _check_speed(
             except Stopped as stopped:
                 share = None
                 verdict = _mishap(child.name, task, task.function, stopped.reply, call_seconds)
+            except CourseError as error:  # of the course's own kernel: the next file is checked all the same
+                return Result(task.id, task.title, ERROR, seed, sentence=f"{error}.", tier=child.tier)
             if verdict is not None:
                 return replace(_result(task, seed, given, verdict), tier=child.tier)
             reached.append(f"{share:.2f} of the speed of the course's kernel on {words}")

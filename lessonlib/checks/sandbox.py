@@ -2,8 +2,8 @@
 
 The child works in a scratch folder that holds a copy of the file. It sees the standard library, the packages
 named here and a harness where the exercise has one: no `lessonlib`, no `solutions/`, no settings of this
-process. What is contained for now is time, memory and what it sends back; a file that sets out to do harm is
-not.
+process. How high the walls around it are, `confine` says. What comes back is taken for a stranger's: read as
+JSON, sizes and types looked at, nothing of it run.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import select
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,10 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from lessonlib.checks import child
+from lessonlib.checks.confine import Cell, Level, best_level, interpreter
 from lessonlib.checks.spec import GPU, INTERPRETER, PYTHON, Exercise
 from lessonlib.errors import CourseError
 
-LOAD_SECONDS = 20.0  # starting Python and running the file's top level
+START_SECONDS = 20.0  # starting Python and importing what the exercise may use
+LOAD_SECONDS = 5.0  # running the file's top level
+# By the kernel, so that they hold even where nobody is left to look. Beside them: bytes, below, and processes.
+LIMITS = {"CPU": 120, "CORE": 0, "NOFILE": 1024}
 # Without the first two some Pythons do not start; the others say which card and which compiler to use.
 KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "TRITON_LIBCUDA_PATH", "CC")
 # What a package is installed with: each release starts without other ones of these.
@@ -48,8 +51,16 @@ COMPANIONS = {
     )
 }
 # Bytes, by tier. Large libraries and CUDA reserve far more address space than they use, so there only what a
-# process can write to is counted.
-MEMORY = {PYTHON: ("AS", 4 << 30), INTERPRETER: ("DATA", 4 << 30), GPU: ("DATA", 32 << 30)}
+# process can write to is counted. A file is also what CUDA's processes share memory in.
+BYTES = {
+    PYTHON: {"AS": 4 << 30, "FSIZE": 16 << 20},
+    INTERPRETER: {"DATA": 4 << 30, "FSIZE": 16 << 20},
+    GPU: {"DATA": 32 << 30, "FSIZE": 1 << 30},
+}
+# NumPy's names of what `child.encode` lets through: truth values, whole numbers, floats.
+DTYPES = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+DTYPES |= {f"float{bits}" for bits in (16, 32, 64)}
+LARGEST = 1 << 64
 
 
 @dataclass(frozen=True)
@@ -73,7 +84,8 @@ class Reply:
         changed: place of an argument → what it became, for those that the call changed.
         functions: after `load`, the functions that the file defines.
         printed: how its printing begins.
-        ended: "", or why there is nothing: "time", "large", or what ended Python.
+        ended: "", or why there is nothing: "time", "large", "pipe" (it wrote where only the checker's own lines
+            may come from), or what ended Python.
         lost: the exception leaves a process behind that is of no more use, as an error on a GPU does.
     """
 
@@ -89,12 +101,19 @@ class Reply:
 class Child:
     """One warm process for one student's file. Use as a context manager, so that nothing is left running.
 
-    `exercise` says what the process can import and how long it may take, `tier` what it runs on.
+    Args:
+        path: the student's file.
+        exercise: says what the process can import and how long it may take.
+        tier: what it runs on.
+        level: how well it is shut in; the best that this machine can do unless given.
     """
 
-    def __init__(self, path: Path, exercise: Exercise, tier: str = PYTHON) -> None:
+    def __init__(
+        self, path: Path, exercise: Exercise, tier: str = PYTHON, level: Level | None = None
+    ) -> None:
         self.name, self.packages, self.tier = path.name, exercise.packages, tier
-        self.load_seconds = LOAD_SECONDS * exercise.patience
+        self.level = level or best_level(tier == GPU)
+        self.start_seconds = START_SECONDS * exercise.patience
         self._harness = Path(next(iter(exercise.harness), "")).stem
         self._scratch = tempfile.TemporaryDirectory(prefix="check-", ignore_cleanup_errors=True)
         self._root = Path(self._scratch.name)
@@ -105,30 +124,35 @@ class Child:
         for name, source in exercise.harness.items():
             (self._root / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source, self._root / name)
-        _link_packages(self._root / "site", self.packages)
-        self._process: subprocess.Popen | None = None
+        linked = _link_packages(self._root / "site", self.packages)
+        self._cell = Cell(self.level, self._root, linked, needs_gpu=tier == GPU)
         self._requests = self._answers = -1
         self._pending = b""
         self._count = 0
-        self.loaded = Reply()  # what came of the last `load`
+        self.running = False  # whether the file is loaded and waits for calls
+        self.loaded: Reply | None = None  # what came of the last `load`
 
     def __enter__(self) -> Child:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        self._cell.close()
         self._scratch.cleanup()
 
-    @property
-    def running(self) -> bool:
-        """Whether the file is loaded and waits for calls."""
-        return self._process is not None
-
     def load(self) -> Reply:
-        """Start the process and run the file's top level."""
-        self.stop()
+        """Start the process and run the file's top level. What could not be loaded once is not tried again."""
+        if self.running or (self.loaded is not None and (self.loaded.ended or self.loaded.raised)):
+            assert self.loaded is not None
+            return self.loaded
         self._start()
-        self.loaded = self._ask({"load": self.packages}, self.load_seconds)
+        started = self._ask({"import": self.packages}, self.start_seconds)
+        if started.ended:
+            raise CourseError(
+                f"no process for {self.name} ({self.level.name}: {started.ended}): "
+                "look at `lesson doctor`, or free some memory"
+            )
+        self.loaded = self._ask({"load": True}, LOAD_SECONDS)
         return self.loaded
 
     def call(self, function: str, arguments: Sequence[Any], seconds: float, through: str = "") -> Reply:
@@ -137,98 +161,118 @@ class Child:
         After a reply with `ended` or `lost`, the process is gone: `load` again.
         """
         encoded = [child.encode(argument) for argument in arguments]
-        reply = self._ask({"function": function, "arguments": encoded, "through": through}, seconds)
+        request = {"function": function, "arguments": encoded, "through": through}
+        reply = self._ask(request, seconds, len(encoded))
         if reply.lost:
             self.stop()
         return reply
 
     def stop(self) -> None:
-        """End the process and whatever it started in its session."""
-        if self._process is None:
+        """End the process and whatever it started."""
+        if self._requests < 0:
             return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait()
+        self._cell.stop()
         os.close(self._requests)
         os.close(self._answers)
-        self._process, self._pending = None, b""
+        self._requests = self._answers = -1
+        self._pending, self.running = b"", False
 
     def _start(self) -> None:
         requests_read, self._requests = os.pipe()
         self._answers, answers_write = os.pipe()
-        home = str(self._work)
-        environment = {"PATH": os.defpath, "HOME": home, "TMPDIR": home, "OPENBLAS_NUM_THREADS": "1"}
-        environment |= {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": str(int(self.tier == INTERPRETER))}
-        # Triton would look for its backends in the records of what is installed, which the child does not see.
-        environment |= {"TRITON_BACKENDS_IN_TREE": "1"}
-        if compiler := shutil.which("gcc") or shutil.which("clang"):  # for Triton, wherever it lies
-            environment["CC"] = compiler
-        environment |= {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-        program = [sys.executable, "-I", "-S", "-B", "-X", "utf8", str(self._root / "child.py")]
-        kind, most = MEMORY[self.tier]
-        pipes = [str(requests_read), str(answers_write)]
+        os.set_blocking(self._requests, False)
+        settings = {
+            "name": self.name,
+            "harness": self._harness,
+            "site": str(self._root / "site"),
+            "limits": {**LIMITS, **BYTES[self.tier], "NPROC": self._cell.most_processes},
+        }
+        program = [interpreter(), "-I", "-S", "-B", "-X", "utf8", str(self._root / "child.py")]
         try:
-            self._process = subprocess.Popen(
-                [*program, *pipes, str(self._root / "site"), self.name, self._harness, kind, str(most)],
-                cwd=self._work,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=(requests_read, answers_write),
-                start_new_session=True,
+            self._cell.start(
+                [*program, str(requests_read), str(answers_write), json.dumps(settings)],
+                self._environment(),
+                (requests_read, answers_write),
             )
         finally:
             os.close(requests_read)
             os.close(answers_write)
+        self.running = True
 
-    def _ask(self, request: dict[str, Any], seconds: float) -> Reply:
+    def _environment(self) -> dict[str, str]:
+        home = str(self._work)
+        environment = {"PATH": os.defpath, "HOME": home, "TMPDIR": home, "USER": "student"}
+        environment |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        environment |= {"TRITON_INTERPRET": str(int(self.tier == INTERPRETER))}
+        # Triton would look for its backends in the records of what is installed, which the child does not see.
+        environment |= {"TRITON_BACKENDS_IN_TREE": "1"}
+        if compiler := shutil.which("gcc") or shutil.which("clang"):  # for Triton, wherever it lies
+            environment["CC"] = compiler
+        return environment | {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+
+    def _ask(self, request: dict[str, Any], seconds: float, arguments: int = 0) -> Reply:
+        """One line there, one line back. The process is stopped where none comes that can be read."""
+        deadline = time.monotonic() + seconds
         self._count += 1
-        line = json.dumps({**request, "id": self._count}) + "\n"
         try:
-            os.write(self._requests, line.encode())
-        except BrokenPipeError:
-            return self._ended()
-        try:
-            raw = self._read_line(time.monotonic() + seconds)
+            self._write((json.dumps({**request, "id": self._count}) + "\n").encode(), deadline)
+            raw = self._read_line(deadline)
+            return _reply(json.loads(raw), self._count, arguments)
         except TimeoutError:
             self.stop()
             return Reply(ended="time")
-        if raw is None:
+        except (BrokenPipeError, EOFError):
             return self._ended()
-        try:
-            return _reply(json.loads(raw), self._count)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             self.stop()
-            return Reply(ended="it wrote to the checker's own pipe")
+            return Reply(ended="pipe")
 
-    def _read_line(self, deadline: float) -> bytes | None:
-        """The next line; None where the child is gone or says more than it may."""
+    def _write(self, line: bytes, deadline: float) -> None:
+        """Raises `TimeoutError` where nobody reads, `BrokenPipeError` where nobody is there."""
+        while line:
+            left = deadline - time.monotonic()
+            if left <= 0 or not select.select([], [self._requests], [], left)[1]:
+                raise TimeoutError
+            with contextlib.suppress(BlockingIOError):
+                line = line[os.write(self._requests, line[: select.PIPE_BUF]) :]
+
+    def _read_line(self, deadline: float) -> bytes:
+        """The next line. Raises `EOFError` where the child is gone, `ValueError` where it says more than it may."""
         while b"\n" not in self._pending:
             left = deadline - time.monotonic()
             if left <= 0 or not select.select([self._answers], [], [], left)[0]:
                 raise TimeoutError
             chunk = os.read(self._answers, 1 << 16)
-            if not chunk or len(self._pending) > 2 * child.MAX_LINE:
-                return None
+            if not chunk:
+                raise EOFError
+            if len(self._pending) > 2 * child.MAX_LINE:
+                raise ValueError("an answer without an end")
             self._pending += chunk
         line, self._pending = self._pending.split(b"\n", 1)
         return line
 
     def _ended(self) -> Reply:
         """Python itself is gone: by which way out."""
-        assert self._process is not None
-        try:
-            code = self._process.wait(timeout=1.0)
-        except subprocess.TimeoutExpired:
-            code = 0
+        code = self._cell.wait(1.0) or 0
         self.stop()
-        return Reply(ended=f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+        return Reply(ended=f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}")
 
 
-def _link_packages(site: Path, packages: Sequence[str]) -> None:
-    """A folder for `sys.path` with these packages and nothing of what is installed beside them."""
+def _signal_name(number: int) -> str:
+    """ "SIGSEGV"; of those without a name, the number."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
+
+
+def _link_packages(site: Path, packages: Sequence[str]) -> list[Path]:
+    """A folder for `sys.path` with these packages and nothing of what is installed beside them.
+
+    Returns where they really lie.
+    """
     site.mkdir()
+    linked = []
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise CourseError(f"no package {package} here: install the course's requirements")
@@ -237,6 +281,8 @@ def _link_packages(site: Path, packages: Sequence[str]) -> None:
             for path in (real, real.with_name(f"{name}.libs")) if real else ():  # C libraries of a wheel
                 if path.exists():
                     (site / path.name).symlink_to(path)
+                    linked.append(path)
+    return linked
 
 
 def _place_of(module: str) -> Path | None:
@@ -248,16 +294,72 @@ def _place_of(module: str) -> Path | None:
     return Path(folders[0] if folders else str(spec.origin))
 
 
-def _reply(data: dict[str, Any], count: int) -> Reply:
-    if data["id"] != count:
+# ----- reading what a stranger says -----
+
+
+def _reply(data: Any, count: int, arguments: int) -> Reply:
+    """Raises `ValueError`, `TypeError` or `KeyError` for what the child's own program would not have written."""
+    if not isinstance(data, dict) or data["id"] != count:
         raise ValueError("not the answer to this question")
     raised = data.get("raised")
+    changed = {int(place): _value(value) for place, value in dict(data.get("changed", {})).items()}
+    if not all(0 <= place < arguments for place in changed):
+        raise ValueError("a change to what was not given")
+    functions = data.get("functions", ())
+    if len(functions) > child.MAX_FUNCTIONS:
+        raise ValueError("too many functions")
     return Reply(
-        answer=child.decode(data.get("answer")),
-        raised=Raised(**raised) if raised else None,
-        changed={int(place): child.decode(value) for place, value in data.get("changed", {}).items()},
-        functions=tuple(data.get("functions", ())),
-        printed=str(data["printed"])[: child.MAX_PRINTED],
+        answer=_value(data.get("answer")),
+        raised=_raised(**raised) if raised else None,
+        changed=changed,
+        functions=tuple(_text(name, child.MAX_SOURCE) for name in functions),
+        printed=_text(data["printed"], child.MAX_PRINTED),
         ended="large" if data.get("large") else "",
         lost=bool(data.get("lost")),
     )
+
+
+def _raised(type: str, text: str, line: int, function: str, source: str) -> Raised:
+    return Raised(_text(type), _text(text), int(line), _text(function), _text(source, child.MAX_SOURCE))
+
+
+def _text(value: Any, most: int = child.MAX_TEXT) -> str:
+    """A text to show, cut and without what a terminal would take for an order."""
+    if not isinstance(value, str):
+        raise TypeError("not a text")
+    cut = value[: most + 1]
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in cut
+    )
+
+
+def _value(data: Any) -> Any:
+    """`child.decode`, for JSON that need not come from `child.encode`."""
+    _look_at(data)
+    return child.decode(data)
+
+
+def _look_at(data: Any) -> None:
+    if isinstance(data, str):
+        if len(data) > child.MAX_TEXT + 1:
+            raise ValueError("a text that is too long")
+    elif isinstance(data, dict):
+        if "array" in data:
+            if data["dtype"] not in DTYPES:
+                raise ValueError("no dtype of numbers")
+        elif "dict" in data:
+            for pair in data["dict"]:
+                for part in pair:
+                    _look_at(part)
+        elif "other" in data:
+            _text(data["other"])
+            _text(data["text"])
+        else:
+            (items,) = data.values()
+            for item in items:
+                _look_at(item)
+    elif isinstance(data, float | int) and not isinstance(data, bool) and math.isfinite(data):
+        if abs(data) > LARGEST and isinstance(data, int):
+            raise ValueError("a number with too many digits")
+    elif isinstance(data, list):
+        raise TypeError("a list without its name")

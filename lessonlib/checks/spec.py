@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from lessonlib.trace import Trace
+
 Given = dict[str, Any]
 
 MAX_SHOWN = 300  # characters of one value
@@ -72,11 +74,12 @@ class Task:
         explain: where the due answer comes from, in a few words; "" for nothing to say.
         built_on: ids of earlier tasks of the same file whose functions this one calls.
         others: further functions of the task, name → parameters. Inputs with these names go to that one.
+        rides: a case as Traces for the elevator, by name, `rides(given, answer, due)`; the answer is None where
+            none could be read. It may raise `ValueError` for an answer that is no ride.
         shown: texts of a wrong answer and of the due one, where the whole of both says little.
         through: the harness's function that calls the student's; "" for a plain call.
         cases_on_gpu: further inputs that only a GPU is given.
         speed: what is asked of a right answer's speed.
-        hints: from a nudge to nearly the answer; `checks.hint` shows one at a time.
     """
 
     id: str
@@ -90,11 +93,11 @@ class Task:
     explain: Callable[[Given, Any], str]
     built_on: tuple[str, ...] = ()
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rides: Callable[[Given, Any, Any], Mapping[str, Trace]] | None = None
     shown: Callable[[Any, Any], tuple[str, str]] | None = None
     through: str = ""
     cases_on_gpu: Callable[[Random], Iterator[Given]] | None = None
     speed: Speed | None = None
-    hints: tuple[str, ...] = ()
 
     @property
     def functions(self) -> tuple[str, ...]:

@@ -1,0 +1,47 @@
+"""Results as JUnit XML, which CI servers and learning platforms read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from xml.etree import ElementTree
+
+from lessonlib.checks.report import ERROR, FAILED, NOT_CHECKED, NOT_WRITTEN, Result
+
+TAGS = {FAILED: "failure", NOT_WRITTEN: "failure", ERROR: "error", NOT_CHECKED: "skipped"}
+NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def to_junit(results: Iterable[Result], suite: str = "lesson check") -> str:
+    """One test case a result. A task whose speed counts has two, told apart by their titles."""
+    results = list(results)
+    counts = {
+        tag: sum(TAGS.get(result.status) == tag for result in results)
+        for tag in ("failure", "error", "skipped")
+    }
+    root = ElementTree.Element(
+        "testsuite",
+        name=_xml(suite),
+        tests=str(len(results)),
+        failures=str(counts["failure"]),
+        errors=str(counts["error"]),
+        skipped=str(counts["skipped"]),
+    )
+    for result in results:
+        case = ElementTree.SubElement(
+            root, "testcase", classname=_xml(result.id), name=_xml(f"{result.id} {result.title}")
+        )
+        if result.status in TAGS:
+            told = ElementTree.SubElement(case, TAGS[result.status], message=_xml(_headline(result)))
+            told.text = _xml(result.message)
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _headline(result: Result) -> str:
+    return result.property_name or result.sentence or result.status
+
+
+def _xml(text: str) -> str:
+    """Without the characters that XML cannot hold."""
+    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

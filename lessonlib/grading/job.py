@@ -1,0 +1,76 @@
+"""One job: some exercises of one submission, checked on whatever machine it is sent to.
+
+What travels there and back is plain values: bytes of files in, dicts of results out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from lessonlib import __version__
+from lessonlib.checks import EXERCISES
+from lessonlib.checks.confine import Level
+from lessonlib.checks.report import Result
+from lessonlib.checks.runner import check_file, could_not, select
+from lessonlib.checks.spec import PYTHON
+
+
+@dataclass(frozen=True)
+class Job:
+    """Attributes:
+    student: whose work it is.
+    tasks: ids of exercises or tasks, all of one kind: of the python tier, or of a higher one.
+    files: exercise id → its text.
+    seed: draws the inputs.
+    """
+
+    student: str
+    tasks: tuple[str, ...]
+    files: dict[str, bytes]
+    seed: int
+
+    @property
+    def wants_gpu(self) -> bool:
+        """Whether a GPU, where there is one, is to be this job's alone."""
+        return needs_more_than_python(next(iter(select(self.tasks))))
+
+
+def needs_more_than_python(exercise: str) -> bool:
+    """Whether the exercise runs in a higher tier than plain Python."""
+    return EXERCISES[exercise].tier != PYTHON
+
+
+def version() -> str:
+    """The course's version where this runs."""
+    return __version__
+
+
+def run(job: Job) -> dict[str, Any]:
+    """{"results": a dict for each result, "sandbox": how the files were shut in}. Never raises."""
+    results: list[Result] = []
+    levels: dict[str, Level] = {}
+    for name in select(job.tasks):
+        told, level = _check(job, name)
+        results += told
+        levels |= {level.name: level} if level else {}
+    return {
+        "results": [result.to_dict() for result in results],
+        "sandbox": [asdict(level) for level in levels.values()],
+    }
+
+
+def _check(job: Job, name: str) -> tuple[list[Result], Level | None]:
+    tasks = select(job.tasks)[name]
+    if name not in job.files:
+        return could_not(tasks, f"There is no {name}.py in the submission.", job.seed), None
+    try:
+        with tempfile.TemporaryDirectory(prefix="grade-") as folder:
+            path = Path(folder, f"{name}.py")
+            path.write_bytes(job.files[name])
+            return check_file(path, name, tasks, job.seed)
+    except Exception as error:  # whatever it was, the next file and the next student are still graded
+        sentence = f"The checker failed: {type(error).__name__}: {error}. Tell whoever runs it."
+        return could_not(tasks, sentence[:1_000], job.seed), None

@@ -1,0 +1,82 @@
+"""Pages for people: one a student, and one for the class. Plain HTML, no script, nothing from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+from urllib.parse import quote
+
+from lessonlib.checks.report import Result, html_of
+from lessonlib.grading.tables import Mistake, amount
+
+STYLE = """
+:root { color-scheme: light dark; }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
+table.rows { border-collapse: collapse; } .rows td, .rows th { text-align: left; padding: .15em 1em .15em 0; }
+.rows td.number, .rows th.number { text-align: right; }
+img { max-width: 100%; } code { font-size: .9em; }
+"""
+
+
+def student_page(record: Mapping[str, Any], results: Sequence[Result]) -> str:
+    """What a student is told of their work."""
+    told = [f"<p>{_points(record)}</p>"]
+    told += [f"<p><b>{escape(record['problem'])}</b></p>"] if record["problem"] else []
+    told += [f"<p>{escape(note)}</p>" for note in record["notes"]]
+    told += map(html_of, results)
+    told += [f"<p>Checked with course {escape(record['course'])}; {escape(_sandbox(record))}.</p>"]
+    return _page(record["student"], told)
+
+
+def class_page(
+    records: Sequence[Mapping[str, Any]], mistakes: Sequence[Mistake], histogram: bytes, alt: str
+) -> str:
+    """The histogram, the commonest mistakes, and everyone with a link to their page."""
+    picture = base64.b64encode(histogram).decode()
+    told = [f'<img alt="{escape(alt)}" src="data:image/png;base64,{picture}">', "<h2>Commonest mistakes</h2>"]
+    rows = [(each.task, each.told, str(each.students)) for each in mistakes]
+    told.append(_table(("task", "what did not hold", "students"), rows) if rows else "<p>None.</p>")
+    told.append("<h2>Students</h2>")
+    everyone = [
+        (_link(record["student"]), escape(record["problem"] or "; ".join(record["notes"])), _points(record))
+        for record in records
+    ]
+    told.append(_table(("student", "", "points"), everyone, marked_up=True))
+    return _page("The class", told)
+
+
+def _points(record: Mapping[str, Any]) -> str:
+    return f"{amount(record['score'])} of {amount(record['max_score'])} points"
+
+
+def _sandbox(record: Mapping[str, Any]) -> str:
+    said = [
+        f"{level['name']}"
+        + (f" (not contained: {', '.join(level['not_contained'])})" * bool(level["not_contained"]))
+        for level in record["sandbox"]
+    ]
+    return f"sandbox: {'; '.join(said) or 'nothing ran'}"
+
+
+def _link(student: str) -> str:
+    return f'<a href="students/{quote(student)}.html">{escape(student)}</a>'
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked_up: bool = False) -> str:
+    """The last column holds numbers."""
+    last = len(head) - 1
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        kinds = [' class="number"' if place == last else "" for place in range(len(cells))]
+        return f"<tr>{''.join(f'<{tag}{kind}>{cell}</{tag}>' for kind, cell in zip(kinds, cells, strict=True))}</tr>"
+
+    body = rows if marked_up else [[escape(cell) for cell in cells] for cells in rows]
+    return f'<table class="rows">{row(head, "th")}{"".join(row(cells, "td") for cells in body)}</table>'
+
+
+def _page(title: str, told: Sequence[str]) -> str:
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
+    content = "\n".join(told)
+    return f'<!doctype html>\n<html lang="en">{head}<h1>{escape(title)}</h1>\n{content}\n</html>\n'

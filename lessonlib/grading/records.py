@@ -1,0 +1,101 @@
+"""A student's record: what was found, what it is worth, and the files that say so.
+
+Each file is written beside its name and then moved there, so that it is whole or not there. The JSON comes
+last: where it is, the student is done.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lessonlib.checks.junit import to_junit
+from lessonlib.checks.report import NOT_CHECKED, PASSED, Result
+from lessonlib.errors import CourseError
+from lessonlib.grading.pages import student_page
+from lessonlib.grading.submissions import Submission
+
+STUDENTS = "students"
+
+Record = dict[str, Any]
+
+
+def make_record(
+    submission: Submission, answers: Sequence[Mapping[str, Any]], weights: Mapping[str, float], version: str
+) -> Record:
+    """What is stored of one student; `answers` are what `job.run` gave for the parts of the submission."""
+    results = sorted(
+        (result for answer in answers for result in answer["results"]), key=lambda result: result["id"]
+    )
+    score, most = points(results, weights)
+    sandbox = {level["name"]: level for answer in answers for level in answer["sandbox"]}
+    return {
+        "student": submission.student,
+        "score": score,
+        "max_score": most,
+        "problem": submission.problem,
+        "notes": list(submission.notes),
+        "submitted": submission.submitted,
+        "digest": submission.digest,
+        "course": version,
+        "sandbox": [sandbox[name] for name in sorted(sandbox)],
+        "results": results,
+    }
+
+
+def points(results: Iterable[Mapping[str, Any]], weights: Mapping[str, float]) -> tuple[float, float]:
+    """(points reached, points there were). A task counts whole or not at all.
+
+    What was not checked here counts on neither side; a task with a second result, for its speed, has to pass
+    in whatever was checked.
+    """
+    checked: dict[str, list[bool]] = {}
+    for result in results:
+        if result["status"] != NOT_CHECKED:
+            checked.setdefault(result["id"], []).append(result["status"] == PASSED)
+    reached = sum(weights[name] for name, passed in checked.items() if all(passed))
+    return float(reached), float(sum(weights[name] for name in checked))
+
+
+def write_record(out: Path, record: Record) -> None:
+    """The student's page, JUnit file and JSON, in this order."""
+    place, student = out / STUDENTS, record["student"]
+    results = [Result.from_dict(result) for result in record["results"]]
+    write_whole(place / f"{student}.html", student_page(record, results))
+    write_whole(place / f"{student}.xml", to_junit(results, student))
+    write_whole(place / f"{student}.json", json.dumps(record, indent=1) + "\n")
+
+
+def read_record(out: Path, student: str) -> Record | None:
+    """What was stored of a student, or None."""
+    try:
+        record = json.loads((out / STUDENTS / f"{student}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) and record.get("student") == student else None
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """A file that is whole or not there, whatever happens meanwhile.
+
+    Raises `CourseError` where it cannot be written.
+    """
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            os.unlink(name)
+            raise
+    except OSError as error:
+        raise CourseError(f"cannot write {path}: {error.strerror}; choose another --out") from error

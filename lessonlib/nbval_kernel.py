@@ -1,0 +1,43 @@
+"""A pytest plugin beside nbval: a kernel that died is said at once, with the cell that it died in.
+
+nbval by itself waits for an answer until the cell's time is up.
+
+python -m pytest --nbval -p lessonlib.nbval_kernel notebooks/*.ipynb
+"""
+
+from __future__ import annotations
+
+import time
+from queue import Empty
+from typing import Any
+
+from nbval import plugin
+from nbval.kernel import RunningKernel
+
+LOOK_EVERY = 1.0  # seconds
+
+
+class KernelDiedError(RuntimeError):
+    """The process behind the notebook is gone."""
+
+
+class WatchedKernel(RunningKernel):
+    """nbval's kernel, looked at while it is waited for."""
+
+    def get_message(self, stream: str, timeout: float | None = None) -> Any:
+        """The next message. Raises `Empty` after `timeout` seconds, `KernelDiedError` where none can come any more."""
+        started = time.monotonic()
+        while True:
+            left = LOOK_EVERY if timeout is None else timeout - (time.monotonic() - started)
+            try:
+                return super().get_message(stream, timeout=min(LOOK_EVERY, max(0.0, left)))
+            except Empty:
+                if not self.is_alive():
+                    raise KernelDiedError("the kernel died in this cell: out of memory, or a crash") from None
+                if timeout is not None and left <= 0:
+                    raise
+
+
+def pytest_configure() -> None:
+    """Have nbval start kernels of this kind."""
+    plugin.RunningKernel = WatchedKernel

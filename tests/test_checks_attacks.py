@@ -1,0 +1,121 @@
+"""Hostile submissions: each ends within its limit, is told what happened, and leaves nothing running."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from attacks import ATTACKS, source
+
+from lessonlib.checks import check, confine
+from lessonlib.checks.confine import BUBBLEWRAP, LIMITS, USER
+from lessonlib.checks.report import Result
+from lessonlib.errors import CourseError
+
+SECRET = Path(__file__).parents[1] / "solutions" / "ex01.py"
+SYSTEM_PYTHON = "/usr/bin/python3"  # for another user, who cannot run a Python in somebody's home
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch) -> Iterator[Path]:
+    """A folder for scratch folders, with a name that nothing else has; every user may walk through it."""
+    folder = Path("/tmp") / f"attacked-{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o755)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["bubblewrap", "user", "limits"])
+def level(request, monkeypatch, scratch) -> confine.Level:
+    chosen = {"bubblewrap": BUBBLEWRAP, "user": USER}.get(request.param) or confine.level_named("limits")
+    if chosen.name == LIMITS.name:
+        return chosen
+    if chosen == BUBBLEWRAP and shutil.which("bwrap") is None:
+        pytest.skip("not checked here: no bubblewrap (apt-get install bubblewrap)")
+    if chosen == USER and os.geteuid() != 0:
+        pytest.skip("not checked here: another user id takes root")
+    if chosen == USER and not confine._works(USER, needs_gpu=False) and os.path.exists(SYSTEM_PYTHON):
+        monkeypatch.setattr(confine, "interpreter", lambda: SYSTEM_PYTHON)
+        monkeypatch.setattr("lessonlib.checks.sandbox.interpreter", lambda: SYSTEM_PYTHON)
+    if not confine._works(chosen, needs_gpu=False):
+        pytest.skip(f"not checked here: {chosen.name} does not work on this machine")
+    return chosen
+
+
+def told(folder: Path, text: str, level: confine.Level) -> Result:
+    (folder / "ex01.py").write_text(text, encoding="utf-8")
+    (result,) = check("ex01.1", folder=folder, call_seconds=0.6, level=level).results
+    return result
+
+
+def left_running(*markers: str) -> list[str]:
+    """Command lines of processes that have one of these in them, zombies aside."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if int(process.name) != os.getpid() and any(marker in words for marker in markers):
+            found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_ends_and_is_told(name: str, level: confine.Level, scratch: Path, tmp_path: Path) -> None:
+    attack, marker = ATTACKS[name], f"marker-{uuid.uuid4().hex}"
+    if attack.outside and level.name == LIMITS.name:
+        pytest.skip("not contained by limits alone, as a report says")
+    if name in ("reads_the_solution", "network", "disk_filler") and level == USER:
+        pytest.skip("not contained by another user id, as a report says")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        started = time.monotonic()
+        result = told(tmp_path, source(attack, str(SECRET), marker, server.getsockname()[1]), level)
+        assert time.monotonic() - started < 15
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+    assert result.status == "failed", result.message
+    assert any(words in result.message for words in attack.told), result.message
+    assert len(result.message) < 3_000
+    assert "\x1b" not in str(result.message)
+    assert left_running(str(scratch), marker) == []
+    assert list(scratch.glob("check-*")) == []
+
+
+@pytest.mark.parametrize("name", ["network", "reads_the_solution"])
+def test_what_limits_alone_do_not_contain_is_said(name: str, tmp_path: Path) -> None:
+    """The report's words are true: at that level the attack comes through."""
+    limits = confine.level_named("limits")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        text = source(ATTACKS[name], str(SECRET), port=server.getsockname()[1])
+        result = told(tmp_path, text, limits)
+    came_through = "utilization is never above one" if name == "network" else "Exercise 01: how full"
+    assert came_through in result.message
+    said = str(check("ex01.1", folder=tmp_path, call_seconds=0.6, level=limits))
+    assert "sandbox: limits; not contained: the network, reading files that this user may read" in said
+    assert ("does not bind root" in said) == (os.geteuid() == 0)
+
+
+def test_an_unknown_level_says_what_there_is() -> None:
+    with pytest.raises(
+        CourseError, match="unknown sandbox 'docker': there is auto, bubblewrap, user, limits"
+    ):
+        confine.level_named("docker")
+
+
+def test_a_user_id_is_one_cells_alone_and_comes_back(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not checked here: another user id takes root")
+    first, second = confine._lease_user(), confine._lease_user()
+    assert first.user != second.user
+    first.release()
+    second.release()

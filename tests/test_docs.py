@@ -1,0 +1,50 @@
+"""What the pages tell people to type is there to be typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import yaml
+
+from lessonlib import cli
+from lessonlib.checks.runner import select
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*.yml"))]
+FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(
+    r"^(?:.*[/ ])?lesson ((?:check|grade|hint|doctor|model|simulate|generate|bench|compare)\b.*)$",
+    re.MULTILINE,
+)
+
+
+def code(page: Path) -> str:
+    """What stands in a page as code of its own, each command on one line."""
+    text = page.read_text(encoding="utf-8")
+    return (text if page.suffix == ".yml" else "\n".join(FENCED.findall(text))).replace("\\\n", " ")
+
+
+def test_every_command_can_be_typed() -> None:
+    typed = [line for page in PAGES for line in COMMAND.findall(code(page))]
+    assert len(typed) > 15
+    for line in typed:
+        options = cli._parser().parse_args(shlex.split(line, comments=True))
+        select(getattr(options, "exercises", ()))
+
+
+def test_every_make_target_is_there() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    typed = re.findall(r"(?:^|`|run: )make ([a-z ]+?)(?: [A-Z#]|`|\s*$)", text, re.MULTILINE)
+    assert len(typed) > 10
+    assert {target for line in typed for target in line.split()} <= targets
+
+
+def test_the_workflow_is_one() -> None:
+    workflow = yaml.safe_load((ROOT / "docs" / "github-actions.yml").read_text(encoding="utf-8"))
+    assert workflow["jobs"].keys() == {"answers", "notebooks"}
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60
+        assert all(("run" in step) != ("uses" in step) for step in job["steps"])

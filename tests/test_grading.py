@@ -1,0 +1,483 @@
+"""Grading a class: every submission gets its own grade, nothing is lost, and what cannot be used is said."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from attacks import ATTACKS
+from synthetic_class import KERNEL, SOLUTIONS, TASKS, Due, make_class, mutant, solution, stub
+
+from lessonlib import cli
+from lessonlib.checks import EXERCISES
+from lessonlib.errors import CourseError
+from lessonlib.grading import cluster, records, submissions, tables
+from lessonlib.grading import run as grading
+from lessonlib.grading.cells import functions_file
+
+ROOT = Path(__file__).parents[1]
+IN_PYTHON = tuple(task for task, exercise in TASKS.items() if exercise != KERNEL)
+TABLES = ("grades_nbgrader.csv", "grades_canvas.csv", "mistakes.csv")
+WORKER_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def class_of_20(tmp_path_factory) -> tuple[Path, dict[str, Due]]:
+    folder = tmp_path_factory.mktemp("class") / "submissions"
+    return folder, make_class(folder, size=22, attacks=2, mutants=3)
+
+
+@pytest.fixture(scope="module")
+def graded(class_of_20, tmp_path_factory) -> tuple[Path, grading.Grades]:
+    """The class graded without the kernel, on two processes, uninterrupted."""
+    out = tmp_path_factory.mktemp("graded") / "out"
+    settings = grading.Settings(IN_PYTHON, seed=3)
+    return out, grading.grade(class_of_20[0], out, settings, workers=2, say=lambda line: None)
+
+
+def assert_due(found: list, due: dict[str, Due], without: frozenset[str] = frozenset()) -> None:
+    """Each has the grade that is due; `without` are tasks that nobody was asked for."""
+    assert [record["student"] for record in found] == sorted(due)
+    for record in found:
+        expected = due[record["student"]]
+        lost = len(without - expected.failed)
+        assert expected.allows(record["score"] + lost), (record["student"], record["score"])
+        assert expected.problem in record["problem"], record["student"]
+        assert expected.note in " ".join(record["notes"]), record["student"]
+        statuses = {result["id"]: result["status"] for result in record["results"]}
+        assert all(statuses[task] != "passed" for task in expected.failed - without), record["student"]
+
+
+def column(path: Path, name: str) -> dict[str, str]:
+    """Student → what stands in that column of a table."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return {row.get("student_id") or row["SIS Login ID"]: row[name] for row in csv.DictReader(file)}
+
+
+def lesson(*words: str, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "lessonlib.cli", *map(str, words)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+
+
+# ----- a class -----
+
+
+def test_everyone_gets_the_grade_that_is_due(graded, class_of_20) -> None:
+    _, grades = graded
+    assert len(grades.records) >= 20
+    assert_due(list(grades.records), class_of_20[1], without=frozenset({"ex04.5"}))
+    assert not grades.complete
+    assert grades.summary.startswith(f"{len(grades.records)} graded, 3 of them could not be read\nsandbox: ")
+
+
+def test_each_student_has_three_files_that_say_the_same(graded) -> None:
+    out, grades = graded
+    for record in grades.records:
+        place = out / records.STUDENTS / record["student"]
+        assert json.loads(place.with_name(f"{place.name}.json").read_text()) == record
+        suite = ElementTree.fromstring(place.with_name(f"{place.name}.xml").read_text())
+        assert int(suite.get("tests", 0)) == len(record["results"]) == len(IN_PYTHON)
+        passed = sum(len(case) == 0 for case in suite)
+        assert passed == record["score"]
+        page = place.with_name(f"{place.name}.html").read_text()
+        assert f"{passed} of {len(IN_PYTHON)} points" in page
+        assert "<script" not in page
+
+
+def test_tables_have_the_columns_that_platforms_read(graded) -> None:
+    out, grades = graded
+    scores = {record["student"]: tables.amount(record["score"]) for record in grades.records}
+    assert column(out / "grades_nbgrader.csv", "score") == scores
+    assert (out / "grades_nbgrader.csv").read_text().splitlines()[0] == (
+        "assignment,duedate,timestamp,student_id,last_name,first_name,email,"
+        "raw_score,late_submission_penalty,score,max_score"
+    )
+    first, possible, *_ = (out / "grades_canvas.csv").read_text().splitlines()
+    assert first == "Student,ID,SIS User ID,SIS Login ID,Section,continuous-batching"
+    assert possible == f"    Points Possible,,,,,{len(IN_PYTHON)}"
+    canvas = column(out / "grades_canvas.csv", "continuous-batching")
+    assert {student: canvas[student] for student in scores} == scores
+
+
+def test_the_commonest_mistakes_are_counted(graded) -> None:
+    out, grades = graded
+    with (out / "mistakes.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    counts = [int(row["students"]) for row in rows]
+    assert counts == sorted(counts, reverse=True)
+    assert sum(counts) == sum(
+        result["status"] != "passed" for record in grades.records for result in record["results"]
+    )
+    page = (out / "index.html").read_text()
+    assert all(f"students/{record['student']}.html" in page for record in grades.records)
+    assert (out / "histogram.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_resume_does_only_what_is_missing(graded, class_of_20, tmp_path: Path) -> None:
+    """Half of the records and a changed submission: these are done again, the others are left as they are."""
+    folder, _ = class_of_20
+    out, grades = graded
+    before = {path.name: path.stat().st_mtime_ns for path in (out / records.STUDENTS).glob("*.json")}
+    missing = ["solution_21", "stub"]
+    for student in missing:
+        (out / records.STUDENTS / f"{student}.json").unlink()
+    again = grading.grade(
+        folder, out, grading.Settings(IN_PYTHON), workers=1, resume=True, say=lambda line: None
+    )
+    assert again.records == grades.records
+    after = {path.name: path.stat().st_mtime_ns for path in (out / records.STUDENTS).glob("*.json")}
+    changed = {name.removesuffix(".json") for name in after if after[name] != before.get(name)}
+    assert changed == set(missing)
+
+
+def test_a_run_that_is_killed_goes_on_to_the_same_tables(graded, class_of_20, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    killed_and_resumed(class_of_20[0], out, 5, "--seed", "3", "--exercises", *IN_PYTHON)
+    for name in TABLES:
+        assert (out / name).read_text() == (graded[0] / name).read_text()
+
+
+def killed_and_resumed(folder: Path, out: Path, after: int, *options: str) -> None:
+    """Grade, kill -9 once so many records are there, see that nothing lives on, and grade the rest."""
+    words = ["grade", str(folder), "--out", str(out), "--workers", "2", *options]
+    with scratch_folder() as scratch:  # what is killed cannot tidy up
+        environment = {**os.environ, "TMPDIR": str(scratch)}
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        command = [sys.executable, "-m", "lessonlib.cli", *words]
+        killed(subprocess.Popen(command, cwd=ROOT, env=environment, **quiet), folder, out, after)
+    resumed = lesson(*words, "--resume")
+    assert resumed.returncode == 1, resumed.stderr  # some of them cannot be read
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for scratch folders that every user may walk through."""
+    folder = Path("/tmp") / f"graded-{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def killed(process: subprocess.Popen, folder: Path, out: Path, after: int) -> None:
+    """Kill it once so many records are there, and see that nothing of it lives on."""
+    deadline = time.monotonic() + 300
+    while len(list((out / records.STUDENTS).glob("*.json"))) < after:
+        assert process.poll() is None, "it was done before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    family = descendants(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while any(map(alive, family)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in family if alive(pid)]
+    assert len(list((out / records.STUDENTS).glob("*.json"))) < len(list(folder.iterdir()))
+
+
+def descendants(pid: int) -> set[tuple[int, str]]:
+    """(pid, start time) of every process below this one."""
+    below: dict[int, list[int]] = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        stat = stat_of(int(process.name))
+        if stat:
+            below.setdefault(int(stat[1]), []).append(int(process.name))
+    found, left = set(), [pid]
+    while left:
+        for child in below.get(left.pop(), []):
+            found.add((child, (stat_of(child) or ["", "", ""])[2]))
+            left.append(child)
+    return found
+
+
+def stat_of(pid: int) -> list[str]:
+    """[state, parent, start time], or nothing."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+    return [words[0], words[1], words[19]]
+
+
+def alive(process: tuple[int, str]) -> bool:
+    stat = stat_of(process[0])
+    return bool(stat) and stat[0] != "Z" and stat[2] == process[1]
+
+
+# ----- Dask, elsewhere -----
+
+
+@contextmanager
+def dask_cluster(folder: Path, *workers: tuple[str, ...]) -> Iterator[str]:
+    """The address of a scheduler with these workers, each a process of its own with these options."""
+    file = folder / "scheduler.json"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    common = [sys.executable, "-m", "dask"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": environment, "cwd": folder}
+    shared = ["--no-dashboard", "--scheduler-file", str(file)]
+    scheduler = ["scheduler", "--host", "127.0.0.1", "--port", "0", *shared]
+    worker = ["worker", "--nthreads", "1", "--memory-limit", "0", "--local-directory", str(folder), *shared]
+    processes = [subprocess.Popen([*common, *scheduler], **quiet)]
+    try:
+        deadline = time.monotonic() + WORKER_SECONDS
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        processes += [subprocess.Popen([*common, *worker, *options], **quiet) for options in workers]
+        yield json.loads(file.read_text())["address"]
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in processes:
+            process.wait(timeout=20)
+
+
+def wait_for_workers(address: str, many: int) -> None:
+    from distributed import Client
+
+    with Client(address) as client:
+        client.wait_for_workers(many, timeout=WORKER_SECONDS)
+
+
+def test_a_cluster_grades_as_this_machine_does(tmp_path: Path) -> None:
+    """And a worker's GPU is asked for by the kernel's jobs alone, one at a time."""
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    solution(folder / "ada")
+    stub(folder / "bob")
+    settings = grading.Settings(("ex02", "ex04.5"), seed=1)
+    with dask_cluster(tmp_path, ("--resources", "GPU=1"), ()) as address:
+        wait_for_workers(address, 2)
+        there = grading.grade(folder, tmp_path / "there", settings, scheduler=address, say=lambda line: None)
+    here = grading.grade(folder, tmp_path / "here", settings, workers=1, say=lambda line: None)
+    assert there.records == here.records
+    assert [(record["student"], record["score"]) for record in here.records] == [("ada", 4.0), ("bob", 0.0)]
+    assert here.complete
+
+
+def test_a_scheduler_without_workers_or_without_an_answer_is_said(
+    tmp_path: Path, class_of_20, monkeypatch, capsys
+) -> None:
+    with (
+        dask_cluster(tmp_path) as address,
+        pytest.raises(CourseError, match="has no workers: start `dask worker"),
+    ):
+        grading.grade(class_of_20[0], tmp_path / "out", scheduler=address)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1)
+    nowhere = [
+        "grade",
+        str(class_of_20[0]),
+        "--out",
+        str(tmp_path / "other"),
+        "--scheduler",
+        "tcp://127.0.0.1:9",
+    ]
+    capsys.readouterr()
+    assert cli.main(nowhere) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1
+    assert "no scheduler answers at tcp://127.0.0.1:9" in said[0]
+
+
+# ----- bad input -----
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ("nowhere", "--out", "out"),
+            "no folder nowhere: give the one that holds a folder or a zip for each",
+        ),
+        (("empty", "--out", "out"), "no submission in empty (notes.txt: neither a folder nor a zip)"),
+        (("class", "--out", "out", "--exercises", "ex77"), "unknown exercise 'ex77'"),
+        (("class", "--out", "file/out"), "cannot write to file/out: Not a directory; choose another --out"),
+        (("class", "--out", "done"), "done holds results: go on with --resume, or choose another --out"),
+        (("class", "--out", "done", "--resume", "--seed", "9"), "done was begun with seed 1, not 9"),
+        (
+            ("class", "--out", "done", "--resume", "--exercises", "ex02"),
+            'was begun with tasks [], not ["ex02"]',
+        ),
+        (("class", "--out", "odd", "--resume"), "cannot read odd/run.json"),
+        (("class", "--out", "out", "--workers", "0"), "--workers 0: give 1 or more"),
+        (("class", "--out", "out", "--weights", "file"), "cannot read the weights file"),
+        (("class", "--out", "out", "--weights", "odd.toml"), "odd.toml has no task's id 'ex01'"),
+        (("class", "--out", "out", "--weights", "low.toml"), "low.toml gives ex01.1 -1 points"),
+        (("class", "--out", "out", "--roster", "file"), "file is not a Canvas gradebook"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(words, told, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "class/ada", "done"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "class/ada/ex01.py").write_text("x = 1\n")
+    (tmp_path / "empty/notes.txt").write_text("-")
+    (tmp_path / "file").write_text("not toml")
+    (tmp_path / "odd.toml").write_text('"ex01" = 2\n')
+    (tmp_path / "low.toml").write_text('"ex01.1" = -1\n')
+    grading._make_folder(
+        tmp_path / "done", grading._settle(tmp_path / "done", grading.Settings(seed=1), False)
+    )
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/run.json").write_text("[]")
+    assert cli.main(["grade", *words]) == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert not (tmp_path / "out").exists()
+    assert len(said.splitlines()) == 1
+
+
+def test_names_and_links_beside_submissions_are_left_out_and_said(tmp_path: Path) -> None:
+    (tmp_path / "ada").mkdir()
+    (tmp_path / "=HYPERLINK(1)").mkdir()
+    (tmp_path / "eve").symlink_to(SOLUTIONS)
+    found, left_out = submissions.find(tmp_path)
+    assert [path.name for path in found] == ["ada"]
+    assert [line.partition(":")[0] for line in left_out] == ["'=HYPERLINK(1)'", "eve"]
+
+
+def test_two_files_of_one_name_are_not_guessed_at(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        solution(tmp_path / name)
+    read = submissions.read("ada", [tmp_path], ["ex01"])
+    assert "ex01.py is there more than once (a/ex01.py and b/ex01.py): neither was taken." in read.problem
+
+
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "ada.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("ex01.py", b"#" * (200 << 20))
+    read = submissions.read("ada", [tmp_path / "ada.zip"], ["ex01"])
+    assert "ex01.py has 209,715,200 bytes, more than 1,048,576" in read.problem
+
+
+# ----- weights, a roster, the GPU's part -----
+
+
+def test_weights_and_a_roster(tmp_path: Path) -> None:
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    mutant(folder / "ada", SOLUTIONS / "mutants" / "ex01.3" / "ceiling.py")
+    (tmp_path / "weights.toml").write_text('"ex01.1" = 2.5\n"ex01.3" = 4\n')
+    (tmp_path / "roster.csv").write_text(
+        "Student,ID,SIS User ID,SIS Login ID,Section,Quiz\n    Points Possible,,,,,5\n"
+        '"Lovelace, Ada",77,s77,ada,Monday,3\n'
+    )
+    options = (
+        "--weights",
+        tmp_path / "weights.toml",
+        "--roster",
+        tmp_path / "roster.csv",
+        "--assignment",
+        "One",
+    )
+    done = lesson(
+        "grade", folder, "--out", tmp_path / "out", "--workers", "1", "--exercises", "ex01", *options
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "out" / "grades_canvas.csv").read_text().splitlines()
+    assert lines == [
+        "Student,ID,SIS User ID,SIS Login ID,Section,One",
+        "    Points Possible,,,,,7.5",
+        '"Lovelace, Ada",77,s77,ada,Monday,3.5',
+    ]
+
+
+def test_what_is_not_checked_here_counts_on_neither_side() -> None:
+    results = [
+        {"id": "ex04.5", "status": "passed"},
+        {"id": "ex04.5", "status": "not checked here"},
+        {"id": "ex04.4", "status": "not checked here"},
+        {"id": "ex04.3", "status": "not written"},
+    ]
+    weights = dict.fromkeys(TASKS, 1.0)
+    assert records.points(results, weights) == (1.0, 2.0)
+    results[1]["status"] = "failed"  # its speed
+    assert records.points(results, weights) == (0.0, 2.0)
+
+
+# ----- notebooks -----
+
+
+def as_notebook(*cells: str) -> bytes:
+    return json.dumps({"cells": [{"cell_type": "code", "source": cell} for cell in cells]}).encode()
+
+
+def test_a_notebooks_last_functions_are_taken_with_what_they_need() -> None:
+    text = functions_file(
+        as_notebook(
+            "import numpy as np\nimport lessonlib\nfrom collections import deque",
+            "NOBODY = -1\ncar = Elevator()\ncar.show()",
+            "def refill(*state):\n    return 1  # first try",
+            "%timeit refill()\n@staticmethod\ndef refill(*state):\n    return 2  # 100%\nrefill()",
+        ),
+        EXERCISES["ex02"],
+    )
+    assert "import numpy as np" in text
+    assert "NOBODY = -1" in text
+    assert "# 100%" in text
+    assert text.index("first try") < text.index("# cell 4\n@staticmethod\ndef refill")
+    assert not any(word in text for word in ("lessonlib", "Elevator", "show", "timeit"))
+    compile(text, "ex02.py", "exec")
+
+
+@pytest.mark.parametrize(
+    ("notebook", "told"),
+    [
+        (b"\xff\xfe", "not a notebook"),
+        (b"[1, 2]", "not a notebook"),
+        (b'{"cells": [{"cell_type": "code", "source": 5}]}', "not a notebook"),
+        (b"[" * 100_000, "not a notebook"),
+        (as_notebook("def refill(:"), "cell 1 cannot be parsed"),
+    ],
+)
+def test_what_is_not_a_notebook_is_said(notebook: bytes, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        functions_file(notebook, EXERCISES["ex02"])
+
+
+def test_a_notebook_without_the_exercise_gives_nothing() -> None:
+    assert functions_file(as_notebook("def other(): ..."), EXERCISES["ex02"]) == ""
+
+
+# ----- too long for `make test` -----
+
+
+@pytest.mark.prove
+def test_a_class_of_200(tmp_path: Path) -> None:
+    """In under ten minutes on two cores, each with the grade that is due; killed and resumed, and on a cluster
+    of two workers, the tables are the same."""
+    folder = tmp_path / "submissions"
+    due = make_class(folder, size=200, attacks=len(ATTACKS), mutants=130)
+    started = time.monotonic()
+    grades = grading.grade(
+        folder, tmp_path / "whole", grading.Settings(seed=5), workers=2, say=lambda line: None
+    )
+    seconds = time.monotonic() - started
+    print(
+        f"a class of {len(due)} in {seconds:.0f} s on {os.cpu_count()} cores; {grades.summary.splitlines()[-1]}"
+    )
+    assert_due(list(grades.records), due)
+    assert seconds < 600
+
+    killed_and_resumed(folder, tmp_path / "killed", 100, "--seed", "5")
+    with dask_cluster(tmp_path, (), ()) as address:
+        wait_for_workers(address, 2)
+        settings = grading.Settings(seed=5)
+        grading.grade(folder, tmp_path / "cluster", settings, scheduler=address, say=lambda line: None)
+    for name in TABLES:
+        whole = (tmp_path / "whole" / name).read_text()
+        assert (tmp_path / "killed" / name).read_text() == whole
+        assert (tmp_path / "cluster" / name).read_text() == whole
