@@ -1,7 +1,7 @@
 # make lab     set up, then open JupyterLab on notebook 01
 # make setup   set up: .venv, tested pins, the model
 # make test    prove that all of it works: lint, types, tests, every notebook
-# make nbval   the notebooks alone (TIER=gpu: by their assertions, on a machine with one)
+# make nbval   the notebooks alone; the last one rides vLLM (TIER=gpu: by their assertions, on a machine with one)
 # make vllm    vLLM in an environment of its own, .venv-vllm: its CUDA build where there is an NVIDIA GPU, else its
 #              CPU build (VLLM_BUILD=cpu or cuda chooses). Not needed where LESSONLIB_VLLM_PYTHON names a Python with
 #              vLLM.
@@ -71,7 +71,7 @@ types: $(STAMP)
 unit: $(STAMP)
 	$(BIN)/python -m pytest -rs -m "not gpu and not prove"
 
-nbval: setup
+nbval: setup vllm
 	$(NBVAL) $(NOTEBOOKS)
 
 prove: setup

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lessonlib.errors import CourseError
+from lessonlib.result import Comparison
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -25,3 +26,19 @@ def label(result: dict[str, Any]) -> str:
     """What a figure of this result must wear: machine, date and command."""
     command = result["command"].split(" --out")[0]  # where it was written to is nobody's concern
     return f"recorded on an {result['machine']} on {result['date']}, command {command}"
+
+
+def comparisons(what: str = "", folder: Path = RESULTS) -> dict[str, Comparison]:
+    """Every recorded comparison of one kind, machine -> `Comparison`: the files `compare_MACHINE[_WHAT].json`.
+
+    A file of your own that is named like this is one of them. Raises `CourseError` where there is none.
+    """
+    found = {}
+    for path in sorted(folder.glob("compare_*.json")):
+        machine, _, kind = path.stem.removeprefix("compare_").partition("_")
+        if kind == what:
+            found[machine] = Comparison.load(path)
+    if not found:
+        name = "compare_MACHINE" + (f"_{what}" if what else "")
+        raise CourseError(f"no {name}.json in {folder.name}: make one with `lesson compare --json FILE`")
+    return found

@@ -229,6 +229,25 @@ class Comparison:
         """The result of a contender on a row, where there is one."""
         return next((each for each in self.results if (each.contender, each.row) == (contender, row)), None)
 
+    def steps(self, row: str) -> dict[str, int]:
+        """Contender -> forward passes that the row took it, for those who left a Trace."""
+        return {
+            each.contender: each.trace.num_steps for each in self.results if each.row == row and each.trace
+        }
+
+    @property
+    def sweep_rows(self) -> list[RowFacts]:
+        """Rows of one fixed length, by batch size; none where nobody asked for a sweep."""
+        swept = any(row.kind == "sweep" for row in self.rows)
+        rows = [row for row in self.rows if row.kind in ("sweep", "fixed")] if swept else []
+        return sorted(rows, key=lambda row: row.requests)
+
+    def sweep(self, contender: str) -> tuple[list[int], list[float]]:
+        """Batch sizes that a contender finished in the sweep, rising, and its tokens a second at each."""
+        found = [(row.requests, self.of(contender, row.name)) for row in self.sweep_rows]
+        points = [(batch, each.rate) for batch, each in found if each and each.repetitions]
+        return [batch for batch, _ in points], [rate for _, rate in points]
+
     @property
     def contenders(self) -> list[str]:
         """Names, in the order they first appear."""

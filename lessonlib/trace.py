@@ -167,6 +167,21 @@ class Trace:
             times[request] += ends[step : step + count].tolist()
         return times
 
+    def steps_and_requests(self) -> tuple[list[list[float]], list[dict[str, Any]]]:
+        """The ride in plain lists, as exercise 06 reads it: [start, duration] of each step, and a dict a request.
+
+        A request has its `arrival`, its runs of `decode` as [step, tokens], and whether it has `finished`.
+        """
+        rows, ends = self.rows(Kind.DECODE), set(self.rows(Kind.FINISH)["request"].tolist())
+        requests: list[dict[str, Any]] = [
+            {"arrival": at, "decode": [], "finished": place in ends}
+            for place, at in enumerate(self.requests["arrival_time"].tolist())
+        ]
+        for request, step, count in zip(rows["request"], rows["step"], rows["tokens"], strict=True):
+            requests[request]["decode"].append([int(step), int(count)])
+        steps = np.column_stack([self.steps["start"], self.steps["duration"]]).tolist()
+        return steps, requests
+
     def time_per_output_token(self) -> np.ndarray:
         """Mean time between tokens after the first, for each finished request with two tokens or more."""
         decode, finish = self.rows(Kind.DECODE), self.rows(Kind.FINISH)

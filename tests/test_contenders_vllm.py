@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from lessonlib.contenders import presets
+from lessonlib import recorded
+from lessonlib.contenders import names, presets, swap
 from lessonlib.contenders.compare import agreement
 from lessonlib.contenders.job import Job
 from lessonlib.contenders.process import ContenderProcess, Refused, vllm_python
@@ -26,44 +27,27 @@ pytestmark = pytest.mark.vllm
 
 SLOTS, REQUESTS, LOAD, RUN = 4, 10, 400, 200  # the last two in seconds
 
-# What the course teaches, by where it is in vLLM.
-NAMES = """
-from vllm import LLM, SamplingParams
-from vllm.outputs import CompletionOutput, RequestOutput
-from vllm.v1.request import Request, RequestStatus
-from vllm.v1.core.sched.request_queue import FCFSRequestQueue, PriorityRequestQueue, RequestQueue
-from vllm.v1.core.sched.scheduler import Scheduler
-from vllm.v1.core.sched.async_scheduler import AsyncScheduler
-from vllm.v1.core.kv_cache_manager import KVCacheManager
-from vllm.v1.core.block_pool import BlockPool
-from vllm.v1.core.kv_cache_utils import FreeKVCacheBlockQueue, KVCacheBlock
-import inspect
-assert issubclass(FCFSRequestQueue, RequestQueue) and issubclass(PriorityRequestQueue, RequestQueue)
-assert {"WAITING", "RUNNING", "PREEMPTED", "FINISHED_STOPPED"} <= set(RequestStatus.__members__)
-source = inspect.getsource(Scheduler.__init__)
-for name in ("self.waiting", "self.running", "self.kv_cache_manager"):
-    assert name in source, name
-for owner, name in (
-    (Scheduler, "schedule"), (Scheduler, "update_from_output"), (Scheduler, "add_request"),
-    (Scheduler, "_preempt_request"), (KVCacheManager, "allocate_slots"), (KVCacheManager, "get_block_ids"),
-    (KVCacheManager, "free"), (BlockPool, "get_new_blocks"), (BlockPool, "free_blocks"),
-    (BlockPool, "get_num_free_blocks"), (FreeKVCacheBlockQueue, "popleft"), (FreeKVCacheBlockQueue, "append"),
-):
-    assert hasattr(owner, name), (owner, name)
-import vllm
-for module in ("sequence", "core.scheduler"):
-    try:
-        found = __import__(f"vllm.{module}", fromlist=["SequenceGroup"])
-    except ImportError:
-        continue
-    assert not hasattr(found, "SequenceGroup"), "vLLM has SequenceGroup again"
-print("all there")
-"""
-
 
 def test_the_names_that_the_course_teaches():
-    done = subprocess.run([PYTHON, "-c", NAMES], capture_output=True, text=True, timeout=LOAD)
-    assert done.stdout.strip().endswith("all there"), done.stderr[-2000:]
+    assert names.missing() == []
+
+
+def test_a_name_that_vllm_does_not_have_is_told():
+    changed = replace(names.COUNTERPARTS[0], there="Scheduler.slots")
+    assert names.missing([changed]) == [f"{changed.file}: Scheduler.slots"]
+    moved = replace(names.COUNTERPARTS[0], file="v1/core/elevator.py")
+    assert names.missing([moved]) == [f"v1/core/elevator.py: {moved.there}"]
+
+
+def test_the_names_of_older_texts_have_not_come_back():
+    assert names.back_again() == []
+    assert names.back_again(["Scheduler"]) == ["Scheduler"]
+
+
+def test_one_import_line_changed_and_the_same_words():
+    words = swap.words(swap.changed(swap.SCRIPT))
+    assert words == swap.words(swap.SCRIPT)
+    assert words == recorded.load(swap.RECORDED)["words"]
 
 
 @pytest.fixture(scope="module")

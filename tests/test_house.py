@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"lessonlib", "lessonlib.errors", "lessonlib.claims"},
     {"lessonlib.workload", "lessonlib.utilization", "kernels"},
-    {"lessonlib.trace", "lessonlib.result", "lessonlib.split"},
+    {"lessonlib.trace", "lessonlib.result", "lessonlib.split", "lessonlib.recorded"},
     {"lessonlib.scheduling"},
     {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
     {"lessonlib.contenders"},

@@ -140,6 +140,30 @@ HINTS: dict[str, tuple[str, str, str]] = {
         "stops = token in stop_token_ids or (token in eos_token_ids and not ignore_eos). Whoever leaves gives back "
         "its slot (sorted) and block_table[::-1] at the end of free; the answer is token_ids[prompt_tokens:].",
     ),
+    "ex06.1": (
+        "Everything follows from one list a request: the steps in which it was given a token. "
+        "Its length is the request's tokens.",
+        "A token is there at start + duration of its step. TTFT is the first of these times less the arrival; "
+        "the time per token is the last less the first, divided by one less than there are.",
+        "Count tokens for utilization before you ask who finished. Then skip those who did not; for the others "
+        "test `ttft <= ttft_limit` and, where there are two tokens or more, `tpot <= tpot_limit`. Divide how many "
+        "are left by `steps[-1][0] + steps[-1][1] - steps[0][0]`.",
+    ),
+    "ex06.2": (
+        "Time is steps × seconds a step. So a ratio of two times is a product of two ratios.",
+        "Bring each contender to (steps, median of its seconds ÷ steps) first, and drop those without a run. Then "
+        "look at neighbors.",
+        "For neighbors (steps, pace) and (steps2, pace2): `(steps / steps2, pace / pace2)`. The median of an even "
+        "number of runs is the mean of the middle two: `statistics.median` knows.",
+    ),
+    "ex06.3": (
+        "Print batch ÷ rate for each size: seconds a step. Which shape do you see, and where does it change?",
+        "The machine's limit at the next size is that of the last two sizes. What does one more rider cost a step "
+        "between these two?",
+        "`slope = (seconds[-1] - seconds[-2]) / (batches[-1] - batches[-2])`, kept between 0 and "
+        "`seconds[-1] / batches[-1]`; then the step takes `seconds[-1] + slope * (batch - batches[-1])`, and the "
+        "rate is batch ÷ that.",
+    ),
 }
 
 
@@ -149,10 +173,10 @@ def hint(task: str, number: int = 1) -> str:
     Raises `CourseError` for an unknown task or another number.
     """
     if task not in HINTS:
-        raise CourseError(f"no hint for {task!r}: there is {', '.join(HINTS)}")
+        raise CourseError(f"no hints for {task!r}: there are some for {', '.join(HINTS)}")
     if number not in (1, 2, 3):
-        raise CourseError(f"no hint {number} for {task}: there are 1, 2 and 3")
-    return HINTS[task][number - 1]
+        raise CourseError(f"no hint {number} for {task}: give 1 to 3")
+    return f"{HINTS[task][number - 1]}\n(hint {number} of 3)"
 
 
 def solution(task: str, folder: str | Path = "solutions") -> str:

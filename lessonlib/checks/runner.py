@@ -20,6 +20,7 @@ from lessonlib.checks.ex03 import EX03
 from lessonlib.checks.ex04 import EX04
 from lessonlib.checks.ex04_kernel import EX04_KERNEL
 from lessonlib.checks.ex05 import EX05
+from lessonlib.checks.ex06 import EX06
 from lessonlib.checks.places import find_folder
 from lessonlib.checks.race import Stopped, race
 from lessonlib.checks.report import ERROR, FAILED, NOT_CHECKED, NOT_WRITTEN, PASSED, Report, Result
@@ -40,7 +41,7 @@ from lessonlib.checks.spec import (
 from lessonlib.errors import CourseError
 from lessonlib.trace import Trace
 
-EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL, EX05)}
+EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL, EX05, EX06)}
 
 # The first two are multiplied by an exercise's patience.
 CALL_SECONDS = 2.0  # one call, by the clock

@@ -72,6 +72,8 @@ class Options:
         slots: of all rows but a split; None: the preset's.
         threads: None: every core that this process may use.
         timeout: seconds that loading, or one run, may take.
+        is_timed: False where only tokens and steps are looked at: nobody compiles or warms up, waiting threads do
+            not spin, and vLLM is overheard in the run itself. Its seconds mean nothing then.
         out: the file that is written after every run.
         command: as it was typed, for the record.
         seed: of the draws.
@@ -86,6 +88,7 @@ class Options:
     slots: int | None = None
     threads: int | None = None
     timeout: float = 600.0
+    is_timed: bool = True
     out: Path | None = None
     command: str = "lesson compare"
     seed: int = 0
@@ -158,6 +161,8 @@ class _Bench:
             threads=threads if on_cpu else 0,
             cores=cores[:threads] if on_cpu else [],
             rows=[],
+            is_timed=options.is_timed,
+            is_traced=not options.is_timed,
         )
         self._measure_machine()
         prompts, vocab_size = self._choose_model(folder)
@@ -283,6 +288,8 @@ class _Bench:
         """Run the row once, whole; False where this contender does not run it."""
         if row.arrivals and process.name in WITHOUT_ARRIVALS:
             return False
+        if not self.options.is_timed:
+            return True
         self.say(f"{process.name}: {row.name}, warming up")
         answer = self._run(process, row)
         if answer is None:
@@ -333,7 +340,7 @@ class _Bench:
 
     def overhear_vllm(self) -> None:
         """vLLM's Trace and latencies, from a process of its own: the timed ones had an unchanged scheduler."""
-        if "vllm" not in self._names():
+        if "vllm" not in self._names() or not self.options.is_timed:
             return
         told = [row for row in self.rows if row.kind in OVERHEARD and self._ran("vllm", row)]
         for job, group in groupby(told, self._job_for):

@@ -137,6 +137,18 @@ GPU = Preset(
 )
 PRESETS = {"cpu": CPU, "gpu": GPU}
 
+SMALLEST_CARD = 15 * 2**30  # what a card of 16 GB has
+
+
+def here() -> Preset:
+    """The preset for this machine: the card's where there is an NVIDIA one of 16 GB or more, else the CPU's."""
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory >= SMALLEST_CARD:
+        return GPU
+    return CPU
+
+
 LLAMA_2_7B = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",

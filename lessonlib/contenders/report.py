@@ -84,6 +84,27 @@ def roofline_share(row: RowFacts, result: Result) -> float:
     return row.floor_seconds / result.seconds
 
 
+def speed_ups(comparison: Comparison, row: str, name: str) -> dict[str, float]:
+    """What "NAME is so many times faster" can mean on one row: against whom, counted how -> times.
+
+    Each other contender is taken as it was measured; by all tokens that it computed; and by its first run, before
+    anything was warm. All of them are measured, and one of them at most is what a reader takes it for.
+    """
+    result = comparison.of(name, row)
+    if result is None or not result.repetitions:
+        return {}
+    found = {}
+    for other in comparison.results:
+        if other.row != row or other.contender == name or not other.repetitions:
+            continue
+        found[f"{other.contender}, warm"] = result.rate / other.rate
+        if other.raw_rate > other.rate:
+            found[f"{other.contender}, by all that it computed"] = result.rate / other.raw_rate
+        if cold := other.settings.get("warm_up_seconds"):
+            found[f"{other.contender}, its first run"] = cold / result.seconds
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
 def _agreements(comparison: Comparison) -> Iterator[str]:
     """A line a row and type: how many answers each pair has in common, to the last token."""
     for (row, dtype), group in groupby(comparison.agreement, lambda each: (each["row"], each["dtype"])):

@@ -17,7 +17,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from lessonlib.engine.checkpoint import LlamaConfig, fill_random, load_weights
-from lessonlib.engine.ops import Ops, choose_ops
+from lessonlib.engine.native import use_huge_pages
+from lessonlib.engine.ops import Ops, Packed, choose_ops
 
 Attend = Callable[[int, Tensor], Tensor]
 """(layer, heads) -> attention output `[num_tokens, num_heads, head_dim]`, for all of one step's tokens.
@@ -51,6 +52,7 @@ def rope_table(config: LlamaConfig, dtype: torch.dtype) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1).to(dtype).float()
 
 
+WORTH_HUGE_PAGES = 2**26  # bytes of weights: more than a processor's caches hold
 MATRICES = ("qkv", "attention_out", "gate_up", "down")
 
 
@@ -62,7 +64,7 @@ class LayerWeights:
     qkv: Tensor
     attention_out: Tensor
     post_attention_norm: Tensor
-    gate_up: Tensor
+    gate_up: Packed
     down: Tensor
 
 
@@ -74,6 +76,9 @@ class Llama:
         dtype, device: of the weights and of the computation.
         ops: the fused operators; by default the fastest that the device runs.
         load_format: "auto" reads the safetensors; "dummy" draws random weights and needs config.json alone.
+
+    Attributes:
+        weight_bytes: of all matrices that a step reads (the input embedding gives a row a token only).
 
     Raises `CourseError` where a tensor is missing or has another shape.
     """
@@ -99,12 +104,13 @@ class Llama:
             fill_random(self.named_weights())
         else:
             load_weights(folder, self.named_weights())
+        self.weight_bytes = self._weight_bytes()
         self._pack()
+        if self.device.type == "cpu" and self.weight_bytes >= WORTH_HUGE_PAGES:
+            use_huge_pages()
         self.cos_sin = rope_table(self.config, dtype).to(self.device)
 
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of all matrices that a step reads (the input embedding gives a row a token only)."""
+    def _weight_bytes(self) -> int:
         layers = sum(getattr(layer, name).numel() for layer in self.layers for name in MATRICES)
         return (layers + self.head.numel()) * self.embedding.element_size()
 
@@ -118,7 +124,7 @@ class Llama:
             heads = ops.linear(x, layer.qkv).view(len(x), -1, config.head_dim)
             x = ops.linear(attend(index, heads).flatten(1), layer.attention_out)
             x = ops.rms_norm(x, layer.post_attention_norm, eps=eps, residual=stream)
-            x = ops.linear(ops.silu_and_mul(ops.linear(x, layer.gate_up)), layer.down)
+            x = ops.linear(ops.gated(x, layer.gate_up), layer.down)
             x = ops.rms_norm(x, next_norm, eps=eps, residual=stream)
         return x
 
@@ -130,7 +136,8 @@ class Llama:
         """Bring the matrices into the layout that the operators want. A tied embedding stays as it is."""
         for layer in self.layers:
             for name in MATRICES:
-                setattr(layer, name, self.ops.pack(getattr(layer, name)))
+                pack = self.ops.pack_gate_up if name == "gate_up" else self.ops.pack
+                setattr(layer, name, pack(getattr(layer, name)))
         self.head = self.ops.pack(self.head)
 
     def named_weights(self) -> dict[str, Tensor]:

@@ -7,13 +7,22 @@ once a step.
 
 from __future__ import annotations
 
+import ctypes
+import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from lessonlib.engine.inputs import StepInputs
+
+HUGE_PAGE = 2**21  # bytes
+MADV_COLLAPSE = 25
+# A stretch of memory that no file lies behind (inode 0), and how many KiB of it are in use.
+MEMORY = re.compile(r"^(\S+) rw-p \S+ \S+ 0\b.*\n(?:.*\n)*?Rss: +(\d+) kB", re.MULTILINE)
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -26,26 +35,55 @@ def pack(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
+def use_huge_pages() -> None:
+    """Ask Linux to move what this process holds in memory to pages of 2 MiB.
+
+    A step reads all weights, and in pages of 4 KiB it looks up 65,000 places for them: a sixth of its time where it
+    was measured. Where the system does not know the request (it came with Linux 6.1), or has no room, nothing changes.
+    """
+    if sys.platform != "linux":
+        return
+    madvise = ctypes.CDLL(None).madvise
+    for span, resident in MEMORY.findall(Path("/proc/self/smaps").read_text()):
+        first, end = (int(address, 16) for address in span.split("-"))
+        is_in_use = 2 * 1024 * int(resident) >= end - first  # what was never touched stays unborn
+        first = -(-first // HUGE_PAGE) * HUGE_PAGE
+        if is_in_use and first + HUGE_PAGE <= end:
+            madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), MADV_COLLAPSE)
+
+
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x `[num_tokens, in_features]` times a packed weight, transposed."""
     if not weight.is_mkldnn:
         return F.linear(x, weight)
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
 
 
 def rms_norm(x: Tensor, weight: Tensor, *, eps: float, residual: Tensor | None = None) -> Tensor:
-    """x over its root mean square, times weight; with a residual, x is added to it in place first."""
+    """x over its root mean square, times weight; with a residual, x is added to it in place first.
+
+    On a CPU PyTorch has no single kernel for that, but one for layer norm. Of x and −x together the mean is zero
+    and the variance is the mean square.
+    """
     if residual is not None:
         x = residual.add_(x)
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-    scale = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
-    return (x * scale).to(x.dtype).mul_(weight)
+    both = torch.cat((x, -x), dim=-1)
+    return F.layer_norm(both, both.shape[1:], eps=eps)[:, : x.shape[1]] * weight
 
 
-def silu_and_mul(gate_up: Tensor) -> Tensor:
-    """silu(gate) × up, where gate and up are the two halves of the last dimension."""
-    gate, up = gate_up.chunk(2, dim=-1)
-    return F.silu(gate).mul_(up)
+def pack_gate_up(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The two halves of a matrix for `gated`, each for itself."""
+    gate, up = weight.chunk(2)
+    return pack(gate), pack(up)
+
+
+def gated(x: Tensor, gate_up: tuple[Tensor, Tensor]) -> Tensor:
+    """silu(x gateᵀ) × (x upᵀ): oneDNN does the silu and the product while it still holds the sums."""
+    gate, up = gate_up
+    if not gate.is_mkldnn:
+        return F.silu(F.linear(x, gate)).mul_(F.linear(x, up))
+    opened = torch.ops.mkldnn._linear_pointwise.default(x, gate, None, "swish", [], "")
+    return torch.ops.mkldnn._linear_pointwise.binary(x, opened, up, None, "mul")
 
 
 class NativeAttention:

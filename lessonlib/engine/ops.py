@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -18,26 +19,39 @@ SKINNY_TOKENS = 32
 ATTENTION = ("auto", "reference", "native", "triton")
 
 
+Packed = Any
+"""A matrix as an operator wants it: a tensor, or a pair of them."""
+
+
 @dataclass(frozen=True)
 class Ops:
     """What a forward pass is made of, beside the embedding.
 
     Attributes:
-        rms_norm, silu_and_mul: see `kernels.pointwise`.
+        rms_norm: see `kernels.pointwise`.
+        gated: x and a packed gate_up to silu(gate) × up, where gate and up are x times its two halves.
         rotary_write_kv, paged_attention: see `kernels.pointwise` and `kernels.attention`. None: the step goes
             through `native.NativeAttention`, which does both.
         pack, linear: a matrix as `linear` wants it, and x times that matrix.
+        pack_gate_up: a matrix as `gated` wants it.
     """
 
     rms_norm: Callable[..., Tensor]
-    silu_and_mul: Callable[..., Tensor]
+    gated: Callable[[Tensor, Packed], Tensor]
     rotary_write_kv: Callable[..., None] | None = None
     paged_attention: Callable[..., Tensor] | None = None
-    pack: Callable[[Tensor], Tensor] = lambda weight: weight
     linear: Callable[[Tensor, Tensor], Tensor] = F.linear
+    pack: Callable[[Tensor], Tensor] = lambda weight: weight
+    pack_gate_up: Callable[[Tensor], Packed] = lambda weight: weight
 
 
-NATIVE = Ops(native.rms_norm, native.silu_and_mul, pack=native.pack, linear=native.linear)
+NATIVE = Ops(
+    native.rms_norm,
+    native.gated,
+    linear=native.linear,
+    pack=native.pack,
+    pack_gate_up=native.pack_gate_up,
+)
 
 
 def choose_ops(attention: str | Callable[..., Tensor], device: torch.device) -> Ops:
@@ -68,7 +82,8 @@ def _reference(paged_attention: Callable[..., Tensor] | None = None) -> Ops:
     from kernels import reference
 
     attention = paged_attention or reference.paged_attention
-    return Ops(reference.rms_norm, reference.silu_and_mul, reference.rotary_write_kv, attention)
+    gated = _gated(reference.silu_and_mul, F.linear)
+    return Ops(reference.rms_norm, gated, reference.rotary_write_kv, attention)
 
 
 def _triton(device: torch.device) -> Ops:
@@ -89,4 +104,9 @@ def _triton(device: torch.device) -> Ops:
         is_skinny = x.is_cuda and len(x) <= SKINNY_TOKENS and x.dtype is not torch.float32
         return skinny_linear(x, weight) if is_skinny else F.linear(x, weight)
 
-    return Ops(rms_norm, silu_and_mul, rotary_write_kv, paged_attention, linear=linear)
+    return Ops(rms_norm, _gated(silu_and_mul, linear), rotary_write_kv, paged_attention, linear)
+
+
+def _gated(silu_and_mul: Callable[[Tensor], Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """Both halves as one product."""
+    return lambda x, gate_up: silu_and_mul(linear(x, gate_up))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -10,7 +11,7 @@ from matplotlib.ticker import NullFormatter, NullLocator
 
 from lessonlib.errors import CourseError
 from lessonlib.result import Comparison, Latencies, Result, RowFacts
-from lessonlib.split import split
+from lessonlib.split import Part, split
 from lessonlib.viz import style, waterfall
 
 # Contenders have no color of their own: the course's wears decode's, the others are ink, told apart by line and mark.
@@ -25,6 +26,9 @@ LOOKS: dict[str, dict[str, Any]] = {
     "hf-dynamic": {"color": style.INK, "linestyle": ":", "marker": "v"},
     "hf-cb": {"color": style.INK, "linestyle": (0, (1, 1, 4, 1)), "marker": "D"},
 }
+
+
+SOURCE_COLUMNS = 100  # characters of a source that fit a line
 
 
 def comparison_chart(comparison: Comparison) -> style.Picture:
@@ -43,11 +47,48 @@ def comparison_chart(comparison: Comparison) -> style.Picture:
         return style.finish(figure, finding(comparison), source(comparison))
 
 
+def rates(comparison: Comparison, title: str = "") -> style.Picture:
+    """Bars of every row of mixed, fixed or recorded lengths; the title is the finding unless given."""
+    bars = len(_measured(comparison, bar_rows(comparison)))
+    return _chart(comparison, [_draw_bars], [0.5 + 0.28 * bars], title or finding(comparison))
+
+
+def sweep(comparison: Comparison, title: str = "") -> style.Picture:
+    """Tokens a second against the batch."""
+    return _chart(comparison, [_draw_sweep], [2.8], title or sweep_finding(comparison))
+
+
+def knee(comparison: Comparison, ttft_limit: float, title: str = "") -> style.Picture:
+    """What the slowest hundredth waits, for a first token and for the next one, at rising rates of arrival.
+
+    `ttft_limit`, in seconds, is what somebody is willing to wait for a first token.
+    """
+    words = title or knee_finding(comparison, ttft_limit)
+    return _chart(comparison, [_draw_knee, _draw_gaps], [2.5, 2.5], words)
+
+
+def _chart(
+    comparison: Comparison, panels: Sequence[Panel], heights: Sequence[float], title: str
+) -> style.Picture:
+    """Panels one over the other. Raises `CourseError` where nothing was measured for them."""
+    rows = [rows for panel, rows in PANELS if panel in panels]
+    if not any(_measured(comparison, each(comparison)) for each in rows):
+        raise CourseError("nothing to draw: no contender finished a row of this kind")
+    with style.applied():
+        alt = f"Contenders side by side: {', '.join(comparison.contenders)}"
+        figure = style.picture(0.9 + sum(heights), alt)
+        grid = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)[:, 0]
+        for axes, panel in zip(grid, panels, strict=True):
+            panel(axes, comparison)
+        return style.finish(figure, title, source(comparison))
+
+
 def source(comparison: Comparison) -> str:
-    """Where and when it was measured, and with what."""
+    """Where, when and how it was measured, and with what."""
     machine = comparison.machine
     where = machine.get("gpu") or f"{machine.get('cpu')}, {machine.get('threads')} threads"
-    return f"{comparison.model}, {comparison.how.get('dtype')}; measured on {where}, {comparison.date}"
+    first = f"{comparison.model}, {comparison.how.get('dtype')}; measured on {where}, {comparison.date}"
+    return f"{fill(first, SOURCE_COLUMNS)}\n{fill(comparison.command, SOURCE_COLUMNS)}"
 
 
 def finding(comparison: Comparison) -> str:
@@ -61,6 +102,44 @@ def finding(comparison: Comparison) -> str:
     return "One contender, no comparison"
 
 
+def sweep_finding(comparison: Comparison) -> str:
+    """How much more each one gives in the largest batch than in the smallest, or as far as it came."""
+    rows, words = comparison.sweep_rows, []
+    for name in comparison.contenders:
+        batches, given = comparison.sweep(name)
+        if len(batches) > 1:
+            end = "" if batches[-1] == rows[-1].requests else f" (to {batches[-1]:,})"
+            words.append(f"{name} × {given[-1] / given[0]:.1f}{end}")
+    if not words:
+        return "One batch size, no sweep"
+    return f"From {rows[0].requests:,} to {rows[-1].requests:,} requests: {', '.join(words)}"
+
+
+def knee_finding(comparison: Comparison, ttft_limit: float) -> str:
+    """The highest rate of arrival at which 99 of 100 have their first token in time, for each contender."""
+    words = [f"{name} {_knee(comparison, name, ttft_limit)}" for name in comparison.contenders]
+    return f"99 of 100 first tokens within {ttft_limit:g} s: {', '.join(words)}"
+
+
+def _knee(comparison: Comparison, name: str, ttft_limit: float) -> str:
+    """ "up to 4/s": the last row before the first one that is late."""
+    highest = ""
+    for row in online_rows(comparison):
+        result = comparison.of(name, row.name)
+        if not result or not result.latencies or result.latencies.percentile(99) > ttft_limit:
+            break
+        highest = row.name.removeprefix("online ")
+    return f"up to {highest}" if highest else "at no rate"
+
+
+def split_finding(parts: Sequence[Part]) -> str:
+    """The whole way, and how much of it is fewer steps and how much quicker ones."""
+    first, last = parts[0], parts[-1]
+    fewer, quicker = first.steps / last.steps, first.seconds_per_step / last.seconds_per_step
+    ends = f"{first.contender} to {last.contender} × {fewer * quicker:.1f}"
+    return f"{ends}: × {fewer:.1f} in fewer steps, × {quicker:.1f} in quicker ones"
+
+
 def bar_rows(comparison: Comparison) -> list[RowFacts]:
     """Rows that stand as bars."""
     return [row for row in comparison.rows if row.kind in ("mixed", "fixed", "trace")]
@@ -71,13 +150,6 @@ def split_rows(comparison: Comparison) -> list[RowFacts]:
     results = _measured(comparison, [row for row in comparison.rows if row.kind == "split"])
     names = {each.row for each in results if each.trace}
     return [row for row in comparison.rows if row.name in names][:1]
-
-
-def sweep_rows(comparison: Comparison) -> list[RowFacts]:
-    """Rows of one fixed length, by batch size; none where nobody asked for a sweep."""
-    swept = any(row.kind == "sweep" for row in comparison.rows)
-    rows = [row for row in comparison.rows if row.kind in ("sweep", "fixed")] if swept else []
-    return sorted(rows, key=lambda row: row.requests)
 
 
 def online_rows(comparison: Comparison) -> list[RowFacts]:
@@ -124,10 +196,10 @@ def _draw_split(axes: Axes, comparison: Comparison) -> None:
 
 def _draw_sweep(axes: Axes, comparison: Comparison) -> None:
     """Tokens a second against the batch; a cross where memory ran out."""
-    rows = sweep_rows(comparison)
+    rows = comparison.sweep_rows
     for name in comparison.contenders:
         found = [(row.requests, comparison.of(name, row.name)) for row in rows]
-        points = [(batch, each.rate) for batch, each in found if each and each.repetitions]
+        points = list(zip(*comparison.sweep(name), strict=True))
         if points:
             axes.plot(*zip(*points, strict=True), markersize=4, **LOOKS[name])
             _name_line(axes, name, points[-1])
@@ -190,7 +262,7 @@ Panel = Callable[[Axes, Comparison], None]
 PANELS: tuple[tuple[Panel, Callable[[Comparison], list[RowFacts]]], ...] = (
     (_draw_bars, bar_rows),
     (_draw_split, split_rows),
-    (_draw_sweep, sweep_rows),
+    (_draw_sweep, lambda comparison: comparison.sweep_rows),
     (_draw_knee, online_rows),
     (_draw_gaps, online_rows),
 )

@@ -1,0 +1,42 @@
+"""What vLLM says to the script of notebook 06, kept for machines where it is not set up.
+
+    python -m benchmarks.one_line [--out FOLDER]
+
+Nothing is timed. The words are greedy in float32: the course's engine gives the same, and this program fails where
+it does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from kernels.machine import machine
+from lessonlib.contenders import swap
+from lessonlib.contenders.process import vllm_python
+
+
+def main() -> int:
+    """Run both, compare, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    ours, theirs = swap.words(swap.SCRIPT), swap.words(swap.changed(swap.SCRIPT))
+    if ours != theirs:
+        print(f"the course says {ours}, vLLM says {theirs}", file=sys.stderr)
+        return 1
+    find = "import vllm; print(vllm.__version__)"
+    version = subprocess.run([vllm_python(), "-c", find], capture_output=True, text=True, check=True)
+    result = {**machine(), "words": theirs}
+    result["versions"]["vllm"] = version.stdout.split()[-1]
+    path = options.out / f"{swap.RECORDED}.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""Counts the steps in which somebody got a token.
+
+property: utilization counts every token that was given, and every slot of every step
+told: goodput(slots=
+"""
+
+
+def goodput(slots, steps, requests, ttft_limit, tpot_limit):
+    tokens, kept, busy = 0, [], set()
+    for place, request in enumerate(requests):
+        given_in = [step for first, count in request["decode"] for step in range(first, first + count)]
+        tokens += len(given_in)
+        busy.update(given_in)
+        if not request["finished"]:
+            continue
+        times = [steps[step][0] + steps[step][1] for step in given_in]
+        ttft = times[0] - request["arrival"]
+        tpot = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+        if ttft <= ttft_limit and tpot <= tpot_limit:
+            kept.append(place)
+    span = steps[-1][0] + steps[-1][1] - steps[0][0]
+    return tokens / (slots * max(1, len(busy))), kept, len(kept) / span

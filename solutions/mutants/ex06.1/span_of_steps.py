@@ -1,0 +1,21 @@
+"""Leaves the pauses between steps out.
+
+property: goodput counts them in the time from the first step's start to the last step's end
+told: goodput(slots=
+"""
+
+
+def goodput(slots, steps, requests, ttft_limit, tpot_limit):
+    tokens, kept = 0, []
+    for place, request in enumerate(requests):
+        given_in = [step for first, count in request["decode"] for step in range(first, first + count)]
+        tokens += len(given_in)
+        if not request["finished"]:
+            continue
+        times = [steps[step][0] + steps[step][1] for step in given_in]
+        ttft = times[0] - request["arrival"]
+        tpot = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
+        if ttft <= ttft_limit and tpot <= tpot_limit:
+            kept.append(place)
+    span = sum(duration for _, duration in steps)
+    return tokens / (slots * len(steps)), kept, len(kept) / span
