@@ -24,6 +24,7 @@ from lessonlib.viz import play
 from lessonlib.viz.ride import Ride
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
+MAY_BE_EMPTY = "ex06.2"
 TASKS = [task for exercise in EXERCISES.values() for task in exercise.tasks]
 
 
@@ -341,6 +342,8 @@ def test_no_other_kind_of_answer_is_read(task) -> None:
         {1: 2},
         np.array([]),
     ):
+        if task.id == MAY_BE_EMPTY and isinstance(answer, list | tuple) and not answer:
+            continue
         with pytest.raises(WrongForm, match=r"^\S.*[.?]$"):
             task.read(answer, given)
 
