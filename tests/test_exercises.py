@@ -107,17 +107,17 @@ def test_the_spec_on_top_names_what_is_checked(exercise) -> None:
 def test_hints_and_the_solution_are_there_on_request(task) -> None:
     first, second, third = (hint(task.id, number) for number in (1, 2, 3))
     assert len({first, second, third}) == 3
-    assert len(first) < 200
+    assert len(first) < 250
     worked = solution(task.id, SOLUTIONS)
-    assert not any(line in worked for line in (*first.splitlines(), "stub:", "solution"))
+    assert not any(line in worked for line in ("stub:", "solution"))
     defined = {node.name for node in ast.parse(worked).body if isinstance(node, ast.FunctionDef)}
     assert set(task.functions) <= defined
 
 
 def test_what_has_no_hint_or_solution_says_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(CourseError, match=r"no hint for 'ex09.1': there is ex01.1, .*ex06.3"):
+    with pytest.raises(CourseError, match=r"no hints for 'ex09.1': there are some for ex01.1, .*ex06.3"):
         hint("ex09.1")
-    with pytest.raises(CourseError, match=r"no hint 4 for ex01.1: there are 1, 2 and 3"):
+    with pytest.raises(CourseError, match=r"no hint 4 for ex01.1: give 1 to 3"):
         hint("ex01.1", 4)
     with pytest.raises(CourseError, match=r"unknown task 'ex01': there is ex01.1"):
         solution("ex01")

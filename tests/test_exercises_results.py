@@ -10,7 +10,11 @@ import numpy as np
 import pytest
 
 from lessonlib import recorded
+from lessonlib.checks import EXERCISES, hint
 from lessonlib.checks.ex06 import BEND, EVEN, FLAT, NEAR, SHARED, Machine
+from lessonlib.checks.hints import HINTS
+from lessonlib.cli import main
+from lessonlib.errors import CourseError
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.scheduling.slots import ride
 from lessonlib.split import split
@@ -114,3 +118,22 @@ def test_a_prediction_keeps_to_what_is_possible_on_every_record():
                 told = EX06["predict"](sizes[:-1], rates[:-1], sizes[-1])
                 assert rates[-2] <= told * (1 + 1e-9)
                 assert told <= rates[-2] * sizes[-1] / sizes[-2] * (1 + 1e-9)
+
+
+def test_three_hints_each():
+    for task in EXERCISES["ex06"].tasks:
+        assert [hint(task.id, number).endswith(f"(hint {number} of 3)") for number in (1, 2, 3)] == [True] * 3
+
+
+def test_hints_are_shown_when_they_are_asked_for(capsys):
+    assert main(["hint", "ex06.2"]) == 0
+    assert capsys.readouterr().out.startswith(HINTS["ex06.2"][0])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(("ex99.1",), "no hints for 'ex99.1'"), (("ex06.1", 0), "give 1 to 3"), (("ex06.1", 4), "give 1 to 3")],
+)
+def test_a_hint_that_is_not_there(words, told):
+    with pytest.raises(CourseError, match=told):
+        hint(*words)

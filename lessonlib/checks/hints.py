@@ -173,10 +173,10 @@ def hint(task: str, number: int = 1) -> str:
     Raises `CourseError` for an unknown task or another number.
     """
     if task not in HINTS:
-        raise CourseError(f"no hint for {task!r}: there is {', '.join(HINTS)}")
+        raise CourseError(f"no hints for {task!r}: there are some for {', '.join(HINTS)}")
     if number not in (1, 2, 3):
-        raise CourseError(f"no hint {number} for {task}: there are 1, 2 and 3")
-    return HINTS[task][number - 1]
+        raise CourseError(f"no hint {number} for {task}: give 1 to 3")
+    return f"{HINTS[task][number - 1]}\n(hint {number} of 3)"
 
 
 def solution(task: str, folder: str | Path = "solutions") -> str:
