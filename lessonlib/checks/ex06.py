@@ -502,12 +502,17 @@ def _gives_tokens(given: Given, answer: float, due: float) -> bool:
     return answer > 0
 
 
+def _slack(given: Given) -> float:
+    """How far a told rate may be off: by its rounding, or by its wobble."""
+    return 2 * OFF if _kind_of(given) in (WOBBLE, RECORD) else 1e-5
+
+
 def _never_fewer(given: Given, answer: float, due: float) -> bool:
-    return answer >= given["rates"][-1] * (1 - 1e-6)
+    return answer >= given["rates"][-1] * (1 - _slack(given))
 
 
 def _never_above_share(given: Given, answer: float, due: float) -> bool:
-    return answer <= given["rates"][-1] * given["batch"] / given["batches"][-1] * (1 + 1e-6)
+    return answer <= given["rates"][-1] * given["batch"] / given["batches"][-1] * (1 + _slack(given))
 
 
 def _foreseen(name: str, *kinds: str) -> Property:
