@@ -187,7 +187,10 @@ def solution(task: str, folder: str | Path = "solutions") -> str:
     for exercise in EXERCISES.values():
         for each in exercise.tasks:
             if each.id == task:
-                path = find_folder(folder) / f"{exercise.id}.py"
+                try:
+                    path = find_folder(folder) / f"{exercise.id}.py"
+                except CourseError:
+                    path = Path(folder, f"{exercise.id}.py")
                 if not path.is_file():
                     raise CourseError(f"no worked answer at {path}: ask whoever teaches the course")
                 return _functions(path.read_text(encoding="utf-8"), task)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
@@ -95,7 +95,9 @@ def eavesdrop(
     while scheduler.has_unfinished:
         ride.step()
     answers = {name: _text(tokenizer, ids) for name, ids in ride.tokens.items()}
-    return Eavesdropping(answers, sorted(ride.shared), scheduler.build_trace())
+    trace = scheduler.build_trace()
+    trace = replace(trace, header=replace(trace.header, poisoned=poison))
+    return Eavesdropping(answers, sorted(ride.shared), trace)
 
 
 class _Ride:

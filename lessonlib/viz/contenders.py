@@ -7,7 +7,7 @@ from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import LogFormatter, NullLocator
 
 from lessonlib.errors import CourseError
 from lessonlib.result import Comparison, Latencies, Result, RowFacts
@@ -242,7 +242,7 @@ def _draw_wait(axes: Axes, comparison: Comparison, wait: Callable[[Latencies], f
     axes.set(yscale="log", xlabel="tok/s, at rising rates of arrival", ylabel=words)
     axes.xaxis.set_major_formatter(style.thousands)
     axes.yaxis.set_major_formatter(style.thousands)
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1.5, 0.5)))
     axes.margins(x=0.12)
     style.quiet_grid(axes)
 
