@@ -539,7 +539,7 @@ def _add_compare(commands: Any) -> None:
     compare.add_argument(
         "--contenders",
         help="of hf, hf-dynamic, hf-cb, course, its earlier forms course-static, course-continuous, course-paged and "
-        "course-mixed, vllm (hf,course,vllm; for a split alone, its own chain)",
+        "course-mixed, mine (your own parts in it), vllm (hf,course,vllm; for a split alone, its own chain)",
     )
     compare.add_argument(
         "--workload",
@@ -552,6 +552,9 @@ def _add_compare(commands: Any) -> None:
     compare.add_argument("--threads", type=int, help="of the CPU's computation (default: every core)")
     compare.add_argument("--model", help="a folder, a hub name, or smollm2 (default: the preset's)")
     compare.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    compare.add_argument(
+        "--from", dest="folder", default="exercises", help="folder of your files, for mine (exercises)"
+    )
     compare.add_argument("--timeout", type=float, default=600, help="seconds a load or a run may take (600)")
     compare.add_argument("--json", metavar="FILE", help="write the result, after every run")
     compare.add_argument("--plot", metavar="FILE", help="draw it as a PNG")
@@ -583,6 +586,7 @@ def _compare(options: argparse.Namespace) -> int:
         out=Path(options.json) if options.json else None,
         command=command(sys.argv),
         seed=options.seed,
+        own=options.folder,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: processes are ended, results kept
     found = compare.compare(chosen, lambda line: print(line, file=sys.stderr, flush=True))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lessonlib.contenders import compare, presets, report
+from lessonlib.contenders import compare, mine, presets, report
 from lessonlib.contenders.course import form, forms
 from lessonlib.contenders.hf_trace import BatchTimes, static_trace
 from lessonlib.contenders.job import BLOCK_SIZE, Job, Row
@@ -509,3 +509,37 @@ def test_pictures_are_not_needed_for_numbers():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(ROOT)
     )
     assert not {"matplotlib", "ipywidgets", "anywidget"} & set(done.stdout.split())
+
+
+# ----- the capstone -----
+
+
+@pytest.fixture(scope="module")
+def own_folder(tmp_path_factory):
+    """A student's exercise 03: the allocator and admission as they should be, preemption that throws out nobody."""
+    folder = tmp_path_factory.mktemp("own")
+    wrong = "\n\ndef preempt(running, waiting, free, block_size):\n    return running, waiting, free\n"
+    text = (ROOT / "solutions" / "ex03.py").read_text(encoding="utf-8")
+    (folder / "ex03.py").write_text(text + wrong, encoding="utf-8")
+    return folder
+
+
+def test_only_what_passes_rides_along(own_folder):
+    own = mine.inspect(own_folder)
+    assert {"free_list", "allocate", "append", "release", "admit"} <= set(own.functions)
+    assert "preempt" not in own.functions
+    assert [words.split(": ")[1].split(" (")[0] for words in own.words] == ["yours", "yours", "the course's"]
+    assert "failed: " in own.words[2]
+    loaded = mine.load(own.path, own.functions)
+    assert hasattr(loaded, "admit")
+    assert not hasattr(loaded, "preempt")
+
+
+def test_mine_says_the_same_as_the_course(own_folder, tmp_path):
+    options = compare.Options(TINY, ("course", "mine"), own=own_folder, is_timed=False)
+    found = compare.compare(options, lambda line: None)
+    assert not found.has_failures
+    assert all(each["same"] == each["requests"] for each in found.agreement if each["dtype"] == "float32")
+    assert "mine: ex03.3" in report.text(found)
+    with pytest.raises(CourseError, match=r"no ex03.py in .*: write it, or name another folder with --from"):
+        mine.inspect(tmp_path)

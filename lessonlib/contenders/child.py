@@ -33,6 +33,7 @@ MODULES = {
     "course-paged": "lessonlib.contenders.course",
     "course-mixed": "lessonlib.contenders.course",
     "course": "lessonlib.contenders.course",
+    "mine": "lessonlib.contenders.course",
     "vllm": "lessonlib.contenders.vllm_engine",
     "machine": "lessonlib.contenders.machine",
 }

@@ -37,6 +37,7 @@ CONTENDERS = (
     "course-paged",
     "course-mixed",
     "course",
+    "mine",
     "vllm",
 )
 DEFAULT_CONTENDERS = ("hf", "course", "vllm")
@@ -77,6 +78,7 @@ class Options:
         out: the file that is written after every run.
         command: as it was typed, for the record.
         seed: of the draws.
+        own: the folder of the student's files, for "mine".
     """
 
     preset: Preset
@@ -92,6 +94,7 @@ class Options:
     out: Path | None = None
     command: str = "lesson compare"
     seed: int = 0
+    own: str | Path = "exercises"
 
     def __post_init__(self) -> None:
         for name in self.contenders:
@@ -143,6 +146,7 @@ class _Bench:
     rows: list[Row] = field(init=False)
     identity: Row | None = None
     introduced: dict[str, dict[str, Any]] = field(default_factory=dict)
+    own_words: list[str] = field(default_factory=list)
 
     # ----- before -----
 
@@ -164,6 +168,8 @@ class _Bench:
             is_timed=options.is_timed,
             is_traced=not options.is_timed,
         )
+        if "mine" in options.contenders:
+            self._look_at_own_parts()
         self._measure_machine()
         prompts, vocab_size = self._choose_model(folder)
         rows = presets.rows_for(options.workloads, preset, prompts, vocab_size, options.seed)
@@ -171,6 +177,17 @@ class _Bench:
         if preset.identity[0] and len(options.contenders) > 1:
             self.identity = presets.identity_row(preset, prompts, options.seed)
         self._state_facts()
+
+    def _look_at_own_parts(self) -> None:
+        """What of the student's own rides along in "mine"."""
+        from lessonlib.contenders.mine import inspect
+
+        self.say("mine: checking which parts pass")
+        own = inspect(self.options.own)
+        self.job = replace(self.job, own=(own.path, own.functions))
+        self.own_words = own.words
+        for words in own.words:
+            self.say(f"  {words}")
 
     def _measure_machine(self) -> None:
         self.say("measuring the machine's copy bandwidth")
@@ -223,6 +240,7 @@ class _Bench:
             "threads": self.job.threads or "not bound: the work is the card's",
             "spin_count": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT),
             "seed": self.options.seed,
+            **({"mine": self.own_words} if self.own_words else {}),
             "rounds": self.options.repeat or self.options.preset.repeat,
         }
 

@@ -7,12 +7,16 @@ from dataclasses import replace
 from typing import Any
 
 from lessonlib.contenders.job import BLOCK_SIZE, Job, Ride, Row
+from lessonlib.contenders.mine import load
 from lessonlib.contenders.online import drive
 from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.checkpoint import LlamaConfig, resolve
 from lessonlib.engine.ladder import Continuous, Paged
 from lessonlib.engine.llm import DTYPES
+from lessonlib.scheduling.plugged import plug
 from lessonlib.scheduling.policies import StaticBatching
+
+MINE = "mine"
 
 
 class Course:
@@ -21,7 +25,7 @@ class Course:
     packages = ("continuous-batching-course", "torch", "triton", "numpy")
 
     def __init__(self, name: str, job: Job) -> None:
-        settings = form(name, job)
+        settings = with_own_parts(job) if name == MINE else form(name, job)
         self.llm = LLM(
             job.model,
             dtype=job.dtype,
@@ -65,6 +69,13 @@ class Course:
         trace = self.llm.trace
         tokens = [each.outputs[0].token_ids for each in outputs]
         return Ride(seconds, tokens, sum(map(len, tokens)), trace.token_times(), trace=trace.to_dict())
+
+
+def with_own_parts(job: Job) -> dict[str, Any]:
+    """The whole engine, a student's functions in the scheduler's seats."""
+    assert job.own is not None
+    parts = plug(load(*job.own))
+    return {**form("course", job), "scheduler_cls": parts.scheduler_cls, "kv_cache_cls": parts.kv_cache_cls}
 
 
 def form(name: str, job: Job) -> dict[str, Any]:

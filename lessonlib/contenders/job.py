@@ -76,6 +76,7 @@ class Job:
         threads, cores: of the CPU's computation; cores are the ids that the process is bound to.
         kv_gib: GiB of K/V cache on a CPU.
         gpu_memory_utilization: share of the card that an engine with paged memory may take.
+        own: the student's file and the functions of it that ride along, for the contender "mine".
         is_timed: how long it takes matters, so an engine may spend time on compiling itself first.
         is_traced: the engine's scheduler is recorded, step by step. Not for runs whose time is taken.
     """
@@ -95,6 +96,7 @@ class Job:
     load_format: str = "auto"
     paged_slots: int = 0
     num_blocks: int = 0
+    own: tuple[str, list[str]] | None = None
 
     def save(self, path: Path) -> Path:
         path.write_text(json.dumps(asdict(self)))

@@ -38,6 +38,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
             yield from _split(comparison, row)
     yield ""
     yield from _agreements(comparison)
+    yield from (f"mine: {words}" for words in comparison.how.get("mine", ()))
     for name, words in comparison.failures.items():
         yield f"{name} did not run: {words}"
     yield "tok/s, seconds: medians; spread: slowest and fastest run. $: at $30,000 a month, never resting."

@@ -21,6 +21,7 @@ LOOKS: dict[str, dict[str, Any]] = {
         for form in ("static", "continuous", "paged", "mixed")
     },
     "course": {"color": style.DECODE, "linestyle": "-", "marker": "o", "linewidth": 2.0},
+    "mine": {"color": style.DECODE, "linestyle": "--", "marker": "*"},
     "vllm": {"color": style.INK, "linestyle": "-", "marker": "s"},
     "hf": {"color": style.INK, "linestyle": (0, (5, 2)), "marker": "^"},
     "hf-dynamic": {"color": style.INK, "linestyle": ":", "marker": "v"},
