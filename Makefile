@@ -70,7 +70,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest -rs -m "not gpu and not prove"
+	$(BIN)/python -m pytest -rs -m "not gpu and not prove" --numprocesses 2 --dist loadfile
 
 nbval: setup vllm
 	$(NBVAL) $(NOTEBOOKS)
