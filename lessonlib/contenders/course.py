@@ -6,13 +6,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from lessonlib.contenders.compare import bytes_read
 from lessonlib.contenders.job import BLOCK_SIZE, Job, Ride, Row
 from lessonlib.contenders.mine import load
 from lessonlib.contenders.online import drive
 from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.checkpoint import LlamaConfig, resolve
 from lessonlib.engine.ladder import Continuous, Paged
-from lessonlib.engine.llm import DTYPES
 from lessonlib.scheduling.plugged import plug
 from lessonlib.scheduling.policies import StaticBatching
 
@@ -104,10 +104,8 @@ def num_blocks(job: Job) -> int | None:
     """K/V blocks that the job names, else those in `job.kv_gib` on a CPU; None on a card, which is measured."""
     if job.num_blocks or job.device != "cpu":
         return job.num_blocks or None
-    config = LlamaConfig.load(resolve(job.model, job.load_format))
-    heads = config.num_layers * config.num_kv_heads * config.head_dim
-    block_bytes = 2 * heads * BLOCK_SIZE * DTYPES[job.dtype].itemsize
-    return job.kv_gib * 2**30 // block_bytes
+    _, token_bytes = bytes_read(LlamaConfig.load(resolve(job.model, job.load_format)), job.dtype)
+    return job.kv_gib * 2**30 // (BLOCK_SIZE * token_bytes)
 
 
 def make(name: str, job: Job) -> Course:

@@ -86,6 +86,11 @@ def gated(x: Tensor, gate_up: tuple[Tensor, Tensor]) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise.binary(x, opened, up, None, "mul")
 
 
+def likeliest(logits: Tensor) -> Tensor:
+    """The place of each row's largest value. On a CPU `argmax` takes five times as long in bfloat16."""
+    return logits.max(-1).indices
+
+
 class NativeAttention:
     """One step's attention over a paged cache; made anew each step, called once a layer.
 

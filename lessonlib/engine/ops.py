@@ -34,6 +34,7 @@ class Ops:
             through `native.NativeAttention`, which does both.
         pack, linear: a matrix as `linear` wants it, and x times that matrix.
         pack_gate_up: a matrix as `gated` wants it.
+        likeliest: the place of each row's largest value.
     """
 
     rms_norm: Callable[..., Tensor]
@@ -43,6 +44,7 @@ class Ops:
     linear: Callable[[Tensor, Tensor], Tensor] = F.linear
     pack: Callable[[Tensor], Tensor] = lambda weight: weight
     pack_gate_up: Callable[[Tensor], Packed] = lambda weight: weight
+    likeliest: Callable[[Tensor], Tensor] = lambda logits: logits.argmax(-1)
 
 
 NATIVE = Ops(
@@ -51,6 +53,7 @@ NATIVE = Ops(
     linear=native.linear,
     pack=native.pack,
     pack_gate_up=native.pack_gate_up,
+    likeliest=native.likeliest,
 )
 
 

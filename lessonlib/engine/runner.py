@@ -151,7 +151,7 @@ class ModelRunner:
         token_ids = torch.where(pending, self._last_tokens[slots], inputs.token_ids)
         hidden = self.model.forward(token_ids, self._attend(inputs))
         logits = self.model.logits(hidden[inputs.sampled])
-        tokens = logits.max(-1).indices
+        tokens = self.model.ops.likeliest(logits)
         self._last_tokens[inputs.slots] = tokens
         return logits, tokens
 
