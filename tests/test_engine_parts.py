@@ -8,7 +8,7 @@ import torch
 from engine_models import free_and_unwritten, one_prompt, write_config
 
 from kernels import reference
-from lessonlib.engine import LLM, SamplingParams
+from lessonlib.engine import LLM, SamplingParams, loops
 from lessonlib.engine.chat import ChatEngine
 from lessonlib.engine.model import Llama
 from lessonlib.engine.ops import choose_ops
@@ -46,7 +46,7 @@ def answers(llm, asked, params=GREEDY):
 # ----- operators -----
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_native_operators_give_the_references_logits(folder, dtype):
     ids = prompts(1, longest=60)[0]["prompt_token_ids"]
     found = {}
@@ -56,6 +56,37 @@ def test_native_operators_give_the_references_logits(folder, dtype):
             found[name] = ModelRunner(model, 8, 16).forward(one_prompt(ids))[0].double()
     error = (found["native"] - found["reference"]).norm() / found["reference"].norm()
     assert error < (1e-5 if dtype is torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_loops_give_the_references_bits(dtype):
+    torch.manual_seed(0)
+    x, residual, weight = (torch.randn(shape).to(dtype) for shape in ((5, 96), (5, 96), (96,)))
+    mine, due = residual.clone(), residual.clone()
+    close = {"rtol": 0, "atol": 0} if dtype is torch.bfloat16 else {}
+    torch.testing.assert_close(
+        loops.rms_norm(x, weight, eps=1e-5), reference.rms_norm(x, weight, eps=1e-5), **close
+    )
+    normed = loops.rms_norm(x, weight, eps=1e-5, residual=mine)
+    torch.testing.assert_close(normed, reference.rms_norm(x, weight, eps=1e-5, residual=due), **close)
+    torch.testing.assert_close(mine, due, **close)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_loops_rotate_and_store_like_the_reference(dtype):
+    torch.manual_seed(0)
+    heads, cos_sin = torch.randn(5, 4 + 2 + 2, 16).to(dtype), torch.randn(100, 16)
+    positions, slots = (
+        torch.tensor(each, dtype=torch.int32) for each in ([0, 1, 99, 3, 7], [31, 0, 5, 17, 16])
+    )
+    mine, due = torch.full((2, 2, 16, 2, 2, 16), torch.nan).to(dtype)
+    queries, keys, values = heads.clone().split([4, 2, 2], dim=1)
+    reference.rotary_write_kv(queries, keys, values, positions, cos_sin, *due.unbind(2), slots)
+    indices = (cos_sin.numpy(), positions.numpy(), slots.numpy())
+    loops.rotate_and_store(loops.array(heads), *indices, loops.array(mine.flatten(0, 1)))
+    close = {"rtol": 0, "atol": 0} if dtype is torch.bfloat16 else {}
+    torch.testing.assert_close(heads[:, :4], queries, **close)
+    torch.testing.assert_close(mine, due, equal_nan=True, **close)
 
 
 def test_one_engine_on_every_operator(folder, tier):

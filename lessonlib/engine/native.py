@@ -1,28 +1,24 @@
-"""The engine's operators in PyTorch's own: few of them, since on a CPU each call costs as much as its work.
+"""The engine's operators for a CPU, PyTorch's own where it has them, compiled loops where it has only pieces.
 
-`kernels.reference` explains what is computed; here it is arranged for speed. Weights are kept in the layout that
-oneDNN multiplies fastest, and whatever all layers share (angles, masks, which token lies where) is worked out
-once a step.
+There are few of them, since each call costs as much as its work. `kernels.reference` explains what is computed;
+here it is arranged for speed. Weights are kept in the layout that oneDNN multiplies fastest, and whatever all
+layers share (masks, which token lies where) is worked out once a step.
 """
 
 from __future__ import annotations
 
-import ctypes
-import re
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections import defaultdict
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from kernels import reference
+from lessonlib.engine import loops
 from lessonlib.engine.inputs import StepInputs
 
-HUGE_PAGE = 2**21  # bytes
-MADV_COLLAPSE = 25
-# A stretch of memory that no file lies behind (inode 0), and how many KiB of it are in use.
-MEMORY = re.compile(r"^(\S+) rw-p \S+ \S+ 0\b.*\n(?:.*\n)*?Rss: +(\d+) kB", re.MULTILINE)
+ALIKE = 32  # tokens: prompts that differ by less go side by side
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -35,23 +31,6 @@ def pack(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
-def use_huge_pages() -> None:
-    """Ask Linux to move what this process holds in memory to pages of 2 MiB.
-
-    A step reads all weights, and in pages of 4 KiB it looks up 65,000 places for them: a sixth of its time where it
-    was measured. Where the system does not know the request (it came with Linux 6.1), or has no room, nothing changes.
-    """
-    if sys.platform != "linux":
-        return
-    madvise = ctypes.CDLL(None).madvise
-    for span, resident in MEMORY.findall(Path("/proc/self/smaps").read_text()):
-        first, end = (int(address, 16) for address in span.split("-"))
-        is_in_use = 2 * 1024 * int(resident) >= end - first  # what was never touched stays unborn
-        first = -(-first // HUGE_PAGE) * HUGE_PAGE
-        if is_in_use and first + HUGE_PAGE <= end:
-            madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), MADV_COLLAPSE)
-
-
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x `[num_tokens, in_features]` times a packed weight, transposed."""
     if not weight.is_mkldnn:
@@ -60,15 +39,9 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, weight: Tensor, *, eps: float, residual: Tensor | None = None) -> Tensor:
-    """x over its root mean square, times weight; with a residual, x is added to it in place first.
-
-    On a CPU PyTorch has no single kernel for that, but one for layer norm. Of x and −x together the mean is zero
-    and the variance is the mean square.
-    """
-    if residual is not None:
-        x = residual.add_(x)
-    both = torch.cat((x, -x), dim=-1)
-    return F.layer_norm(both, both.shape[1:], eps=eps)[:, : x.shape[1]] * weight
+    """x over its root mean square, times weight; with a residual, x is added to it in place first."""
+    compute = loops.rms_norm if x.dtype in loops.DTYPES else reference.rms_norm
+    return compute(x, weight, eps=eps, residual=residual)
 
 
 def pack_gate_up(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,78 +76,135 @@ class NativeAttention:
 
     def __init__(self, inputs: StepInputs, cache: Tensor, cos_sin: Tensor, num_heads: int) -> None:
         self.cache, self.num_heads = cache.flatten(1, 2), num_heads
-        self.num_kv_heads, head_dim = cache.shape[-2:]
-        self.scale = head_dim**-0.5
-        cos, sin = cos_sin[inputs.positions.long()].to(cache.dtype)[:, None].chunk(2, dim=-1)
-        self.cos, self.sin = torch.cat((cos, cos), -1), torch.cat((-sin, sin), -1)
-        self.stored_at = inputs.slot_mapping.long()
-        self.attend: list[tuple[slice, Callable[[Tensor, Tensor], Tensor]]] = []
-        block_size, decodes = cache.shape[2], inputs.num_decodes
-        if decodes:
-            every = _Gathered(inputs.block_table[:decodes], inputs.seq_lens[:decodes], block_size)
-            self.attend.append((slice(0, decodes), lambda query, cache: self._decodes(query, cache, every)))
-        starts = inputs.query_start_loc.tolist()
-        for seq in range(decodes, inputs.num_seqs):
-            rows, one = slice(starts[seq], starts[seq + 1]), slice(seq, seq + 1)
-            context = _Gathered(inputs.block_table[one], inputs.seq_lens[one], block_size)
-            mask = context.causal_mask(rows.stop - rows.start)
-            self.attend.append((rows, self._prompt_with(context, mask)))
+        self.parts = list(_parts(inputs, cache))
+        self.rotate_and_store = _rotation(inputs, self.cache, cos_sin)
 
     def __call__(self, layer: int, heads: Tensor) -> Tensor:
         """See `engine.model.Attend`."""
-        rotated = heads[:, : self.num_heads + self.num_kv_heads]
-        turned = rotated.roll(rotated.shape[-1] // 2, -1).mul_(self.sin)
-        rotated.mul_(self.cos).add_(turned)
-        cache = self.cache[layer]
-        cache.index_copy_(0, self.stored_at, heads[:, self.num_heads :].unflatten(1, (2, -1)))
-        query = heads[:, : self.num_heads]
-        parts = [attend(query[rows], cache) for rows, attend in self.attend]
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-
-    def _decodes(self, query: Tensor, cache: Tensor, context: _Gathered) -> Tensor:
-        """One token each: the heads of a group are the rows of one tile, so K/V is read once a group."""
-        keys, values = context.pick(cache)
-        grouped = query.unflatten(1, (self.num_kv_heads, -1))
-        mixed = F.scaled_dot_product_attention(grouped, keys, values, context.seen, scale=self.scale)
-        return mixed.flatten(1, 2)
-
-    def _prompt_with(self, context: _Gathered, mask: Tensor | None) -> Callable[[Tensor, Tensor], Tensor]:
-        def prompt(query: Tensor, cache: Tensor) -> Tensor:
-            keys, values = context.pick(cache)
-            query, whole = query.transpose(0, 1)[None], mask is None
-            mixed = F.scaled_dot_product_attention(
-                query, keys, values, mask, is_causal=whole, scale=self.scale, enable_gqa=True
-            )
-            return mixed[0].transpose(0, 1)
-
-        return prompt
+        self.rotate_and_store(layer, heads)
+        queries, cache = heads[:, : self.num_heads], self.cache[layer]
+        if len(self.parts) == 1:
+            return self.parts[0].attend(queries, cache)
+        out = torch.empty_like(queries)
+        for part in self.parts:
+            out.index_copy_(0, part.tokens, part.attend(queries, cache))
+        return out
 
 
-class _Gathered:
+def _rotation(inputs: StepInputs, cache: Tensor, cos_sin: Tensor) -> Callable[[int, Tensor], None]:
+    """What rotates a layer's queries and keys in place, and stores its keys and values."""
+    num_kv_heads = cache.shape[-2]
+
+    def with_loops(layer: int, heads: Tensor) -> None:
+        loops.rotate_and_store(loops.array(heads), angles, where, slots, caches[layer])
+
+    def with_reference(layer: int, heads: Tensor) -> None:
+        query, key, value = heads.split(
+            [heads.shape[1] - 2 * num_kv_heads, num_kv_heads, num_kv_heads], dim=1
+        )
+        keys, values = cache[layer, :, None].unbind(2)
+        reference.rotary_write_kv(
+            query, key, value, inputs.positions, cos_sin, keys, values, inputs.slot_mapping
+        )
+
+    if cache.dtype not in loops.DTYPES:
+        return with_reference
+    angles, where, slots = cos_sin.numpy(), inputs.positions.numpy(), inputs.slot_mapping.numpy()
+    caches = loops.array(cache)
+    return with_loops
+
+
+def _parts(inputs: StepInputs, cache: Tensor) -> Iterator[_Decodes | _Chunk | _Prompts]:
+    """The step's rows by kind; whole prompts of about the same length together."""
+    starts, lengths = inputs.query_start_loc.tolist(), inputs.seq_lens.tolist()
+    if inputs.num_decodes:
+        rows = slice(0, inputs.num_decodes)
+        yield _Decodes(rows, _Context(inputs, rows, cache))
+    whole = defaultdict[int, list[int]](list)
+    for seq in range(inputs.num_decodes, inputs.num_seqs):
+        if starts[seq + 1] - starts[seq] == lengths[seq]:
+            whole[lengths[seq] // ALIKE].append(seq)
+        else:
+            context = _Context(inputs, slice(seq, seq + 1), cache)
+            yield _Chunk(slice(starts[seq], starts[seq + 1]), context, cache.dtype)
+    for seqs in whole.values():
+        yield _Prompts(inputs, [starts[seq] for seq in seqs], [lengths[seq] for seq in seqs])
+
+
+class _Decodes:
+    """Rows of one token: the heads of a group are the rows of one tile, so K/V is read once a group."""
+
+    def __init__(self, rows: slice, context: _Context) -> None:
+        self.tokens, self.rows, self.context = torch.arange(rows.stop), rows, context
+
+    def attend(self, queries: Tensor, cache: Tensor) -> Tensor:
+        keys, values = self.context.pick(cache)
+        grouped = queries[self.rows].unflatten(1, (keys.shape[1], -1))
+        return F.scaled_dot_product_attention(grouped, keys, values, self.context.mask).flatten(1, 2)
+
+
+class _Chunk:
+    """A piece of a prompt, whose earlier tokens are in the cache."""
+
+    def __init__(self, rows: slice, context: _Context, dtype: torch.dtype) -> None:
+        self.tokens, self.rows, self.context = torch.arange(rows.start, rows.stop), rows, context
+        everyone = torch.arange(context.longest)
+        self.mask = _as_weights(everyone[None, :] <= everyone[rows.start - rows.stop :, None], dtype)
+
+    def attend(self, queries: Tensor, cache: Tensor) -> Tensor:
+        keys, values = self.context.pick(cache)
+        query = queries[self.rows].transpose(0, 1)[None]
+        mixed = F.scaled_dot_product_attention(query, keys, values, self.mask, enable_gqa=True)
+        return mixed[0].transpose(0, 1)
+
+
+class _Prompts:
+    """Whole prompts side by side, the shorter ones filled up behind their end, where causality hides it."""
+
+    def __init__(self, inputs: StepInputs, starts: list[int], lengths: list[int]) -> None:
+        place = torch.arange(max(lengths))
+        held = place < torch.tensor(lengths)[:, None]
+        self.grid = torch.where(held, torch.tensor(starts)[:, None] + place, starts[0])
+        self.tokens, self.kept = self.grid[held], held.flatten().nonzero().flatten()
+        self.slots = inputs.slot_mapping[self.grid].flatten()
+
+    def attend(self, queries: Tensor, cache: Tensor) -> Tensor:
+        keys, values = _keys_values(cache, self.slots, self.grid.shape)
+        query = queries[self.grid].transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(query, keys, values, is_causal=True, enable_gqa=True)
+        return mixed.transpose(1, 2).flatten(0, 1)[self.kept]
+
+
+class _Context:
     """Where the tokens of some sequences lie.
 
     Beyond its end a sequence gets its own first token again, and a mask over it: whatever lies in the tail of
     a block, or in a block that is free, is not looked at. A weight of zero would not silence a NaN.
     """
 
-    def __init__(self, block_table: Tensor, seq_lens: Tensor, block_size: int) -> None:
-        self.longest = int(seq_lens.max())
+    def __init__(self, inputs: StepInputs, seqs: slice, cache: Tensor) -> None:
+        lengths, block_size = inputs.seq_lens[seqs], cache.shape[2]
+        self.longest = int(lengths.max())
         tokens = torch.arange(self.longest)
-        seen = tokens < seq_lens[:, None]
+        seen = tokens < lengths[:, None]
         place = torch.where(seen, tokens, 0)
-        slots = block_table.long().gather(1, place // block_size) * block_size + place % block_size
+        slots = (
+            inputs.block_table[seqs].long().gather(1, place // block_size) * block_size + place % block_size
+        )
         self.slots, self.shape = slots.flatten(), slots.shape
-        self.seen = None if bool(seen.all()) else seen[:, None, None]
+        self.mask = None if bool(seen.all()) else _as_weights(seen[:, None, None], cache.dtype)
 
     def pick(self, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values `[num_seqs, num_kv_heads, longest, head_dim]` out of one layer's tokens."""
-        picked = cache.index_select(0, self.slots).view(*self.shape, *cache.shape[1:])
-        keys, values = picked.unbind(2)
-        return keys.transpose(1, 2), values.transpose(1, 2)
+        """Their keys and values; see `_keys_values`."""
+        return _keys_values(cache, self.slots, self.shape)
 
-    def causal_mask(self, new: int) -> Tensor | None:
-        """Which tokens each of the last `new` sees; None where that is all of them and plain causality."""
-        if new == self.longest:
-            return None
-        tokens = torch.arange(self.longest)
-        return tokens[None, :] <= tokens[-new:, None]
+
+def _as_weights(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mask as what is added to scores, made once a step: PyTorch would make it in each layer."""
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, -torch.inf)
+
+
+def _keys_values(cache: Tensor, slots: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
+    """Keys and values `[num_seqs, num_kv_heads, longest, head_dim]` out of one layer's tokens."""
+    keys, values = cache.index_select(0, slots).view(*shape, *cache.shape[1:]).unbind(2)
+    return keys.transpose(1, 2), values.transpose(1, 2)

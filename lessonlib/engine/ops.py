@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from lessonlib.engine import native
 from lessonlib.errors import CourseError
 
 # Up to here the course's product was faster than cuBLAS (benchmarks/results/h100_tune_linear.json).
@@ -30,11 +29,12 @@ class Ops:
     Attributes:
         rms_norm: see `kernels.pointwise`.
         gated: x and a packed gate_up to silu(gate) × up, where gate and up are x times its two halves.
-        rotary_write_kv, paged_attention: see `kernels.pointwise` and `kernels.attention`. None: the step goes
-            through `native.NativeAttention`, which does both.
+        rotary_write_kv, paged_attention: see `kernels.pointwise` and `kernels.attention`.
         pack, linear: a matrix as `linear` wants it, and x times that matrix.
         pack_gate_up: a matrix as `gated` wants it.
         likeliest: the place of each row's largest value.
+        step_attention: does the work of rotary_write_kv and paged_attention, made anew each step; see
+            `native.NativeAttention`.
     """
 
     rms_norm: Callable[..., Tensor]
@@ -45,16 +45,7 @@ class Ops:
     pack: Callable[[Tensor], Tensor] = lambda weight: weight
     pack_gate_up: Callable[[Tensor], Packed] = lambda weight: weight
     likeliest: Callable[[Tensor], Tensor] = lambda logits: logits.argmax(-1)
-
-
-NATIVE = Ops(
-    native.rms_norm,
-    native.gated,
-    linear=native.linear,
-    pack=native.pack,
-    pack_gate_up=native.pack_gate_up,
-    likeliest=native.likeliest,
-)
+    step_attention: Callable[..., Callable[[int, Tensor], Tensor]] | None = None
 
 
 def choose_ops(attention: str | Callable[..., Tensor], device: torch.device) -> Ops:
@@ -77,8 +68,26 @@ def choose_ops(attention: str | Callable[..., Tensor], device: torch.device) -> 
     if attention == "native" and device.type != "cpu":
         raise CourseError("attention 'native' is for a CPU: choose triton or reference on a GPU")
     if attention == "native":
-        return NATIVE
+        return _native()
     return _reference() if attention == "reference" else _triton(device)
+
+
+def _native() -> Ops:
+    if importlib.util.find_spec("numba") is None:
+        raise CourseError(
+            "attention 'native' needs Numba: pip install numba, or choose attention 'reference'"
+        )
+    from lessonlib.engine import native
+
+    return Ops(
+        native.rms_norm,
+        native.gated,
+        step_attention=native.NativeAttention,
+        linear=native.linear,
+        pack=native.pack,
+        pack_gate_up=native.pack_gate_up,
+        likeliest=native.likeliest,
+    )
 
 
 def _reference(paged_attention: Callable[..., Tensor] | None = None) -> Ops:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from lessonlib.engine.inputs import InputBuffers, StepInputs
 from lessonlib.engine.model import Attend, Llama
-from lessonlib.engine.native import NativeAttention
 from lessonlib.engine.sampler import Draw, sample, top_logprobs
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.scheduler import ScheduledRequest, Scheduler, StepPlan
@@ -157,9 +156,10 @@ class ModelRunner:
 
     def _attend(self, inputs: StepInputs) -> Attend:
         ops, config, cos_sin = self.model.ops, self.model.config, self.model.cos_sin
-        if ops.paged_attention is None or ops.rotary_write_kv is None:
-            return NativeAttention(inputs, self.kv_cache, cos_sin, config.num_heads)
-
+        if ops.step_attention is not None:
+            return ops.step_attention(inputs, self.kv_cache, cos_sin, config.num_heads)
+        assert ops.rotary_write_kv is not None
+        assert ops.paged_attention is not None
         rotate_and_store, paged_attention = ops.rotary_write_kv, ops.paged_attention
         kinds = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
 
