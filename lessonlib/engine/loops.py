@@ -8,6 +8,8 @@ Numba has no bfloat16: such an array comes in as its bits, which are the upper h
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,14 @@ from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16)
 
-# Sums may be reordered, so that they go eight at a time; a NaN stays a NaN.
-_compiled = njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, nogil=True, cache=True)
+
+def _compiled(function: Callable) -> Any:
+    """Compiled for the types of its first call, and kept on disk where there is room for it."""
+    # Sums may be reordered, so that they go eight at a time; a NaN stays a NaN.
+    loop = njit(fastmath={"reassoc", "contract", "arcp", "nsz"}, nogil=True)(function)
+    with contextlib.suppress(RuntimeError):  # no folder that can be written
+        loop.enable_caching()
+    return loop
 
 
 def array(tensor: Tensor) -> np.ndarray:
