@@ -23,6 +23,7 @@ from lessonlib.utilization import dollars_per_million_tokens
 SCHEMA_VERSION = 1
 KIND = "comparison"
 DOLLARS_A_MONTH = 30_000
+KEEPS_UP = 0.95  # of the rate of arrival; what starts fewer is saturated
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,45 @@ class Latencies:
     def percentile(self, q: float) -> float:
         """Of the times to first token."""
         return float(np.percentile(self.ttft, q))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How one contender got on with requests that arrive while others ride.
+
+    Attributes:
+        offered: requests that came, a second.
+        started: first tokens given, a second, from the first request's to the last one's. Whoever keeps up starts
+            as many as come; where the queue grows, it is fewer. The draining at the end has no part in it.
+        finished: requests finished, a second of the whole run, its draining included.
+        ttft_p99, gap_p99: seconds that the slowest hundredth waits for a first token, and between two tokens.
+        is_saturated: it started less than 95% of what came.
+    """
+
+    offered: float
+    started: float
+    finished: float
+    ttft_p99: float
+    gap_p99: float
+    is_saturated: bool
+
+    @classmethod
+    def of(cls, row: RowFacts, result: Result) -> Pace | None:
+        """From a row with arrivals and its result; None where nobody looked at when tokens came."""
+        latencies = result.latencies
+        if not row.rate or not result.repetitions or latencies is None:
+            return None
+        gaps = row.requests - 1
+        seconds = gaps / row.rate + latencies.ttft[-1] - latencies.ttft[0]
+        started = gaps / seconds
+        return cls(
+            offered=row.rate,
+            started=started,
+            finished=row.requests / result.seconds,
+            ttft_p99=latencies.percentile(99),
+            gap_p99=latencies.gaps.get("p99", 0.0),
+            is_saturated=started < KEEPS_UP * row.rate,
+        )
 
 
 @dataclass
@@ -229,6 +269,12 @@ class Comparison:
         """The result of a contender on a row, where there is one."""
         return next((each for each in self.results if (each.contender, each.row) == (contender, row)), None)
 
+    def pace(self, contender: str, row: str) -> Pace | None:
+        """How a contender kept up with a row's arrivals; None for a row without, or one it did not run."""
+        facts = next((each for each in self.rows if each.name == row), None)
+        result = self.of(contender, row)
+        return Pace.of(facts, result) if facts and result else None
+
     def steps(self, row: str) -> dict[str, int]:
         """Contender -> forward passes that the row took it, for those who left a Trace."""
         return {
@@ -273,9 +319,14 @@ class Comparison:
         """JSON with one result a line: to be read by people as well as by programs."""
         plain = {"schema": SCHEMA_VERSION, "kind": KIND, **vars(self)}
         plain["rows"] = [asdict(each) for each in self.rows]
-        plain["results"] = [each.to_dict() for each in self.results]
+        plain["results"] = [self._with_pace(each) for each in self.results]
         lines = [f"{json.dumps(name)}: {_lines(value)}" for name, value in plain.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    def _with_pace(self, result: Result) -> dict[str, Any]:
+        """A result as plain data; beside it what it comes to where requests arrive."""
+        pace = self.pace(result.contender, result.row)
+        return {**result.to_dict(), **({"pace": asdict(pace)} if pace else {})}
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:

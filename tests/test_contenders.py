@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lessonlib.contenders import compare, mine, presets, report
@@ -26,6 +28,7 @@ from lessonlib.split import split
 from lessonlib.trace import Header, Kind, TraceBuilder
 from lessonlib.viz.contenders import comparison_chart
 from lessonlib.viz.waterfall import waterfall
+from lessonlib.workload import poisson_arrivals
 
 TINY = replace(
     presets.CPU,
@@ -124,6 +127,23 @@ def test_lengths_of_a_file_are_cut_to_what_the_preset_holds(tmp_path):
     row = presets.from_file(str(path), presets.CPU, 1_000)
     assert [len(ids) for ids in row.prompts] == [512, 1]
     assert row.max_tokens == [5, 64]
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=presets.PRESETS)
+def test_as_many_come_a_second_as_the_rows_name_says(preset, job):
+    for seed, rate in product(range(3), preset.rates):
+        row = presets.online(rate, preset, presets.random_prompts(32_000), seed)
+        assert row.name == f"online {rate:g}/s"
+        assert presets.facts(row, job, 1, 0, 1.0).rate == pytest.approx(rate)
+        assert row.arrivals[0] == 0
+        drawn = np.diff(poisson_arrivals(len(row), rate, seed))
+        gaps = np.diff(row.arrivals)  # crowds and pauses are those that were drawn
+        assert gaps / gaps.mean() == pytest.approx(drawn / drawn.mean())
+
+
+def test_one_request_is_a_stream_too():
+    alone = replace(presets.CPU, online_requests=1)
+    assert presets.online(2.0, alone, presets.random_prompts(1_000)).arrivals == [0.0]
 
 
 def test_a_job_travels_as_json(tmp_path, job):
@@ -257,6 +277,17 @@ def test_online_rows_leave_static_batches_out(measured):
     assert min(latencies.ttft) > 0
 
 
+def test_the_file_and_the_table_say_who_kept_up(measured):
+    found, out, _ = measured
+    written = {(each["contender"], each["row"]): each for each in json.loads(out.read_text())["results"]}
+    pace = written["course", "online 20/s"]["pace"]
+    assert pace["offered"] == pytest.approx(20.0)
+    assert pace["finished"] == pytest.approx(6 / found.of("course", "online 20/s").seconds)
+    assert pace["ttft_p99"] > 0 < pace["gap_p99"]
+    assert "pace" not in written["course", "6 mixed"]
+    assert "TTFT p99 s  gap p99 ms" in report.text(found)
+
+
 @pytest.mark.parametrize("name", ["hf", "course"])
 def test_contenders_leave_a_trace(measured, name):
     for row in measured[0].rows:
@@ -346,6 +377,20 @@ def test_a_result_in_figures():
     assert (result.seconds, result.rate, result.raw_rate, result.spread) == (2.0, 50.0, 75.0, (25.0, 100.0))
     assert result.dollars_per_million == pytest.approx(30_000 / (30 * 86_400) / 50 * 1e6)
     assert math.isnan(Result("hf", "row").rate)
+
+
+@pytest.mark.parametrize(("last", "is_saturated"), [(0.2, False), (0.29, False), (0.4, True), (4.0, True)])
+def test_a_queue_that_grows_is_saturated(last, is_saturated):
+    """5 requests, 2 a second: the last one comes after 2 s. It may wait 5% of that longer than the first did."""
+    row = RowFacts("online 2/s", "online", 5, 5, 32, rate=2.0)
+    latencies = Latencies("", [0.2, 0.2, 0.2, 0.2, last], [0.1], {"p99": 0.1})
+    found = Comparison("2026-01-01", "", "", "cpu", "smollm2", rows=[row])
+    found.results = [Result("course", row.name, [Repetition(0, 0, 4.0, 32, 32)], latencies=latencies)]
+    pace = found.pace("course", row.name)
+    assert pace.started == pytest.approx(4 / (2 + last - 0.2))
+    assert (pace.offered, pace.finished, pace.is_saturated) == (2.0, 1.25, is_saturated)
+    assert ("  saturated\n" in report.text(found)) == is_saturated
+    assert found.pace("vllm", row.name) is found.pace("course", "elsewhere") is None
 
 
 def ridden(rate, contender, steps):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from itertools import groupby
 
-from lessonlib.result import Comparison, Result, RowFacts
+from lessonlib.result import KEEPS_UP, Comparison, Result, RowFacts
 from lessonlib.split import split
 from lessonlib.trace import percentiles
 
@@ -36,6 +36,9 @@ def _lines(comparison: Comparison) -> Iterator[str]:
             yield from _table(row, results)
         if row.kind == "split" and any(each.repetitions and each.trace for each in results):
             yield from _split(comparison, row)
+    if any(row.rate for row in comparison.rows):
+        yield ""
+        yield from _paces(comparison)
     yield ""
     yield from _agreements(comparison)
     yield from (f"mine: {words}" for words in comparison.how.get("mine", ()))
@@ -78,6 +81,23 @@ def _split(comparison: Comparison, row: RowFacts) -> Iterator[str]:
         gains = (part.fewer_steps, part.quicker_steps, part.speed)
         words = "".join(f"{f'x {gain:.2f}':>10}" for gain in gains) if part is not parts[0] else ""
         yield f"  {part.contender:<28}{part.steps:>9,}{1e3 * part.seconds_per_step:>12.2f}{words}"
+
+
+def _paces(comparison: Comparison) -> Iterator[str]:
+    """Each contender at each rate of arrival: what came, what it started and finished, how long the slowest waited."""
+    yield (
+        f"  {'requests a second':<26}{'offered':>9}{'started':>9}{'finished':>10}"
+        f"{'TTFT p99 s':>12}{'gap p99 ms':>12}"
+    )
+    for row in comparison.rows:
+        for name in comparison.contenders:
+            if (pace := comparison.pace(name, row.name)) is None:
+                continue
+            yield (
+                f"  {row.name:<14}{name:<12}{pace.offered:>9.2f}{pace.started:>9.2f}{pace.finished:>10.2f}"
+                f"{pace.ttft_p99:>12.2f}{1000 * pace.gap_p99:>12.1f}{'  saturated' if pace.is_saturated else ''}"
+            )
+    yield f"  started: first tokens. saturated: fewer than {KEEPS_UP:.0%} of those that came, so the queue grows."
 
 
 def roofline_share(row: RowFacts, result: Result) -> float:
