@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -548,6 +549,19 @@ def _add_compare(commands: Any) -> None:
     )
     compare.add_argument("--rows", help="only these rows of the workloads, e.g. '64 mixed,64 x 256'")
     compare.add_argument("--repeat", type=int, help="rounds; the order is rotated by one each (2; gpu: 1)")
+    compare.add_argument("--runs", type=int, help="timed runs of a row in each turn (1; gpu: 2)")
+    compare.add_argument(
+        "--rates", help="arrivals a second of the online rows, or shares of vLLM's peak, e.g. '4,8,70%%'"
+    )
+    compare.add_argument("--requests", type=int, help="of an online row (48; gpu: 256)")
+    compare.add_argument(
+        "--peak",
+        metavar="RATE|FILE",
+        help="requests a second that vLLM finishes, all there at the start, or a result that says so (measured first)",
+    )
+    compare.add_argument(
+        "--no-trace", action="store_true", help="do not start vLLM once more to record its scheduler"
+    )
     compare.add_argument("--slots", type=int, help="requests on board at once (16; gpu: 256)")
     compare.add_argument("--threads", type=int, help="of the CPU's computation (default: every core)")
     compare.add_argument("--model", help="a folder, a hub name, or smollm2 (default: the preset's)")
@@ -579,6 +593,11 @@ def _compare(options: argparse.Namespace) -> int:
         workloads=workloads,
         only=options.rows.split(",") if options.rows else (),
         repeat=options.repeat,
+        runs=options.runs,
+        rates=options.rates.split(",") if options.rates else (),
+        online_requests=options.requests,
+        peak=_peak(options.peak) if options.peak else None,
+        is_overheard=not options.no_trace,
         model=options.model,
         slots=options.slots,
         threads=options.threads,
@@ -598,6 +617,20 @@ def _compare(options: argparse.Namespace) -> int:
     if not found.is_whole:
         return INTERRUPTED
     return BAD_INPUT if found.is_refused else FAILED if found.has_failures else DONE
+
+
+def _peak(word: str) -> Any:
+    """A `Peak` from a number of requests a second, or from a result file. Raises `CourseError` for others."""
+    from lessonlib.contenders.compare import PEAKS_OF
+    from lessonlib.result import Comparison, Peak
+
+    try:
+        rate = float(word)
+    except ValueError:
+        return Comparison.load(word).peak(PEAKS_OF)
+    if not 0 < rate < math.inf:
+        raise CourseError(f"peak {word}: give requests a second, above 0, or a result file")
+    return Peak(rate, "given")
 
 
 def _plot_comparison(found: Any, path: str) -> None:

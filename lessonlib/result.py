@@ -236,6 +236,17 @@ class RowFacts:
     floor_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Peak:
+    """The most requests a second that an engine finishes: all are there at the start.
+
+    `source` says of whom, on what, where and when.
+    """
+
+    rate: float
+    source: str
+
+
 @dataclass
 class Comparison:
     """Contenders side by side, with all that a reader needs to judge or repeat it.
@@ -274,6 +285,15 @@ class Comparison:
         facts = next((each for each in self.rows if each.name == row), None)
         result = self.of(contender, row)
         return Pace.of(facts, result) if facts and result else None
+
+    def peak(self, contender: str) -> Peak:
+        """A contender's peak on the mixed row of most requests. Raises `CourseError` where it finished none."""
+        rows = sorted((row for row in self.rows if row.kind == "mixed"), key=lambda row: -row.requests)
+        for row in rows:
+            result = self.of(contender, row.name)
+            if result and result.repetitions:
+                return Peak(row.requests / result.seconds, f"{contender} on {row.name}, {self.date}")
+        raise CourseError(f"{contender} finished no mixed row there: measure it with --workload mixed")
 
     def steps(self, row: str) -> dict[str, int]:
         """Contender -> forward passes that the row took it, for those who left a Trace."""

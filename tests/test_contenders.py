@@ -23,7 +23,7 @@ from lessonlib.contenders.vllm_engine import check_version
 from lessonlib.contenders.vllm_trace import RideRecorder, Scheduled
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
-from lessonlib.result import Comparison, Latencies, Repetition, Result, RowFacts
+from lessonlib.result import Comparison, Latencies, Peak, Repetition, Result, RowFacts
 from lessonlib.split import split
 from lessonlib.trace import Header, Kind, TraceBuilder
 from lessonlib.viz.contenders import comparison_chart
@@ -139,6 +139,22 @@ def test_as_many_come_a_second_as_the_rows_name_says(preset, job):
         drawn = np.diff(poisson_arrivals(len(row), rate, seed))
         gaps = np.diff(row.arrivals)  # crowds and pauses are those that were drawn
         assert gaps / gaps.mean() == pytest.approx(drawn / drawn.mean())
+
+
+def test_a_rate_is_a_number_or_a_share_of_the_peak():
+    assert presets.arrival_rate("8", 100.0) == 8.0
+    assert presets.arrival_rate("70%", 256 / 16.44) == 10.9  # three digits, as its row's name shows
+    row = presets.online(10.9, presets.GPU, presets.random_prompts(32_000))
+    assert row.name == "online 10.9/s"
+
+
+def test_a_peak_is_read_off_the_mixed_row_of_most_requests():
+    found = Comparison.load(ROOT / "benchmarks" / "results" / "compare_h100.json")
+    peak = found.peak("vllm")
+    assert peak.rate == pytest.approx(256 / found.of("vllm", "256 mixed").seconds)
+    assert "vllm on 256 mixed" in peak.source
+    with pytest.raises(CourseError, match="hf finished no mixed row there"):
+        found.peak("hf")
 
 
 def test_one_request_is_a_stream_too():
@@ -332,6 +348,25 @@ def test_an_interruption_keeps_what_was_measured(tmp_path):
     found = compare.compare(options, say)
     assert not found.is_whole
     assert len(Comparison.load(out).of("course", "6 mixed").repetitions) == 1
+
+
+def test_rates_requests_and_runs_are_asked_for():
+    asked = {"rates": ("20", "50%"), "online_requests": 3, "peak": Peak(80.0, "given"), "runs": 2}
+    small = replace(TINY, identity=(0, 0))
+    found = compare.compare(
+        compare.Options(small, ("course",), ("online",), repeat=1, **asked), lambda line: None
+    )
+    assert [(row.name, row.requests) for row in found.rows] == [("online 20/s", 3), ("online 40/s", 3)]
+    assert all(len(each.repetitions) == 2 for each in found.results)
+    assert found.how["peak"] == {"rate": 80.0, "source": "given"}
+    assert "of 80 requests a second, the peak; given" in report.text(found)
+
+
+def test_a_peak_that_cannot_be_measured_is_asked_for(monkeypatch):
+    monkeypatch.setenv("LESSONLIB_VLLM_PYTHON", "no-such-python")
+    options = compare.Options(TINY, ("course",), ("online",), rates=("70%",))
+    with pytest.raises(CourseError, match="no such program"):
+        compare.compare(options, lambda line: None)
 
 
 def test_one_that_cannot_run_leaves_the_others(monkeypatch):
@@ -529,6 +564,12 @@ def lesson(*words, **variables):
         (("--json", "no/such/folder/out.json"), "cannot write"),
         (("--workload", "mixed,uphill"), "unknown workload 'uphill'"),
         (("--model", "no/such/model"), "no/such/model"),
+        (("--rates", "fast", "--workload", "online"), "rate 'fast': give requests a second"),
+        (("--rates", "0%", "--workload", "online"), "rate '0%'"),
+        (("--rates", "8"), "ask for --workload online"),
+        (("--runs", "0"), "runs 0"),
+        (("--peak", "-3", "--rates", "70%", "--workload", "online"), "peak -3: give requests a second"),
+        (("--peak", "no-such-file.json"), "cannot read a comparison"),
         (("--rows", "63 mixed"), "no row '63 mixed' in these workloads: there is 64 mixed"),
     ],
 )

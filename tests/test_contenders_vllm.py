@@ -10,7 +10,7 @@ import pytest
 
 from lessonlib import recorded
 from lessonlib.contenders import names, presets, swap
-from lessonlib.contenders.compare import agreement
+from lessonlib.contenders.compare import Options, agreement, compare
 from lessonlib.contenders.job import Job
 from lessonlib.contenders.process import ContenderProcess, Refused, vllm_python
 from lessonlib.engine.checkpoint import LlamaConfig
@@ -124,6 +124,18 @@ def test_arrivals_are_kept(rides):
     for name in ("course", "vllm"):
         firsts = [times[0] for times in found[name][1]["online"]["token_times"]]
         assert all(first > at for first, at in zip(firsts, rows["online"].arrivals, strict=True))
+
+
+def test_a_rate_is_a_share_of_what_vllm_can_do_here(model_path):
+    """Without a peak vLLM is measured first. Nobody is overheard where nobody asks for it."""
+    small = replace(presets.CPU, choices=(4, 8), identity=(0, 0), max_model_len=256)
+    asked = {"rates": ("50%",), "online_requests": 4, "is_overheard": False}
+    found = compare(Options(small, ("vllm",), ("online",), repeat=1, **asked), lambda line: None)
+    row = found.rows[0]
+    assert row.rate == pytest.approx(found.how["peak"]["rate"] / 2, rel=0.01)
+    assert found.how["peak"]["source"] == "vllm on 4 mixed, just before"
+    assert found.of("vllm", row.name).trace is None
+    assert found.pace("vllm", row.name).offered == row.rate
 
 
 def test_a_model_that_vllm_refuses(tmp_path):

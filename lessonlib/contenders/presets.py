@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +34,9 @@ class Preset:
         split_chain: its contenders, each one change away from the one before.
         rates: arrivals a second of the online rows, `online_requests` requests each.
         trace_requests, longest_prompt: how much of a trace file is taken; longer prompts are cut.
-        takes_turns: all processes live at once and take turns, run by run; else one after the other, each with
-            the machine to itself, `runs` runs of every row a turn.
+        takes_turns: all processes live at once and take turns, row by row; else one after the other, each with
+            the machine to itself for all rows.
+        repeat, runs: rounds, and timed runs of a row in each turn.
         identity: requests and tokens each of the check in float32; (0, 0): none.
     """
 
@@ -225,6 +227,30 @@ def question_prompts(tokenizer: Any) -> Prompts:
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
     return draw
+
+
+# ----- rates of arrival -----
+
+
+def arrival_rate(word: str, peak: float) -> float:
+    """Requests a second: "8", or "70%" of `peak`, rounded to the three digits that a row's name shows.
+
+    Raises `CourseError` for other words.
+    """
+    try:
+        value = float(word.removesuffix("%")) * (peak / 100 if is_share(word) else 1.0)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise CourseError(
+            f"rate {word!r}: give requests a second, as in 8, or a share of vLLM's peak, as in 70%"
+        )
+    return float(f"{value:.3g}")
+
+
+def is_share(word: str) -> bool:
+    """Whether a rate is a share of the peak."""
+    return word.endswith("%")
 
 
 # ----- rows -----

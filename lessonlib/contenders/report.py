@@ -97,6 +97,8 @@ def _paces(comparison: Comparison) -> Iterator[str]:
                 f"  {row.name:<14}{name:<12}{pace.offered:>9.2f}{pace.started:>9.2f}{pace.finished:>10.2f}"
                 f"{pace.ttft_p99:>12.2f}{1000 * pace.gap_p99:>12.1f}{'  saturated' if pace.is_saturated else ''}"
             )
+    if peak := comparison.how.get("peak"):
+        yield f"  a rate in percent: of {peak['rate']:.3g} requests a second, the peak; {peak['source']}"
     yield f"  started: first tokens. saturated: fewer than {KEEPS_UP:.0%} of those that came, so the queue grows."
 
 
