@@ -573,18 +573,44 @@ def _add_compare(commands: Any) -> None:
     compare.add_argument("--json", metavar="FILE", help="write the result, after every run")
     compare.add_argument("--plot", metavar="FILE", help="draw it as a PNG")
     compare.add_argument("--against", metavar="FILE", help="print what changed since this result")
+    compare.add_argument(
+        "--merge",
+        metavar="FILE,FILE",
+        help="measure nothing: make one result of several, whose contenders or rows were measured on one machine",
+    )
     compare.set_defaults(run=_compare)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from kernels.machine import command
-    from lessonlib.contenders import compare, presets, report
+    from lessonlib.contenders import report
+    from lessonlib.contenders.merge import merge
     from lessonlib.result import Comparison
+
+    before = Comparison.load(options.against) if options.against else None
+    if options.merge:
+        found = merge(options.merge.split(","))
+        if options.json:
+            found.save(options.json)
+    else:
+        found = _measured(options)
+    print(report.text(found))
+    if before:
+        print("\n" + report.against(found, before))
+    if options.plot:
+        _plot_comparison(found, options.plot)
+    if not found.is_whole:
+        return INTERRUPTED
+    return BAD_INPUT if found.is_refused else FAILED if found.has_failures else DONE
+
+
+def _measured(options: argparse.Namespace) -> Any:
+    """The `Comparison` that was asked for."""
+    from kernels.machine import command
+    from lessonlib.contenders import compare, presets
 
     if options.preset not in presets.PRESETS:
         raise CourseError(f"unknown preset {options.preset!r}: use one of {', '.join(presets.PRESETS)}")
     preset, workloads = presets.PRESETS[options.preset], options.workload.split(",")
-    before = Comparison.load(options.against) if options.against else None
     chosen = compare.Options(
         preset=preset,
         contenders=options.contenders.split(",")
@@ -608,15 +634,7 @@ def _compare(options: argparse.Namespace) -> int:
         own=options.folder,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: processes are ended, results kept
-    found = compare.compare(chosen, lambda line: print(line, file=sys.stderr, flush=True))
-    print(report.text(found))
-    if before:
-        print("\n" + report.against(found, before))
-    if options.plot:
-        _plot_comparison(found, options.plot)
-    if not found.is_whole:
-        return INTERRUPTED
-    return BAD_INPUT if found.is_refused else FAILED if found.has_failures else DONE
+    return compare.compare(chosen, lambda line: print(line, file=sys.stderr, flush=True))
 
 
 def _peak(word: str) -> Any:

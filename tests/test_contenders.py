@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lessonlib.cli import main
 from lessonlib.contenders import compare, mine, presets, report
 from lessonlib.contenders.course import form, forms
 from lessonlib.contenders.hf_trace import BatchTimes, static_trace
@@ -490,6 +491,48 @@ def test_what_changed():
     assert "x1.50" in words
     assert "torch of course: 1 -> 2" in words
     assert "no row and contender in both" in report.against(comparison(), old)
+
+
+def half(folder, name, *contenders, **changes):
+    """Those contenders' part of the recorded split, as a file of its own."""
+    found = Comparison.load(ROOT / "benchmarks" / "results" / "compare_cpu_split.json")
+    results = [each for each in found.results if each.contender in contenders]
+    machine = {**found.machine, "copy_bandwidth": 1e9 * len(results)}
+    part = replace(found, results=results, machine=machine, command=f"lesson {name}", **changes)
+    return part.save(folder / f"{name}.json")
+
+
+def test_two_calls_make_one_split(tmp_path, capsys):
+    first, rest = ("hf", "course-static"), ("course-continuous", "course-paged", "course", "vllm")
+    files = [half(tmp_path, "first", *first), half(tmp_path, "rest", *rest)]
+    out = tmp_path / "whole.json"
+    words = ["compare", "--merge", ",".join(map(str, files)), "--json", str(out)]
+    assert main(words) == 0
+    assert "x 1.83" in capsys.readouterr().out
+    whole, record = Comparison.load(out), Comparison.load(ROOT / "benchmarks/results/compare_cpu_split.json")
+    assert split(whole, whole.rows[0].name) == split(record, record.rows[0].name)
+    assert whole.command == "lesson first; lesson rest"
+    assert [each["copy_bandwidth"] for each in whole.how["merged"]] == [2e9, 4e9]
+    assert whole.rows[0].floor_seconds == record.rows[0].floor_seconds
+
+
+def test_what_was_not_measured_alike_is_not_merged(tmp_path, capsys):
+    mine = half(tmp_path, "mine", "hf")
+    how = Comparison.load(mine).how
+    others = {
+        "commit is": half(tmp_path, "commit", "course", commit="c0ffee"),
+        "model is": half(tmp_path, "model", "course", model="another"),
+        "seed is": half(tmp_path, "seed", "course", how={**how, "seed": 3}),
+        "is in two of the files": half(tmp_path, "again", "hf", "course"),
+        "is other work": half(tmp_path, "work", "course", rows=[RowFacts("32 in 4 slots", "split", 1, 1, 1)]),
+        "cannot read": tmp_path / "none.json",
+    }
+    for words, other in others.items():
+        assert main(["compare", "--merge", f"{mine},{other}"]) == 2
+        told = capsys.readouterr().err
+        assert words in told
+    assert main(["compare", "--merge", str(mine)]) == 2
+    assert "name two or more" in capsys.readouterr().err
 
 
 def test_out_of_memory_is_a_point_on_the_plot():
