@@ -23,6 +23,8 @@ from lessonlib.utilization import dollars_per_million_tokens
 SCHEMA_VERSION = 1
 KIND = "comparison"
 DOLLARS_A_MONTH = 30_000
+LIMITS = ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_blocks", "kv_bytes")
+"""Settings of every result: riders, tokens a step, tokens a K/V block, blocks, bytes of K/V. None: no such limit."""
 KEEPS_UP = 0.95  # of the rate of arrival; what starts fewer is saturated
 
 

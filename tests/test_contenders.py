@@ -14,9 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lessonlib import recorded
 from lessonlib.cli import main
 from lessonlib.contenders import compare, mine, presets, report
 from lessonlib.contenders.course import form, forms
+from lessonlib.contenders.hf import cache_tokens
 from lessonlib.contenders.hf_trace import BatchTimes, static_trace
 from lessonlib.contenders.job import BLOCK_SIZE, Job, Row
 from lessonlib.contenders.process import ROOT, ContenderProcess, Died, Refused, environment, vllm_python
@@ -24,12 +26,16 @@ from lessonlib.contenders.vllm_engine import check_version
 from lessonlib.contenders.vllm_trace import RideRecorder, Scheduled
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
-from lessonlib.result import Comparison, Latencies, Peak, Repetition, Result, RowFacts
+from lessonlib.result import LIMITS, Comparison, Latencies, Peak, Repetition, Result, RowFacts
 from lessonlib.split import split
 from lessonlib.trace import Header, Kind, TraceBuilder
 from lessonlib.viz.contenders import comparison_chart
 from lessonlib.viz.waterfall import waterfall
 from lessonlib.workload import poisson_arrivals
+
+KV_BYTES = (
+    2 * 30 * 3 * 64 * 2
+)  # of a token in SmolLM2-135M: keys and values, layers, heads, their size, bfloat16
 
 TINY = replace(
     presets.CPU,
@@ -269,6 +275,44 @@ def test_both_say_the_same_in_float32(measured):
     check = measured[0].agreement[0]
     assert (check["row"], check["dtype"], check["pair"]) == ("identity", "float32", ["hf", "course"])
     assert (check["same"], check["requests"], check["first_difference"]) == (6, 6, None)
+
+
+def test_limits_stand_in_every_result(tmp_path):
+    """One of each kind of engine; vLLM's are held to the same in its own tests."""
+    names = ("hf", "hf-cb", "course-static", "course")
+    small = replace(TINY, identity=(0, 0), slots=3)
+    out = tmp_path / "out.json"
+    found = compare.compare(
+        compare.Options(small, names, repeat=1, is_timed=False, out=out), lambda line: None
+    )
+    assert found.contenders == list(names)
+    for result in Comparison.load(out).results:
+        limits = {name: result.settings[name] for name in LIMITS}
+        assert limits.pop("max_num_seqs") == 3
+        assert limits.pop("kv_bytes") == compare.kv_tokens(result.settings) * KV_BYTES > 0
+        is_paged = result.contender != "hf"
+        assert all(is_paged == bool(value) for value in limits.values())
+    paged = [each.settings["kv_bytes"] for each in found.results if each.contender != "hf"]
+    assert paged == pytest.approx([2 * 2**30] * len(paged), rel=0.01)
+    lines = report.text(found).splitlines()
+    table = lines[next(at for at, line in enumerate(lines) if line.startswith("  limits")) :]
+    assert [line.split()[0] for line in table[1:5]] == list(names)
+
+
+def test_a_static_cache_is_as_long_as_its_batchs_longest():
+    row = Row("row", [[1, 2], [3], [4]], [1, 5, 2])
+    assert cache_tokens(row, 2) == 2 * (2 + 5)
+    assert cache_tokens(row, 1) == 1 + 5
+    assert cache_tokens(row, 3) == 3 * (2 + 5)
+
+
+def test_fairness_tells_the_limits_that_were_recorded():
+    text = (ROOT / "docs" / "fairness.md").read_text(encoding="utf-8")
+    for result in [each for found in recorded.comparisons().values() for each in found.results]:
+        if result.contender in ("course", "vllm"):
+            row = next(line for line in text.splitlines() if line.startswith(f"| `{result.contender}`"))
+            assert f"{result.settings['max_num_batched_tokens']:,}" in row
+            assert f"{result.settings['block_size']}" in row
 
 
 def test_turns_are_rotated_and_every_run_is_kept(measured):

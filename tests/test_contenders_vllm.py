@@ -15,7 +15,7 @@ from lessonlib.contenders.job import Job
 from lessonlib.contenders.process import ContenderProcess, Refused, vllm_python
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
-from lessonlib.result import Comparison
+from lessonlib.result import LIMITS, Comparison
 from lessonlib.trace import Kind, Trace
 
 try:
@@ -136,6 +136,9 @@ def test_a_rate_is_a_share_of_what_vllm_can_do_here(model_path):
     assert found.how["peak"]["source"] == "vllm on 4 mixed, just before"
     assert found.of("vllm", row.name).trace is None
     assert found.pace("vllm", row.name).offered == row.rate
+    settings = found.of("vllm", row.name).settings
+    assert all(settings[name] for name in LIMITS)
+    assert settings["kv_bytes"] == pytest.approx(2 * 2**30, rel=0.01)
 
 
 def test_a_model_that_vllm_refuses(tmp_path):

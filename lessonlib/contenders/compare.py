@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import combinations, groupby
@@ -169,6 +169,7 @@ class _Bench:
     introduced: dict[str, dict[str, Any]] = field(default_factory=dict)
     own_words: list[str] = field(default_factory=list)
     peak: Peak | None = None
+    kv_token_bytes: int = 0
 
     # ----- before -----
 
@@ -274,6 +275,7 @@ class _Bench:
 
     def _state_facts(self) -> None:
         weight_bytes, kv_bytes = bytes_read(LlamaConfig.load(Path(self.job.model)), self.job.dtype)
+        self.kv_token_bytes = kv_bytes
         longest = max(self.rows, key=lambda row: row.longest)
         if longest.longest > self.job.max_model_len:
             raise CourseError(
@@ -381,6 +383,7 @@ class _Bench:
         repetition = Repetition(turn, place, answer["seconds"], row.useful_tokens, answer["raw_tokens"])
         result.repetitions.append(repetition)
         result.settings |= answer["settings"]
+        result.settings["kv_bytes"] = kv_tokens(result.settings) * self.kv_token_bytes
         result.peak_bytes = answer["peak_bytes"]
         result.digests = [digest(ids) for ids in answer["tokens"]]
         source = "of a timed run"
@@ -539,6 +542,13 @@ def rotated(names: Sequence[str], turns: int) -> list[str]:
 def digest(ids: Sequence[int]) -> str:
     """Twelve characters that differ where token ids do."""
     return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()[:12]
+
+
+def kv_tokens(settings: Mapping[str, Any]) -> int:
+    """Tokens that a contender has K/V memory for: in its blocks, or in the largest cache of its static batches."""
+    if settings["num_blocks"] is None:
+        return settings["cache_tokens"]
+    return settings["num_blocks"] * settings["block_size"]
 
 
 def agreement(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from itertools import groupby
 
-from lessonlib.result import KEEPS_UP, Comparison, Result, RowFacts
+from lessonlib.result import KEEPS_UP, LIMITS, Comparison, Result, RowFacts
 from lessonlib.split import split
 from lessonlib.trace import percentiles
 
@@ -39,6 +39,8 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     if any(row.rate for row in comparison.rows):
         yield ""
         yield from _paces(comparison)
+    yield ""
+    yield from _limits(comparison)
     yield ""
     yield from _agreements(comparison)
     yield from (f"mine: {words}" for words in comparison.how.get("mine", ()))
@@ -81,6 +83,21 @@ def _split(comparison: Comparison, row: RowFacts) -> Iterator[str]:
         gains = (part.fewer_steps, part.quicker_steps, part.speed)
         words = "".join(f"{f'x {gain:.2f}':>10}" for gain in gains) if part is not parts[0] else ""
         yield f"  {part.contender:<28}{part.steps:>9,}{1e3 * part.seconds_per_step:>12.2f}{words}"
+
+
+def _limits(comparison: Comparison) -> Iterator[str]:
+    """How many may ride, what a step may compute and what memory there is, for each contender that has these."""
+    yield f"  {'limits':<20}{'riders':>8}{'tokens a step':>15}{'tokens a block':>16}{'blocks':>9}{'GiB of K/V':>12}"
+    most: dict[tuple, int] = {}  # bytes of a static batch's cache change from row to row: the largest is told
+    for result in comparison.results:
+        *counts, kv_bytes = (result.settings.get(name) for name in LIMITS)
+        if any(counts):
+            of = (result.contender, *counts)
+            most[of] = max(most.get(of, 0), kv_bytes or 0)
+    for (name, *counts), kv_bytes in most.items():
+        riders, step, block, blocks = (f"{count:,}" if count else "-" for count in counts)
+        gib = f"{kv_bytes / 2**30:.2f}" if kv_bytes else "-"
+        yield f"  {name:<20}{riders:>8}{step:>15}{block:>16}{blocks:>9}{gib:>12}"
 
 
 def _paces(comparison: Comparison) -> Iterator[str]:
