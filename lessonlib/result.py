@@ -329,12 +329,12 @@ class Comparison:
     def save(self, path: str | Path) -> Path:
         """Write it whole or not at all. Raises `CourseError` where it cannot be written."""
         path = Path(path)
-        scratch = path.with_name(f".{path.name}.part")
+        scratch = _scratch(path)
         try:
             scratch.write_text(self._text(), encoding="utf-8")
             os.replace(scratch, path)
         except OSError as error:
-            raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+            raise _no_place(path, error) from error
         return path
 
     def _text(self) -> str:
@@ -370,6 +370,23 @@ class Comparison:
             return cls(**known)
         except (KeyError, TypeError) as error:
             raise CourseError(f"{path} is no whole comparison: {error} is missing or malformed") from error
+
+
+def check_place(path: Path) -> None:
+    """Whether a result can be written there; one that is there stays. Raises `CourseError` where it cannot."""
+    try:
+        _scratch(path).touch()
+        _scratch(path).unlink()
+    except OSError as error:
+        raise _no_place(path, error) from error
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _no_place(path: Path, error: OSError) -> CourseError:
+    return CourseError(f"cannot write {path}: {error.strerror}; choose another place")
 
 
 def _lines(value: Any) -> str:

@@ -667,12 +667,62 @@ def test_bad_input_is_one_line_and_status_2(words, told):
     assert "Traceback" not in done.stderr
 
 
-def test_a_trace_without_outputs_is_refused(tmp_path):
-    path = tmp_path / "trace.csv"
-    path.write_text("TIMESTAMP,ContextTokens\n2023-01-01 00:00:00,5\n")
-    done = lesson("--contenders", "course", "--workload", f"trace:{path}")
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("TIMESTAMP,ContextTokens\n2023-01-01 00:00:00,5\n", "lacks a column GeneratedTokens"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:00,5,\n", "line 2"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "no requests"),
+    ],
+    ids=["no column", "no value", "no rows"],
+)
+def test_a_trace_without_outputs_is_refused(tmp_path, lines, told):
+    path, out = tmp_path / "trace.csv", tmp_path / "out.json"
+    path.write_text(lines)
+    out.write_text("what was measured yesterday")
+    done = lesson("--contenders", "course", "--workload", f"trace:{path}", "--json", str(out))
     assert done.returncode == 2
-    assert "lacks a column GeneratedTokens" in done.stderr
+    assert told in done.stderr.splitlines()[-1]
+    assert str(path) in done.stderr.splitlines()[-1]
+    assert out.read_text() == "what was measured yesterday"
+
+
+@pytest.mark.parametrize("words", ["--against", "--peak"])
+def test_a_result_of_another_schema_is_refused_before_anything_runs(tmp_path, words):
+    path = comparison(made()).save(tmp_path / "old.json")
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    done = lesson("--contenders", "course", words, str(path))
+    assert done.returncode == 2
+    assert done.stderr == f"lesson: error: {path} has schema 2, this course reads 1: measure again\n"
+
+
+def test_a_vllm_of_another_version_is_refused_and_the_others_count(tmp_path, small_model):
+    """A Python whose vLLM says 0.24.0: it is asked for its version before anything of it is imported."""
+    about = tmp_path / "site" / "vllm-0.24.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.24.0\n")
+    out = tmp_path / "out.json"
+    words = (
+        "--model",
+        str(small_model),
+        "--contenders",
+        "vllm,course",
+        "--workload",
+        "fixed",
+        "--repeat",
+        "1",
+    )
+    python = {"LESSONLIB_VLLM_PYTHON": sys.executable, "PYTHONPATH": f"{about.parent}{os.pathsep}{ROOT}"}
+    done = lesson(*words, "--json", str(out), **python)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    found = Comparison.load(out)
+    assert found.failures == {
+        "vllm": "vLLM 0.24.0: the course runs 0.25.1 up to, not including, 0.33; run `make vllm`"
+    }
+    assert found.failures["vllm"] in done.stdout
+    assert found.is_whole
+    assert found.of("course", "64 x 32").repetitions
 
 
 def test_pictures_are_not_needed_for_numbers():

@@ -149,6 +149,28 @@ def test_a_model_that_vllm_refuses(tmp_path):
     process.close()
 
 
+def test_a_refused_model_is_told_and_the_others_count(tmp_path, small_model):
+    """Heads of 24: the course's engine computes them on a CPU, vLLM's kernels do not."""
+    out = tmp_path / "out.json"
+    words = [
+        "--model",
+        str(small_model),
+        "--contenders",
+        "course,vllm",
+        "--workload",
+        "fixed",
+        "--repeat",
+        "1",
+    ]
+    command = [sys.executable, "-m", "lessonlib.cli", "compare", *words, "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD)
+    assert done.returncode == 2, done.stderr
+    found = Comparison.load(out)
+    assert found.failures["vllm"].startswith(f"vLLM refuses {small_model.name}: Unsupported CPU attention")
+    assert found.failures["vllm"] in done.stdout
+    assert found.of("course", "64 x 32").repetitions
+
+
 @pytest.mark.prove
 def test_the_cpu_preset(tmp_path):
     """Three contenders on a quiet machine of two cores: under 4 minutes, and the same words in float32."""

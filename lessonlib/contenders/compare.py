@@ -25,7 +25,7 @@ from lessonlib.contenders.process import SPIN_COUNT, ContenderProcess, Died, NoM
 from lessonlib.engine.checkpoint import COURSE_MODEL, LlamaConfig, resolve
 from lessonlib.engine.llm import DTYPES
 from lessonlib.errors import CourseError
-from lessonlib.result import Comparison, Latencies, Peak, Repetition, Result
+from lessonlib.result import Comparison, Latencies, Peak, Repetition, Result, check_place
 from lessonlib.trace import Trace
 
 CONTENDERS = (
@@ -145,7 +145,8 @@ def compare(options: Options, say: Callable[[str], None]) -> Comparison:
     )
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
         bench = _Bench(options, comparison, say)
-        bench.save()  # a place that cannot be written to is better known before than after
+        if options.out:
+            check_place(options.out)  # better known before than after
         try:
             bench.prepare(Path(folder))
             bench.check_identity()

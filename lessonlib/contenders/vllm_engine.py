@@ -161,9 +161,21 @@ def load(job: Job) -> tuple[Any, dict[str, Any]]:
         options["scheduler_cls"] = f"lessonlib.contenders.vllm_scheduler.{name}"
     try:
         return LLM(model=job.model, **options), options
-    except ValueError as error:  # pydantic's errors too: what vLLM says of a model that it does not run
+    except (ValueError, RuntimeError) as error:
+        if not is_refusal(error):
+            raise
         words = " ".join(str(error).split())
         raise CourseError(f"vLLM refuses {os.path.basename(job.model)}: {words[:400]}") from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether vLLM does not run this model, rather than that something broke while it was loaded.
+
+    Its checks of a config raise `ValueError`, pydantic's among them; its kernels say what they do not support in a
+    `RuntimeError`, as do many faults of a machine.
+    """
+    says_so = re.search("unsupported|not supported", str(error), re.IGNORECASE)
+    return isinstance(error, ValueError | NotImplementedError) or says_so is not None
 
 
 def blocks(job: Job) -> dict[str, int]:
