@@ -501,6 +501,7 @@ class _Bench:
         except Died as error:
             result = self._result(process.name, row)
             result.failure, result.is_out_of_memory = str(error), isinstance(error, NoMemory)
+            self.comparison.is_refused |= isinstance(error, Refused)
             self.say(f"{process.name}: {row.name}: {error}")
             self.save()
             return None
