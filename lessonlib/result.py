@@ -38,6 +38,8 @@ class Repetition:
         seconds: wall clock, from the call to the last token on the host.
         useful_tokens: output tokens that somebody asked for.
         raw_tokens: tokens computed; more than useful ones where a static batch waits for its longest.
+        ttft_p99, gap_p99: seconds that the slowest hundredth waited for a first token, and between two; None where
+            nobody looked.
     """
 
     round: int
@@ -45,6 +47,8 @@ class Repetition:
     seconds: float
     useful_tokens: int
     raw_tokens: int
+    ttft_p99: float | None = None
+    gap_p99: float | None = None
 
     @property
     def rate(self) -> float:
@@ -99,7 +103,8 @@ class Pace:
         started: first tokens given, a second, from the first request's to the last one's. Whoever keeps up starts
             as many as come; where the queue grows, it is fewer. The draining at the end has no part in it.
         finished: requests finished, a second of the whole run, its draining included.
-        ttft_p99, gap_p99: seconds that the slowest hundredth waits for a first token, and between two tokens.
+        ttft_p99, gap_p99: seconds that the slowest hundredth waits for a first token, and between two tokens; of
+            several runs the median.
         is_saturated: it started less than 95% of what came.
     """
 
@@ -123,8 +128,8 @@ class Pace:
             offered=row.rate,
             started=started,
             finished=row.requests / result.seconds,
-            ttft_p99=latencies.percentile(99),
-            gap_p99=latencies.gaps.get("p99", 0.0),
+            ttft_p99=_median([each.ttft_p99 for each in result.repetitions], latencies.percentile(99)),
+            gap_p99=_median([each.gap_p99 for each in result.repetitions], latencies.gaps.get("p99", 0.0)),
             is_saturated=started < KEEPS_UP * row.rate,
         )
 
@@ -370,6 +375,12 @@ class Comparison:
             return cls(**known)
         except (KeyError, TypeError) as error:
             raise CourseError(f"{path} is no whole comparison: {error} is missing or malformed") from error
+
+
+def _median(values: Sequence[float | None], otherwise: float) -> float:
+    """Of the values that are there; `otherwise` where there is none, as in files of before runs had their own."""
+    there = [each for each in values if each is not None]
+    return statistics.median(there) if there else otherwise
 
 
 def check_place(path: Path) -> None:

@@ -381,14 +381,22 @@ class _Bench:
         if answer is None:
             return
         result = self._result(process.name, row)
-        repetition = Repetition(turn, place, answer["seconds"], row.useful_tokens, answer["raw_tokens"])
+        latencies = Latencies.of(answer["token_times"], row.arrival_times, "of a timed run")
+        repetition = Repetition(
+            turn,
+            place,
+            answer["seconds"],
+            row.useful_tokens,
+            answer["raw_tokens"],
+            latencies.percentile(99) if latencies else None,
+            latencies.gaps.get("p99") if latencies else None,
+        )
         result.repetitions.append(repetition)
         result.settings |= answer["settings"]
         result.settings["kv_bytes"] = kv_tokens(result.settings) * self.kv_token_bytes
         result.peak_bytes = answer["peak_bytes"]
         result.digests = [digest(ids) for ids in answer["tokens"]]
-        source = "of a timed run"
-        result.latencies = Latencies.of(answer["token_times"], row.arrival_times, source) or result.latencies
+        result.latencies = latencies or result.latencies
         if answer["trace"]:
             result.trace = Trace.from_dict(answer["trace"])
         self.say(f"{process.name}: {row.name}, {repetition.seconds:.2f} s, {repetition.rate:,.0f} tok/s")
