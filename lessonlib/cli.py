@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import signal
 import sys
 from collections.abc import Sequence
@@ -548,6 +549,19 @@ def _add_compare(commands: Any) -> None:
     )
     compare.add_argument("--rows", help="only these rows of the workloads, e.g. '64 mixed,64 x 256'")
     compare.add_argument("--repeat", type=int, help="rounds; the order is rotated by one each (2; gpu: 1)")
+    compare.add_argument("--runs", type=int, help="timed runs of a row in each turn (1; gpu: 2)")
+    compare.add_argument(
+        "--rates", help="arrivals a second of the online rows, or shares of vLLM's peak, e.g. '4,8,70%%'"
+    )
+    compare.add_argument("--requests", type=int, help="of an online row (48; gpu: 256)")
+    compare.add_argument(
+        "--peak",
+        metavar="RATE|FILE",
+        help="requests a second that vLLM finishes, all there at the start, or a result that says so (measured first)",
+    )
+    compare.add_argument(
+        "--no-trace", action="store_true", help="do not start vLLM once more to record its scheduler"
+    )
     compare.add_argument("--slots", type=int, help="requests on board at once (16; gpu: 256)")
     compare.add_argument("--threads", type=int, help="of the CPU's computation (default: every core)")
     compare.add_argument("--model", help="a folder, a hub name, or smollm2 (default: the preset's)")
@@ -559,18 +573,44 @@ def _add_compare(commands: Any) -> None:
     compare.add_argument("--json", metavar="FILE", help="write the result, after every run")
     compare.add_argument("--plot", metavar="FILE", help="draw it as a PNG")
     compare.add_argument("--against", metavar="FILE", help="print what changed since this result")
+    compare.add_argument(
+        "--merge",
+        metavar="FILE,FILE",
+        help="measure nothing: make one result of several, whose contenders or rows were measured on one machine",
+    )
     compare.set_defaults(run=_compare)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from kernels.machine import command
-    from lessonlib.contenders import compare, presets, report
+    from lessonlib.contenders import report
+    from lessonlib.contenders.merge import merge
     from lessonlib.result import Comparison
+
+    before = Comparison.load(options.against) if options.against else None
+    if options.merge:
+        found = merge(options.merge.split(","))
+        if options.json:
+            found.save(options.json)
+    else:
+        found = _measured(options)
+    print(report.text(found))
+    if before:
+        print("\n" + report.against(found, before))
+    if options.plot:
+        _plot_comparison(found, options.plot)
+    if not found.is_whole:
+        return INTERRUPTED
+    return BAD_INPUT if found.is_refused else FAILED if found.has_failures else DONE
+
+
+def _measured(options: argparse.Namespace) -> Any:
+    """The `Comparison` that was asked for."""
+    from kernels.machine import command
+    from lessonlib.contenders import compare, presets
 
     if options.preset not in presets.PRESETS:
         raise CourseError(f"unknown preset {options.preset!r}: use one of {', '.join(presets.PRESETS)}")
     preset, workloads = presets.PRESETS[options.preset], options.workload.split(",")
-    before = Comparison.load(options.against) if options.against else None
     chosen = compare.Options(
         preset=preset,
         contenders=options.contenders.split(",")
@@ -579,6 +619,11 @@ def _compare(options: argparse.Namespace) -> int:
         workloads=workloads,
         only=options.rows.split(",") if options.rows else (),
         repeat=options.repeat,
+        runs=options.runs,
+        rates=options.rates.split(",") if options.rates else (),
+        online_requests=options.requests,
+        peak=_peak(options.peak) if options.peak else None,
+        is_overheard=not options.no_trace,
         model=options.model,
         slots=options.slots,
         threads=options.threads,
@@ -589,15 +634,21 @@ def _compare(options: argparse.Namespace) -> int:
         own=options.folder,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: processes are ended, results kept
-    found = compare.compare(chosen, lambda line: print(line, file=sys.stderr, flush=True))
-    print(report.text(found))
-    if before:
-        print("\n" + report.against(found, before))
-    if options.plot:
-        _plot_comparison(found, options.plot)
-    if not found.is_whole:
-        return INTERRUPTED
-    return BAD_INPUT if found.is_refused else FAILED if found.has_failures else DONE
+    return compare.compare(chosen, lambda line: print(line, file=sys.stderr, flush=True))
+
+
+def _peak(word: str) -> Any:
+    """A `Peak` from a number of requests a second, or from a result file. Raises `CourseError` for others."""
+    from lessonlib.contenders.compare import PEAKS_OF
+    from lessonlib.result import Comparison, Peak
+
+    try:
+        rate = float(word)
+    except ValueError:
+        return Comparison.load(word).peak(PEAKS_OF)
+    if not 0 < rate < math.inf:
+        raise CourseError(f"peak {word}: give requests a second, above 0, or a result file")
+    return Peak(rate, "given")
 
 
 def _plot_comparison(found: Any, path: str) -> None:

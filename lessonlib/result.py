@@ -23,6 +23,9 @@ from lessonlib.utilization import dollars_per_million_tokens
 SCHEMA_VERSION = 1
 KIND = "comparison"
 DOLLARS_A_MONTH = 30_000
+LIMITS = ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_blocks", "kv_bytes")
+"""Settings of every result: riders, tokens a step, tokens a K/V block, blocks, bytes of K/V. None: no such limit."""
+KEEPS_UP = 0.95  # of the rate of arrival; what starts fewer is saturated
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Repetition:
         seconds: wall clock, from the call to the last token on the host.
         useful_tokens: output tokens that somebody asked for.
         raw_tokens: tokens computed; more than useful ones where a static batch waits for its longest.
+        ttft_p99, gap_p99: seconds that the slowest hundredth waited for a first token, and between two; None where
+            nobody looked.
     """
 
     round: int
@@ -42,6 +47,8 @@ class Repetition:
     seconds: float
     useful_tokens: int
     raw_tokens: int
+    ttft_p99: float | None = None
+    gap_p99: float | None = None
 
     @property
     def rate(self) -> float:
@@ -85,6 +92,46 @@ class Latencies:
     def percentile(self, q: float) -> float:
         """Of the times to first token."""
         return float(np.percentile(self.ttft, q))
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How one contender got on with requests that arrive while others ride.
+
+    Attributes:
+        offered: requests that came, a second.
+        started: first tokens given, a second, from the first request's to the last one's. Whoever keeps up starts
+            as many as come; where the queue grows, it is fewer. The draining at the end has no part in it.
+        finished: requests finished, a second of the whole run, its draining included.
+        ttft_p99, gap_p99: seconds that the slowest hundredth waits for a first token, and between two tokens; of
+            several runs the median.
+        is_saturated: it started less than 95% of what came.
+    """
+
+    offered: float
+    started: float
+    finished: float
+    ttft_p99: float
+    gap_p99: float
+    is_saturated: bool
+
+    @classmethod
+    def of(cls, row: RowFacts, result: Result) -> Pace | None:
+        """From a row with arrivals and its result; None where nobody looked at when tokens came."""
+        latencies = result.latencies
+        if not row.rate or not result.repetitions or latencies is None:
+            return None
+        gaps = row.requests - 1
+        seconds = gaps / row.rate + latencies.ttft[-1] - latencies.ttft[0]
+        started = gaps / seconds
+        return cls(
+            offered=row.rate,
+            started=started,
+            finished=row.requests / result.seconds,
+            ttft_p99=_median([each.ttft_p99 for each in result.repetitions], latencies.percentile(99)),
+            gap_p99=_median([each.gap_p99 for each in result.repetitions], latencies.gaps.get("p99", 0.0)),
+            is_saturated=started < KEEPS_UP * row.rate,
+        )
 
 
 @dataclass
@@ -196,6 +243,17 @@ class RowFacts:
     floor_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Peak:
+    """The most requests a second that an engine finishes: all are there at the start.
+
+    `source` says of whom, on what, where and when.
+    """
+
+    rate: float
+    source: str
+
+
 @dataclass
 class Comparison:
     """Contenders side by side, with all that a reader needs to judge or repeat it.
@@ -229,6 +287,21 @@ class Comparison:
         """The result of a contender on a row, where there is one."""
         return next((each for each in self.results if (each.contender, each.row) == (contender, row)), None)
 
+    def pace(self, contender: str, row: str) -> Pace | None:
+        """How a contender kept up with a row's arrivals; None for a row without, or one it did not run."""
+        facts = next((each for each in self.rows if each.name == row), None)
+        result = self.of(contender, row)
+        return Pace.of(facts, result) if facts and result else None
+
+    def peak(self, contender: str) -> Peak:
+        """A contender's peak on the mixed row of most requests. Raises `CourseError` where it finished none."""
+        rows = sorted((row for row in self.rows if row.kind == "mixed"), key=lambda row: -row.requests)
+        for row in rows:
+            result = self.of(contender, row.name)
+            if result and result.repetitions:
+                return Peak(row.requests / result.seconds, f"{contender} on {row.name}, {self.date}")
+        raise CourseError(f"{contender} finished no mixed row there: measure it with --workload mixed")
+
     def steps(self, row: str) -> dict[str, int]:
         """Contender -> forward passes that the row took it, for those who left a Trace."""
         return {
@@ -261,21 +334,26 @@ class Comparison:
     def save(self, path: str | Path) -> Path:
         """Write it whole or not at all. Raises `CourseError` where it cannot be written."""
         path = Path(path)
-        scratch = path.with_name(f".{path.name}.part")
+        scratch = _scratch(path)
         try:
             scratch.write_text(self._text(), encoding="utf-8")
             os.replace(scratch, path)
         except OSError as error:
-            raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+            raise _no_place(path, error) from error
         return path
 
     def _text(self) -> str:
         """JSON with one result a line: to be read by people as well as by programs."""
         plain = {"schema": SCHEMA_VERSION, "kind": KIND, **vars(self)}
         plain["rows"] = [asdict(each) for each in self.rows]
-        plain["results"] = [each.to_dict() for each in self.results]
+        plain["results"] = [self._with_pace(each) for each in self.results]
         lines = [f"{json.dumps(name)}: {_lines(value)}" for name, value in plain.items()]
         return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    def _with_pace(self, result: Result) -> dict[str, Any]:
+        """A result as plain data; beside it what it comes to where requests arrive."""
+        pace = self.pace(result.contender, result.row)
+        return {**result.to_dict(), **({"pace": asdict(pace)} if pace else {})}
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
@@ -297,6 +375,29 @@ class Comparison:
             return cls(**known)
         except (KeyError, TypeError) as error:
             raise CourseError(f"{path} is no whole comparison: {error} is missing or malformed") from error
+
+
+def _median(values: Sequence[float | None], otherwise: float) -> float:
+    """Of the values that are there; `otherwise` where there is none, as in files of before runs had their own."""
+    there = [each for each in values if each is not None]
+    return statistics.median(there) if there else otherwise
+
+
+def check_place(path: Path) -> None:
+    """Whether a result can be written there; one that is there stays. Raises `CourseError` where it cannot."""
+    try:
+        _scratch(path).touch()
+        _scratch(path).unlink()
+    except OSError as error:
+        raise _no_place(path, error) from error
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def _no_place(path: Path, error: OSError) -> CourseError:
+    return CourseError(f"cannot write {path}: {error.strerror}; choose another place")
 
 
 def _lines(value: Any) -> str:

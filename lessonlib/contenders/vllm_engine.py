@@ -7,6 +7,8 @@ import re
 import shutil
 import sysconfig
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -72,7 +74,7 @@ class Vllm:
         os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")  # would be compiled on the machine
         self.llm, options = load(job)
         config = self.llm.llm_engine.vllm_config
-        self.is_traced = job.is_traced
+        self.model, self.is_traced = job.model, job.is_traced
         self.settings: dict[str, Any] = {
             **options,
             "max_num_batched_tokens": config.scheduler_config.max_num_batched_tokens,
@@ -84,7 +86,8 @@ class Vllm:
 
     def run(self, row: Row) -> Ride:
         scheduler = self._start_ride()
-        ride = self._online(row) if row.arrivals else self._together(row)
+        with refusals(self.model):
+            ride = self._online(row) if row.arrivals else self._together(row)
         if scheduler is None:
             return ride
         trace = scheduler.recorder.build()
@@ -159,11 +162,30 @@ def load(job: Job) -> tuple[Any, dict[str, Any]]:
     if job.is_traced:
         name = "OverheardAsync" if job.device == "cuda" else "Overheard"
         options["scheduler_cls"] = f"lessonlib.contenders.vllm_scheduler.{name}"
-    try:
+    with refusals(job.model):
         return LLM(model=job.model, **options), options
-    except ValueError as error:  # pydantic's errors too: what vLLM says of a model that it does not run
+
+
+@contextmanager
+def refusals(model: str) -> Iterator[None]:
+    """What vLLM says of a model that it does not run becomes a `CourseError`; its kernels say it in the first step."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if not is_refusal(error):
+            raise
         words = " ".join(str(error).split())
-        raise CourseError(f"vLLM refuses {os.path.basename(job.model)}: {words[:400]}") from error
+        raise CourseError(f"vLLM refuses {os.path.basename(model)}: {words[:400]}") from error
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether vLLM does not run this model, rather than that something broke.
+
+    Its checks of a config raise `ValueError`, pydantic's among them; its kernels say what they do not support in a
+    `RuntimeError`, as do many faults of a machine.
+    """
+    says_so = re.search("unsupported|not supported", str(error), re.IGNORECASE)
+    return isinstance(error, ValueError | NotImplementedError) or says_so is not None
 
 
 def blocks(job: Job) -> dict[str, int]:
