@@ -100,14 +100,20 @@ def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexp
     lanes = tl.arange(0, LANES)
     tiles = tl.cdiv(tl.load(seq_lens + lanes, mask=lanes < num_seqs, other=0), TILE)
     per_head = tl.sum(tiles)
+    longest = tl.max(tiles)
     for start in range(LANES, num_seqs, LANES):
         more = tl.load(seq_lens + start + lanes, mask=start + lanes < num_seqs, other=0)
         per_head += tl.sum(tl.cdiv(more, TILE))
+        longest = tl.maximum(longest, tl.max(tl.cdiv(more, TILE)))
     everything = per_head * num_kv_heads
     # Nobody between two sharers comes away with nothing: the combine counts on it.
     sharers = tl.maximum(tl.minimum(everything, programs), 1)
-    share = everything // sharers
-    longer = everything % sharers
+    # Rows of one length that nearly fill the programs are not cut: a cut costs more than the few left idle.
+    rows = num_seqs * num_kv_heads
+    each = tl.cdiv(rows, programs)
+    whole = (longest * num_seqs == per_head) & (rows * 16 >= each * programs * 15)
+    share = tl.where(whole, each * longest, everything // sharers)
+    longer = tl.where(whole, 0, everything % sharers)
     first = tl.minimum(program * share + tl.minimum(program, longer), everything)
     last = tl.minimum(first + share + (program < longer).to(tl.int32), everything)
 
