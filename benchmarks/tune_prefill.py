@@ -29,6 +29,11 @@ PREFILL: dict[str, tuple] = {
     "ahead 128x128 8w 2s": (True, False, 128, 128, 8, 2, None),
     "ahead 128x32 8w 3s 128r": (True, False, 128, 32, 8, 3, 128),
     "ahead 64x64 4w 2s": (True, False, 64, 64, 4, 2, None),
+    "lean 128x32 4w 3s": (False, False, 128, 32, 4, 3, None),
+    "lean 128x32 4w 4s": (False, False, 128, 32, 4, 4, None),
+    "ahead 128x32 4w 3s": (True, False, 128, 32, 4, 3, None),
+    "ahead 256x32 8w 3s": (True, False, 256, 32, 8, 3, None),
+    "lean 256x64 8w 2s": (False, False, 256, 64, 8, 2, None),
 }
 # name: (module, tile, programs a processor, warps, stages, registers)
 DECODE: dict[str, tuple] = {
