@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import attention_before, prefill_variants
+from benchmarks import attention_before, prefill_variants, prefill_variants2
 from kernels import attention, bench
 from kernels.attention import DecodeConfig
 from kernels.bench import DECODE_ROWS, NUM_HEADS, PREFILL_ROWS, Batch, decode_batch, time_in_turn
@@ -34,6 +34,9 @@ PREFILL: dict[str, tuple] = {
     "ahead 128x32 4w 3s": (True, False, 128, 32, 4, 3, None),
     "ahead 256x32 8w 3s": (True, False, 256, 32, 8, 3, None),
     "lean 256x64 8w 2s": (False, False, 256, 64, 8, 2, None),
+    "late 128x64 8w 3s": (True, False, 128, 64, 8, 3, None),
+    "late 128x64 8w 2s": (True, False, 128, 64, 8, 2, None),
+    "late 128x128 8w 2s": (True, False, 128, 128, 8, 2, None),
 }
 # name: (module, tile, programs a processor, warps, stages, registers)
 DECODE: dict[str, tuple] = {
@@ -78,7 +81,8 @@ def _calls(batch: Batch, module: Any, patches: dict[str, Any]) -> list:
 def prefill_calls(batch: Batch, name: str) -> list:
     if name == "before":
         return _calls(batch, attention_before, {})
-    launch = functools.partial(prefill_variants.launch, config=PREFILL[name])
+    variants = prefill_variants2 if name.startswith("late") else prefill_variants
+    launch = functools.partial(variants.launch, config=PREFILL[name])
     return _calls(batch, attention, {"_prefill": launch})
 
 
