@@ -28,29 +28,45 @@ def _find(query_start_loc, seq_lens, num_seqs, num_tokens, first_seq, block, QUE
 
 
 @triton.jit
-def _ids(blocks, tile, length, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr):
-    lanes = tl.arange(0, TILE)
-    if BLOCK_SIZE <= TILE:
-        at = blocks + lanes // BLOCK_SIZE
-        return tl.load(at + tile * (TILE // BLOCK_SIZE), mask=lanes < length - tile * TILE, other=0)
+def _order(TILE: tl.constexpr, BLOCK_SIZE: tl.constexpr, PERIOD: tl.constexpr):
+    """Which block of the tile and which token of it each row holds: keys may come in any order."""
+    rows = tl.arange(0, TILE)
+    if PERIOD == 0:
+        return rows // BLOCK_SIZE, rows % BLOCK_SIZE
     else:
-        at = blocks + tile * TILE // BLOCK_SIZE + lanes * 0
-        return tl.load(at, mask=lanes < length - tile * TILE, other=0)
+        SPAN: tl.constexpr = min(BLOCK_SIZE, TILE)
+        BLOCKS: tl.constexpr = TILE // SPAN
+        place = rows % PERIOD
+        return place // (PERIOD // BLOCKS), place % (PERIOD // BLOCKS) * (TILE // PERIOD) + rows // PERIOD
+
+
+@triton.jit
+def _ids(blocks, tile, length, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, PERIOD: tl.constexpr, MASK: tl.constexpr):
+    block, token = _order(TILE, BLOCK_SIZE, PERIOD)
+    first = tile * TILE // BLOCK_SIZE
+    if MASK:
+        ids = tl.load(blocks + first, mask=tile * TILE < length, other=0)
+    else:
+        ids = tl.load(blocks + first)
+    for later in tl.static_range(1, TILE // BLOCK_SIZE):
+        if MASK:
+            one = tl.load(blocks + first + later, mask=tile * TILE + later * BLOCK_SIZE < length, other=0)
+        else:
+            one = tl.load(blocks + first + later)
+        ids = tl.where(block >= later, one, ids)
+    return ids + tl.zeros_like(block)
 
 
 @triton.jit
 def _fetch(lane, ids, tile, length, BLOCK_STRIDE: tl.constexpr, TOKEN_STRIDE: tl.constexpr, HEAD_DIM: tl.constexpr,
-           PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, MASK: tl.constexpr):
-    """lane: pointers [1, PADDED_DIM] (cache + head + dims)"""
-    lanes = tl.arange(0, TILE)
+           PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, PERIOD: tl.constexpr, MASK: tl.constexpr):
     dims = tl.arange(0, PADDED_DIM)
-    if BLOCK_SIZE <= TILE:
-        base = lane + (lanes % BLOCK_SIZE * TOKEN_STRIDE)[:, None]
-    else:
-        base = lane + (tile * TILE % BLOCK_SIZE * TOKEN_STRIDE + lanes * TOKEN_STRIDE)[:, None]
-    at = base + (ids.to(tl.int64) * BLOCK_STRIDE)[:, None]
+    block, token = _order(TILE, BLOCK_SIZE, PERIOD)
+    if BLOCK_SIZE > TILE:
+        lane += tile * TILE % BLOCK_SIZE * TOKEN_STRIDE
+    at = lane + (ids.to(tl.int64) * BLOCK_STRIDE)[:, None] + (token * TOKEN_STRIDE)[:, None]
     if MASK:
-        mask = (lanes < length - tile * TILE)[:, None]
+        mask = (block * BLOCK_SIZE + token < length - tile * TILE)[:, None]
         if HEAD_DIM != PADDED_DIM:
             mask = mask & (dims < HEAD_DIM)[None, :]
         return tl.load(at, mask=mask, other=0.0)
@@ -66,7 +82,7 @@ def prefill(
     first_seq, table_stride, out_token_stride, out_head_stride, q_token_stride, q_head_stride,
     BLOCK_STRIDE: tl.constexpr, TOKEN_STRIDE: tl.constexpr, HEAD_STRIDE: tl.constexpr, GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr,
-    TILE: tl.constexpr, UPCAST: tl.constexpr, AHEAD: tl.constexpr, QREG: tl.constexpr,
+    TILE: tl.constexpr, UPCAST: tl.constexpr, PERIOD: tl.constexpr, PREFETCH: tl.constexpr,
 ):  # fmt: skip
     QUERIES: tl.constexpr = ROWS // GROUP
     head = tl.program_id(0)
@@ -83,15 +99,11 @@ def prefill(
     at = (query_start + tokens).to(tl.int64)
     q_at = query + (at * q_token_stride + heads * q_head_stride)[:, None] + dims[None, :]
     q = tl.load(q_at, mask=kept, other=0.0)
-    if QREG:
-        q = tl.where(kept, q, 0.0)
     if UPCAST:
         q = q.to(tl.float32)
     computed = length - query_len
     seen_by_all = tl.maximum(computed + offset + 1, 0) // TILE
     seen_by_any = tl.cdiv(tl.maximum(computed + tl.minimum(offset + QUERIES, query_len), 0), TILE)
-    # At least one: a loop that may be empty makes ptxas serialize the products around it.
-    seen_by_any = tl.maximum(seen_by_any, 1)
     keys = key_cache + head.to(tl.int64) * HEAD_STRIDE + dims[None, :]
     values = value_cache + head.to(tl.int64) * HEAD_STRIDE + dims[None, :]
     blocks = block_table + seq.to(tl.int64) * table_stride
@@ -100,64 +112,48 @@ def prefill(
     best = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
-    ids = _ids(blocks, 0, length, BLOCK_SIZE, TILE)
-    if not AHEAD:
-        for tile in range(seen_by_any):
-            next_ids = _ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
-            k = _fetch(keys, ids, tile, length, BLOCK_STRIDE, TOKEN_STRIDE, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, False)
-            v = _fetch(values, ids, tile, length, BLOCK_STRIDE, TOKEN_STRIDE, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, True)
+    block_of, token_of = _order(TILE, BLOCK_SIZE, PERIOD)
+    # The diagonal comes first: what only its mask needs is gone before the long loop.
+    for phase in tl.static_range(2):
+        if phase == 0:
+            begin = seen_by_all
+            end = seen_by_any
+        else:
+            begin = seen_by_all * 0
+            end = seen_by_all
+        if PREFETCH:
+            ids = _ids(blocks, begin, length, BLOCK_SIZE, TILE, PERIOD, True)
+        for tile in range(begin, end):
+            if PREFETCH:
+                next_ids = _ids(blocks, tile + 1, length, BLOCK_SIZE, TILE, PERIOD, True)
+            else:
+                ids = _ids(blocks, tile, length, BLOCK_SIZE, TILE, PERIOD, phase == 0)
+            k = _fetch(keys, ids, tile, length, BLOCK_STRIDE, TOKEN_STRIDE, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, PERIOD, phase == 0)
+            v = _fetch(values, ids, tile, length, BLOCK_STRIDE, TOKEN_STRIDE, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, PERIOD, phase == 0)
             if UPCAST:
                 k = k.to(tl.float32)
                 v = v.to(tl.float32)
             scores = tl.dot(q, k.T, input_precision="ieee")
-            if tile >= seen_by_all:
-                scores = tl.where(lanes[None, :] <= (last_visible - tile * TILE)[:, None], scores, float("-inf"))
+            if phase == 0:
+                scores = tl.where((block_of * BLOCK_SIZE + token_of)[None, :] <= (last_visible - tile * TILE)[:, None], scores, float("-inf"))
             new_best = tl.maximum(best, tl.max(scores, 1) * scale)
-            anchor = tl.where(new_best == float("-inf"), 0.0, new_best)
+            anchor = new_best
+            if phase == 0:
+                anchor = tl.where(new_best == float("-inf"), 0.0, new_best)
             weights = tl.exp2(scores * scale - anchor[:, None])
             correction = tl.exp2(best - anchor)
             total = total * correction + tl.sum(weights, 1)
             acc = tl.dot(weights.to(v.dtype), v, acc * correction[:, None], input_precision="ieee")
             best = new_best
-            ids = next_ids
-    else:
-        # The weights of a tile meet its values while the scores of the next tile become weights.
-        weights = tl.zeros([ROWS, TILE], tl.float32)
-        correction = tl.full([ROWS], 1.0, tl.float32)
-        old_ids = tl.zeros_like(ids)
-        for tile in range(seen_by_any):
-            next_ids = _ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
-            next_old = ids * BLOCK_SIZE
-            k = _fetch(keys, ids, tile, length, BLOCK_STRIDE, TOKEN_STRIDE, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, False)
-            # Nothing is fetched for the first tile, which has no tile before it.
-            v = _fetch(values, old_ids, tile - 1, tl.where(tile > 0, tile, -1) * TILE, BLOCK_STRIDE // BLOCK_SIZE, TOKEN_STRIDE, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, True)
-            if UPCAST:
-                k = k.to(tl.float32)
-                v = v.to(tl.float32)
-            scores = tl.dot(q, k.T, input_precision="ieee")
-            if tile >= seen_by_all:
-                scores = tl.where(lanes[None, :] <= (last_visible - tile * TILE)[:, None], scores, float("-inf"))
-            acc = tl.dot(weights.to(v.dtype), v, acc * correction[:, None], input_precision="ieee")
-            new_best = tl.maximum(best, tl.max(scores, 1) * scale)
-            anchor = tl.where(new_best == float("-inf"), 0.0, new_best)
-            weights = tl.exp2(scores * scale - anchor[:, None])
-            correction = tl.exp2(best - anchor)
-            total = total * correction + tl.sum(weights, 1)
-            best = new_best
-            old_ids = next_old
-            ids = next_ids
-        final = seen_by_any - 1
-        v = _fetch(values, old_ids, final, length, BLOCK_STRIDE // BLOCK_SIZE, TOKEN_STRIDE, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, True)
-        if UPCAST:
-            v = v.to(tl.float32)
-        acc = tl.dot(weights.to(v.dtype), v, acc * correction[:, None], input_precision="ieee")
+            if PREFETCH:
+                ids = next_ids
     o_at = out + (at * out_token_stride + heads * out_head_stride)[:, None] + dims[None, :]
     result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
     tl.store(o_at, result.to(out.dtype.element_ty), mask=kept)
 
 
 def launch(out, query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes, config):
-    ahead, qreg, rows, tile, num_warps, num_stages, maxnreg = config
+    _, prefetch, rows, tile, num_warps, num_stages, maxnreg = config
     num_tokens, num_heads, head_dim = query.shape
     block_size, num_kv_heads = key_cache.shape[1:3]
     num_seqs = seq_lens.shape[0]
@@ -170,6 +166,6 @@ def launch(out, query, key_cache, value_cache, block_table, seq_lens, query_star
         num_tokens, num_decodes, block_table.stride(0), *out.stride()[:2], *query.stride()[:2],
         BLOCK_STRIDE=block_stride, TOKEN_STRIDE=token_stride, HEAD_STRIDE=head_stride, GROUP=group,
         HEAD_DIM=head_dim, PADDED_DIM=triton.next_power_of_2(head_dim), BLOCK_SIZE=block_size, ROWS=rows,
-        TILE=tile, UPCAST=upcast(query), AHEAD=ahead, QREG=qreg, num_warps=num_warps, num_stages=num_stages,
+        TILE=tile, UPCAST=upcast(query), PERIOD=0, PREFETCH=prefetch, num_warps=num_warps, num_stages=num_stages,
         maxnreg=maxnreg,
     )
