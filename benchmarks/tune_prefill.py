@@ -71,8 +71,8 @@ def _calls(batch: Batch, module: Any, patches: dict[str, Any]) -> list:
 
 
 def prefill_calls(batch: Batch, name: str) -> list:
-    if name == "before":
-        return _calls(batch, attention_before, {})
+    if name in MODULES:
+        return _calls(batch, MODULES[name], {})
     variants = {"diag": prefill_variants2, "last": prefill_variants3}.get(name[:4], prefill_variants)
     launch = functools.partial(variants.launch, config=PREFILL[name])
     return _calls(batch, attention, {"_prefill": launch})
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=140)
     arguments = parser.parse_args()
     until = time.perf_counter() + arguments.seconds
-    jobs = [("prefill", name) for name in ("before", *PREFILL)] + [("decode", name) for name in DECODE]
+    jobs = [("prefill", name) for name in (*MODULES, *PREFILL)] + [("decode", name) for name in DECODE]
     began = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(8) as pool:
         failures = dict(zip(jobs, pool.map(compile_one, jobs, chunksize=1), strict=True))
