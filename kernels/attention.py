@@ -42,10 +42,13 @@ LANES = 256  # sequences that a decode program looks at together when it finds i
 
 
 @triton.jit
-def _block_ids(blocks, tile, length, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr):
-    """The block of each token of a tile; block 0 stands in beyond the end."""
-    tokens = tile * TILE + tl.arange(0, TILE)
-    return tl.load(blocks + tokens // BLOCK_SIZE, mask=tokens < length, other=0)
+def _block_ids(blocks, tile, length, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, MASKED: tl.constexpr):
+    """The block of each token of a tile; where MASKED, block 0 stands in beyond the end."""
+    lanes = tl.arange(0, TILE)
+    at = blocks + tile * TILE // BLOCK_SIZE + lanes // BLOCK_SIZE
+    if MASKED:
+        return tl.load(at, mask=tile * TILE + lanes < length, other=0)
+    return tl.load(at)
 
 
 @triton.jit
@@ -62,14 +65,14 @@ def _attend_tile(
     tokens = tile * TILE + tl.arange(0, TILE)
     dims = tl.arange(0, PADDED_DIM)
     # 64-bit before the stride: block id times block stride passes 2^31 in a large cache.
-    at = ids.to(tl.int64) * block_stride + tokens % BLOCK_SIZE * token_stride
-    at = at[:, None] + dims[None, :]
+    at = (ids.to(tl.int64) * block_stride)[:, None]
+    place = ((tokens & (BLOCK_SIZE - 1)) * token_stride)[:, None] + dims[None, :]
     # A weight of zero does not silence a NaN beyond the end, so V is masked like K.
     mask = (dims < HEAD_DIM)[None, :]
     if MASKED:
         mask = mask & (tokens < length)[:, None]
-    k = tl.load(keys + at, mask=mask, other=0.0)
-    v = tl.load(values + at, mask=mask, other=0.0)
+    k = tl.load(keys + place + at, mask=mask, other=0.0)
+    v = tl.load(values + place + at, mask=mask, other=0.0)
     if UPCAST:
         k = k.to(tl.float32)
         v = v.to(tl.float32)
@@ -93,21 +96,28 @@ def _attend_tile(
 def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexpr, LANES: tl.constexpr):
     """This program's share [first, last) of all tiles, even to within one tile, and where it starts.
 
-    Tiles are numbered by sequence, then K/V head, then position. Returns first and last; the tiles of a share
-    and how many programs have one more; the sequence that ``first`` lies in; how many tiles of one K/V head
-    lie before that sequence.
+    Tiles are numbered by sequence, then K/V head, then position. Where all sequences are equally long and
+    their rows (one a K/V head) nearly fill the programs, a share is whole rows instead. Returns first and
+    last; the tiles of a share and how many programs have one more; the sequence that ``first`` lies in; how
+    many tiles of one K/V head lie before that sequence.
     """
     lanes = tl.arange(0, LANES)
     tiles = tl.cdiv(tl.load(seq_lens + lanes, mask=lanes < num_seqs, other=0), TILE)
     per_head = tl.sum(tiles)
+    longest = tl.max(tiles)
     for start in range(LANES, num_seqs, LANES):
         more = tl.load(seq_lens + start + lanes, mask=start + lanes < num_seqs, other=0)
         per_head += tl.sum(tl.cdiv(more, TILE))
+        longest = tl.maximum(longest, tl.max(tl.cdiv(more, TILE)))
     everything = per_head * num_kv_heads
     # Nobody between two sharers comes away with nothing: the combine counts on it.
     sharers = tl.maximum(tl.minimum(everything, programs), 1)
-    share = everything // sharers
-    longer = everything % sharers
+    # A cut costs more than the sixteenth of the programs that may go without.
+    rows = num_seqs * num_kv_heads
+    each = tl.cdiv(rows, programs)
+    whole = (longest * num_seqs == per_head) & (rows * 16 >= each * programs * 15)
+    share = tl.where(whole, each * longest, everything // sharers)
+    longer = tl.where(whole, 0, everything % sharers)
     first = tl.minimum(program * share + tl.minimum(program, longer), everything)
     last = tl.minimum(first + share + (program < longer).to(tl.int32), everything)
 
@@ -176,9 +186,9 @@ def _decode_kernel(
         values = value_cache + head.to(tl.int64) * kv_head_stride
         blocks = block_table + seq.to(tl.int64) * table_stride
         # Ids one tile ahead: a load that waits for a load would hold up the pipeline.
-        ids = _block_ids(blocks, begin, length, BLOCK_SIZE, TILE)
+        ids = _block_ids(blocks, begin, length, BLOCK_SIZE, TILE, True)
         for tile in range(begin, end):
-            next_ids = _block_ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
+            next_ids = _block_ids(blocks, tile + 1, length, BLOCK_SIZE, TILE, True)
             best, total, acc = _attend_tile(
                 q, best, total, acc, keys, values, ids, tile, last_visible, length, scale, kv_block_stride,
                 kv_token_stride, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, True, UPCAST,
@@ -262,9 +272,9 @@ def _combine_kernel(
 def _prefill_kernel(
     out, query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_seqs, num_tokens,
     first_seq, table_stride, out_token_stride, out_head_stride, q_token_stride, q_head_stride,
-    kv_block_stride, kv_token_stride, kv_head_stride, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr,
-    PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-    UPCAST: tl.constexpr,
+    kv_block_stride: tl.constexpr, kv_token_stride: tl.constexpr, kv_head_stride: tl.constexpr,
+    GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
+    ROWS: tl.constexpr, TILE: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     QUERIES: tl.constexpr = ROWS // GROUP
     head = tl.program_id(0).to(tl.int64)
@@ -312,21 +322,19 @@ def _prefill_kernel(
     keys = key_cache + head * kv_head_stride
     values = value_cache + head * kv_head_stride
     blocks = block_table + seq.to(tl.int64) * table_stride
-    ids = _block_ids(blocks, 0, length, BLOCK_SIZE, TILE)
-    for tile in range(seen_by_all):
-        next_ids = _block_ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
-        best, total, acc = _attend_tile(
-            q, best, total, acc, keys, values, ids, tile, last_visible, length, scale, kv_block_stride,
-            kv_token_stride, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, False, UPCAST,
-        )  # fmt: skip
-        ids = next_ids
+    # The diagonal first: what only its mask needs is out of the registers before the long loop.
     for tile in range(seen_by_all, seen_by_any):
-        next_ids = _block_ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
+        ids = _block_ids(blocks, tile, length, BLOCK_SIZE, TILE, True)
         best, total, acc = _attend_tile(
             q, best, total, acc, keys, values, ids, tile, last_visible, length, scale, kv_block_stride,
             kv_token_stride, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, True, UPCAST,
         )  # fmt: skip
-        ids = next_ids
+    for tile in range(seen_by_all):
+        ids = _block_ids(blocks, tile, length, BLOCK_SIZE, TILE, False)
+        best, total, acc = _attend_tile(
+            q, best, total, acc, keys, values, ids, tile, last_visible, length, scale, kv_block_stride,
+            kv_token_stride, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, False, UPCAST,
+        )  # fmt: skip
     o_at = out + (at * out_token_stride + heads * out_head_stride)[:, None] + dims[None, :]
     result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
     tl.store(o_at, result.to(out.dtype.element_ty), mask=kept)

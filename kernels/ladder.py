@@ -93,7 +93,7 @@ def _ragged_kernel(
         # The only difference to _tiled_kernel: where a token lies is looked up, not counted.
         tokens = tile * TILE + tl.arange(0, TILE)
         present = tokens < length
-        ids = _block_ids(block_table + seq * table_stride, tile, length, BLOCK_SIZE, TILE)
+        ids = _block_ids(block_table + seq * table_stride, tile, length, BLOCK_SIZE, TILE, True)
         at = ids.to(tl.int64) * block_stride + tokens % BLOCK_SIZE * kv_token_stride
         at = at[:, None] + head // GROUP * kv_head_stride + dims[None, :]
         k = tl.load(key_cache + at, mask=present[:, None], other=0.0)
@@ -163,7 +163,7 @@ def _grouped_kernel(
     acc = tl.zeros([ROWS, DIM], tl.float32)
     last_visible = tl.zeros([ROWS], tl.int32) + length - 1
     for tile in range(tl.cdiv(length, TILE)):
-        ids = _block_ids(block_table + seq * table_stride, tile, length, BLOCK_SIZE, TILE)
+        ids = _block_ids(block_table + seq * table_stride, tile, length, BLOCK_SIZE, TILE, True)
         best, total, acc = _attend_tile(
             q, best, total, acc, key_cache + head * kv_head_stride, value_cache + head * kv_head_stride,
             ids, tile, last_visible, length, scale, block_stride, kv_token_stride, DIM, DIM, BLOCK_SIZE, TILE,

@@ -92,7 +92,7 @@ def _careless_kernel(
     acc = tl.zeros([ROWS, DIM], tl.float32)
     last_visible = tl.zeros([ROWS], tl.int32) + length - 1
     for tile in range(tl.cdiv(length, TILE)):
-        ids = _block_ids(blocks, tile, loaded, BLOCK_SIZE, TILE)
+        ids = _block_ids(blocks, tile, loaded, BLOCK_SIZE, TILE, True)
         # `length` masks the scores, by way of last_visible; `loaded` masks what is loaded of K and V.
         best, total, acc = _attend_tile(
             q, best, total, acc, key_cache, value_cache, ids, tile, last_visible, loaded, scale, block_stride,

@@ -81,6 +81,12 @@ def test_one_long_row_is_split_over_all_programs(device):
         check(make_batch([(1, tiles * tile - 3)], heads=(2, 1), device=device), num_decodes=1)
 
 
+def test_rows_of_one_length_fill_the_programs(device):
+    programs = decode_config(64, torch.float32, torch.device(device)).programs
+    for rows in (programs, 2 * programs, 2 * programs - 1):
+        check(make_batch([(1, 37)] * rows, heads=(2, 1), device=device), num_decodes=rows)
+
+
 @pytest.mark.parametrize("lanes", [2, 4])
 def test_more_sequences_than_lanes(device, lanes, monkeypatch):
     monkeypatch.setattr(attention, "LANES", lanes)

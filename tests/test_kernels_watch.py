@@ -70,6 +70,13 @@ def test_shares_are_even_and_leave_nothing_out(device, lengths, programs):
     assert (last - first).max() - (last - first).min() <= 1
 
 
+def test_shares_are_whole_rows_where_rows_of_one_length_nearly_fill_the_programs(device):
+    for sequences, due in ((8, [4] * 16 + [0]), (6, [3] * 14 + [2] * 3), (17, [8] * 17)):
+        seq_lens = torch.full((sequences,), 50, dtype=torch.int32, device=device)
+        first, last = watch.shares(seq_lens, 2, programs=17).T
+        assert (last - first).tolist() == due
+
+
 def test_the_tier_is_chosen_before_triton_or_not_at_all(tier):
     choose = "from kernels.tier import prepare; tier = prepare(); import kernels.ladder; print(tier.name)"
     late = "import triton; " + choose

@@ -1,0 +1,538 @@
+"""Paged attention in Triton: one body, a decode kernel, a prefill kernel and a small combine.
+
+*Decode* reads every cached key and value once for one query token, so memory bandwidth is its limit. The
+query heads that share a K/V head become the rows of one tile: K/V is read once a group, not once a head. All
+K/V tiles of the batch, over sequences and heads, form one line, and each program takes an even share of it,
+whatever the lengths (the idea of Stream-K, Osama et al. 2023, and LeanAttention, Sanovar et al. 2024). A row
+cut by a border leaves partial results in a workspace, and ``_combine_kernel`` merges them (Flash-Decoding,
+Dao et al. 2023). The shares are computed on the device, so nothing reads a length on the host and the grid
+depends on the GPU alone: a CUDA graph serves every length.
+
+*Prefill* takes tiles of (query token, head in the group) rows, as many as the tensor cores want. The tiles
+of keys that all rows see come first, without a causal mask; those on the diagonal come last
+(FlashAttention-2, Dao 2023).
+
+Both call ``_attend_tile``: online softmax (Milakov and Gimelshein 2018) over one tile of keys and values that
+is fetched through the block table (PagedAttention, Kwon et al. 2023). Scores are scaled by log2(e) as well,
+since the hardware has exp2 and no exp.
+"""
+
+import math
+import os
+from functools import cache, partial
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+from kernels.launch import overlapping
+from kernels.validate import (
+    check_attention,
+    check_attention_contents,
+    check_machine,
+    check_tensor,
+    upcast,
+)
+
+LOG2_E = math.log2(math.e)
+EARLY_DECODES = 32  # sequences up to which the decode kernel starts before the kernel ahead of it has ended
+LANES = 256  # sequences that a decode program looks at together when it finds its share
+
+
+@triton.jit
+def _block_ids(blocks, tile, length, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr):
+    """The block of each token of a tile; block 0 stands in beyond the end."""
+    tokens = tile * TILE + tl.arange(0, TILE)
+    return tl.load(blocks + tokens // BLOCK_SIZE, mask=tokens < length, other=0)
+
+
+@triton.jit
+def _attend_tile(
+    query, best, total, acc, keys, values, ids, tile, last_visible, length, scale, block_stride, token_stride,
+    HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr,
+    MASKED: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Fold one tile of keys and values into the running maximum, sum and weighted values of each row.
+
+    query [ROWS, PADDED_DIM]; best, total and last_visible [ROWS]; acc [ROWS, PADDED_DIM] in float32; keys and
+    values point at one K/V head; ids [TILE] are the tile's blocks.
+    """
+    tokens = tile * TILE + tl.arange(0, TILE)
+    dims = tl.arange(0, PADDED_DIM)
+    # 64-bit before the stride: block id times block stride passes 2^31 in a large cache.
+    at = ids.to(tl.int64) * block_stride + tokens % BLOCK_SIZE * token_stride
+    at = at[:, None] + dims[None, :]
+    # A weight of zero does not silence a NaN beyond the end, so V is masked like K.
+    mask = (dims < HEAD_DIM)[None, :]
+    if MASKED:
+        mask = mask & (tokens < length)[:, None]
+    k = tl.load(keys + at, mask=mask, other=0.0)
+    v = tl.load(values + at, mask=mask, other=0.0)
+    if UPCAST:
+        k = k.to(tl.float32)
+        v = v.to(tl.float32)
+
+    scores = tl.dot(query, k.T, input_precision="ieee")
+    if MASKED:
+        scores = tl.where(tokens[None, :] <= last_visible[:, None], scores, float("-inf"))
+    new_best = tl.maximum(best, tl.max(scores, 1) * scale)
+    anchor = new_best
+    if MASKED:
+        # A row that has seen no key yet: -inf minus -inf would be NaN.
+        anchor = tl.where(new_best == float("-inf"), 0.0, new_best)
+    weights = tl.exp2(scores * scale - anchor[:, None])
+    correction = tl.exp2(best - anchor)
+    total = total * correction + tl.sum(weights, 1)
+    acc = tl.dot(weights.to(v.dtype), v, acc * correction[:, None], input_precision="ieee")
+    return new_best, total, acc
+
+
+@triton.jit
+def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexpr, LANES: tl.constexpr):
+    """This program's share [first, last) of all tiles, even to within one tile, and where it starts.
+
+    Tiles are numbered by sequence, then K/V head, then position. Returns first and last; the tiles of a share
+    and how many programs have one more; the sequence that ``first`` lies in; how many tiles of one K/V head
+    lie before that sequence.
+    """
+    lanes = tl.arange(0, LANES)
+    tiles = tl.cdiv(tl.load(seq_lens + lanes, mask=lanes < num_seqs, other=0), TILE)
+    per_head = tl.sum(tiles)
+    for start in range(LANES, num_seqs, LANES):
+        more = tl.load(seq_lens + start + lanes, mask=start + lanes < num_seqs, other=0)
+        per_head += tl.sum(tl.cdiv(more, TILE))
+    everything = per_head * num_kv_heads
+    # Nobody between two sharers comes away with nothing: the combine counts on it.
+    sharers = tl.maximum(tl.minimum(everything, programs), 1)
+    share = everything // sharers
+    longer = everything % sharers
+    first = tl.minimum(program * share + tl.minimum(program, longer), everything)
+    last = tl.minimum(first + share + (program < longer).to(tl.int32), everything)
+
+    target = first // num_kv_heads
+    ends = tl.cumsum(tiles)
+    seq = tl.sum((ends <= target).to(tl.int32))
+    before = tl.max(tl.where(ends <= target, ends, 0))
+    counted = tl.sum(tiles)
+    for start in range(LANES, num_seqs, LANES):
+        more = tl.load(seq_lens + start + lanes, mask=start + lanes < num_seqs, other=0)
+        ends = counted + tl.cumsum(tl.cdiv(more, TILE))
+        seq += tl.sum((ends <= target).to(tl.int32))
+        before = tl.maximum(before, tl.max(tl.where(ends <= target, ends, 0)))
+        counted = tl.max(ends)
+    return first, last, share, longer, seq, before
+
+
+@triton.jit
+def _owner(tile, share, longer):
+    """The program whose share holds this tile: the first ``longer`` shares have one tile more."""
+    border = longer * (share + 1)
+    return tl.where(tile < border, tile // (share + 1), longer + (tile - border) // tl.maximum(share, 1))
+
+
+@triton.jit(do_not_specialize=["num_seqs", "table_stride"])
+def _decode_kernel(
+    out, query, key_cache, value_cache, block_table, seq_lens, partials, stats, openers, scale, num_seqs,
+    num_kv_heads, table_stride, out_token_stride, out_head_stride, q_token_stride, q_head_stride,
+    kv_block_stride, kv_token_stride, kv_head_stride, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    LANES: tl.constexpr, UPCAST: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
+    program = tl.program_id(0)
+    programs = tl.num_programs(0)
+    first, last, share, longer, seq, before = _plan(
+        seq_lens, num_seqs, num_kv_heads, program, programs, TILE, LANES
+    )
+    rows = tl.arange(0, ROWS)
+    dims = tl.arange(0, PADDED_DIM)
+    kept = (rows < GROUP)[:, None] & (dims < HEAD_DIM)[None, :]
+
+    opened = -1
+    opened_until = -1
+    flat = first
+    while flat < last:
+        length = tl.load(seq_lens + seq)
+        tiles = tl.cdiv(length, TILE)
+        local = flat - before * num_kv_heads
+        head = local // tl.maximum(tiles, 1)
+        begin = local - head * tiles
+        end = tl.minimum(tiles, begin + last - flat)
+
+        heads = (head * GROUP + rows).to(tl.int64)
+        q_at = query + seq.to(tl.int64) * q_token_stride + heads[:, None] * q_head_stride + dims[None, :]
+        q = tl.load(q_at, mask=kept, other=0.0)
+        if UPCAST:
+            q = q.to(tl.float32)
+        best = tl.full([ROWS], float("-inf"), tl.float32)
+        total = tl.zeros([ROWS], tl.float32)
+        acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
+        last_visible = tl.zeros([ROWS], tl.int32) + length - 1
+        keys = key_cache + head.to(tl.int64) * kv_head_stride
+        values = value_cache + head.to(tl.int64) * kv_head_stride
+        blocks = block_table + seq.to(tl.int64) * table_stride
+        # Ids one tile ahead: a load that waits for a load would hold up the pipeline.
+        ids = _block_ids(blocks, begin, length, BLOCK_SIZE, TILE)
+        for tile in range(begin, end):
+            next_ids = _block_ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
+            best, total, acc = _attend_tile(
+                q, best, total, acc, keys, values, ids, tile, last_visible, length, scale, kv_block_stride,
+                kv_token_stride, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, True, UPCAST,
+            )  # fmt: skip
+            ids = next_ids
+
+        if end - begin == tiles:
+            o_at = out + seq.to(tl.int64) * out_token_stride + heads[:, None] * out_head_stride
+            result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+            tl.store(o_at + dims[None, :], result.to(out.dtype.element_ty), mask=kept)
+        else:
+            # At most two cut rows a program: the one it found open, and the one it leaves open.
+            slot = program.to(tl.int64) * 2
+            if begin == 0:
+                slot += 1
+                opened = seq * num_kv_heads + head
+                opened_until = _owner(flat + tiles - 1, share, longer)
+            p_at = partials + (slot * GROUP + rows)[:, None] * PADDED_DIM + dims[None, :]
+            tl.store(p_at, acc, mask=(rows < GROUP)[:, None])
+            tl.store(stats + (slot * GROUP + rows) * 2, best, mask=rows < GROUP)
+            tl.store(stats + (slot * GROUP + rows) * 2 + 1, total, mask=rows < GROUP)
+        flat += end - begin
+        if head * tiles + end == num_kv_heads * tiles:
+            seq += 1
+            before += tiles
+    tl.store(openers + 2 * program, opened)
+    tl.store(openers + 2 * program + 1, opened_until)
+
+    # Nobody has a tile of an empty sequence, so its zeros are dealt out separately.
+    for empty in range(program.to(tl.int64), num_seqs, programs):
+        if tl.load(seq_lens + empty) <= 0:
+            for head in range(num_kv_heads):
+                heads = (head * GROUP + rows).to(tl.int64)
+                at = out + empty * out_token_stride + heads[:, None] * out_head_stride
+                tl.store(at + dims[None, :], tl.zeros([ROWS, PADDED_DIM], out.dtype.element_ty), mask=kept)
+
+
+@triton.jit
+def _combine_kernel(
+    out, partials, stats, openers, num_kv_heads, out_token_stride, out_head_stride, GROUP: tl.constexpr,
+    HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, PIECES: tl.constexpr, OVERLAP: tl.constexpr,
+):  # fmt: skip
+    """Merge the pieces of the row that decode program ``program`` left open, for one head of its group.
+
+    One warp: each lane keeps its dimensions of all pieces, so nothing is exchanged but the stats.
+    """
+    program = tl.program_id(0)
+    member = tl.program_id(1)
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()
+    row = tl.load(openers + 2 * program)
+    until = tl.load(openers + 2 * program + 1)
+    if row >= 0:
+        dims = tl.arange(0, PADDED_DIM)
+        best = tl.full([], float("-inf"), tl.float32)
+        total = tl.zeros([], tl.float32)
+        acc = tl.zeros([PADDED_DIM], tl.float32)
+        for start in range(program, until + 1, PIECES):
+            pieces = start + tl.arange(0, PIECES)
+            held = pieces <= until
+            # The opener's own piece is in its second slot, everyone else's in the first.
+            slots = (2 * pieces + (pieces == program).to(tl.int32)) * GROUP + member
+            bests = tl.load(stats + slots * 2, mask=held, other=float("-inf"))
+            totals = tl.load(stats + slots * 2 + 1, mask=held, other=0.0)
+            p_at = partials + slots[:, None] * PADDED_DIM + dims[None, :]
+            accs = tl.load(p_at, mask=held[:, None], other=0.0)
+            new_best = tl.maximum(best, tl.max(bests))
+            weights = tl.exp2(bests - new_best)
+            correction = tl.exp2(best - new_best)
+            total = total * correction + tl.sum(totals * weights)
+            acc = acc * correction + tl.sum(accs * weights[:, None], 0)
+            best = new_best
+        seq = (row // num_kv_heads).to(tl.int64)
+        head = row % num_kv_heads * GROUP + member
+        o_at = out + seq * out_token_stride + head * out_head_stride + dims
+        tl.store(o_at, (acc / total).to(out.dtype.element_ty), mask=dims < HEAD_DIM)
+
+
+@triton.jit(do_not_specialize=["num_seqs", "num_tokens", "first_seq", "table_stride"])
+def _prefill_kernel(
+    out, query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_seqs, num_tokens,
+    first_seq, table_stride, out_token_stride, out_head_stride, q_token_stride, q_head_stride,
+    kv_block_stride, kv_token_stride, kv_head_stride, GROUP: tl.constexpr, HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    UPCAST: tl.constexpr,
+):  # fmt: skip
+    QUERIES: tl.constexpr = ROWS // GROUP
+    head = tl.program_id(0).to(tl.int64)
+    # Late blocks see the most keys: they start first, so that the short ones fill the gaps at the end.
+    block = tl.num_programs(1) - 1 - tl.program_id(1)
+
+    # Sequence s owns the query blocks from first_block(s); a search needs no table made on the host.
+    # What lies behind the last sequence is padding: a sequence of length 0.
+    low = first_seq
+    high = num_seqs
+    while low < high:
+        middle = (low + high + 1) // 2
+        first_block = (tl.load(query_start_loc + middle) - first_seq) // QUERIES + middle - first_seq
+        if first_block <= block:
+            low = middle
+        else:
+            high = middle - 1
+    seq = low
+    query_start = tl.load(query_start_loc + seq)
+    query_end = tl.load(query_start_loc + seq + 1, mask=seq < num_seqs, other=num_tokens)
+    length = tl.load(seq_lens + seq, mask=seq < num_seqs, other=0)
+    query_len = query_end - query_start
+    offset = (block - (query_start - first_seq) // QUERIES - seq + first_seq) * QUERIES
+    if offset >= query_len:
+        return
+
+    rows = tl.arange(0, ROWS)
+    dims = tl.arange(0, PADDED_DIM)
+    tokens = offset + rows // GROUP
+    heads = head * GROUP + rows % GROUP
+    kept = ((rows < QUERIES * GROUP) & (tokens < query_len))[:, None] & (dims < HEAD_DIM)[None, :]
+    at = (query_start + tokens).to(tl.int64)
+    q_at = query + (at * q_token_stride + heads * q_head_stride)[:, None] + dims[None, :]
+    q = tl.load(q_at, mask=kept, other=0.0)
+    if UPCAST:
+        q = q.to(tl.float32)
+
+    computed = length - query_len
+    last_visible = computed + tokens
+    seen_by_all = tl.maximum(computed + offset + 1, 0) // TILE
+    seen_by_any = tl.cdiv(tl.maximum(computed + tl.minimum(offset + QUERIES, query_len), 0), TILE)
+    best = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
+    keys = key_cache + head * kv_head_stride
+    values = value_cache + head * kv_head_stride
+    blocks = block_table + seq.to(tl.int64) * table_stride
+    ids = _block_ids(blocks, 0, length, BLOCK_SIZE, TILE)
+    for tile in range(seen_by_all):
+        next_ids = _block_ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
+        best, total, acc = _attend_tile(
+            q, best, total, acc, keys, values, ids, tile, last_visible, length, scale, kv_block_stride,
+            kv_token_stride, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, False, UPCAST,
+        )  # fmt: skip
+        ids = next_ids
+    for tile in range(seen_by_all, seen_by_any):
+        next_ids = _block_ids(blocks, tile + 1, length, BLOCK_SIZE, TILE)
+        best, total, acc = _attend_tile(
+            q, best, total, acc, keys, values, ids, tile, last_visible, length, scale, kv_block_stride,
+            kv_token_stride, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE, True, UPCAST,
+        )  # fmt: skip
+        ids = next_ids
+    o_at = out + (at * out_token_stride + heads * out_head_stride)[:, None] + dims[None, :]
+    result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    tl.store(o_at, result.to(out.dtype.element_ty), mask=kept)
+
+
+class DecodeConfig(NamedTuple):
+    """How the decode kernel is cut and compiled; the grid is ``programs``, whatever the batch."""
+
+    tile: int
+    programs: int
+    num_warps: int
+    num_stages: int
+    max_registers: int | None = None
+
+
+class PrefillConfig(NamedTuple):
+    """How the prefill kernel is cut and compiled; a program takes ``rows`` (query token, head) pairs."""
+
+    rows: int
+    tile: int
+    num_warps: int
+    num_stages: int
+    max_registers: int | None = None
+
+
+@cache
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+# The settings below were measured on an H200 (benchmarks/tune_attention.py) for 16-bit types.
+# More programs a processor hide each other's waits; registers are capped so that they fit.
+
+
+def decode_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> DecodeConfig:
+    """Tile of keys, number of programs, warps and pipeline stages of the decode kernel."""
+    if device.type == "cpu":
+        return DecodeConfig(tile=16, programs=5, num_warps=4, num_stages=1)
+    programs = 4 * _processors(device)
+    if dtype is torch.float32:
+        return DecodeConfig(32 if head_dim <= 128 else 16, programs // 2, num_warps=4, num_stages=2)
+    if head_dim == 64:
+        return DecodeConfig(64, programs, num_warps=4, num_stages=3)
+    if head_dim == 256:
+        return DecodeConfig(32, programs, num_warps=4, num_stages=2, max_registers=128)
+    return DecodeConfig(64, programs, num_warps=4, num_stages=2, max_registers=128)
+
+
+def prefill_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> PrefillConfig:
+    """Rows, tile of keys, warps and pipeline stages of the prefill kernel."""
+    if device.type == "cpu":
+        return PrefillConfig(rows=16, tile=16, num_warps=4, num_stages=1)
+    if dtype is torch.float32:
+        return PrefillConfig(32, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=2)
+    if head_dim == 64:
+        return PrefillConfig(128, 64, num_warps=8, num_stages=3, max_registers=128)
+    if head_dim == 256:
+        return PrefillConfig(128, 64, num_warps=8, num_stages=2)
+    return PrefillConfig(128, 64, num_warps=8, num_stages=2, max_registers=128)
+
+
+def make_workspace(
+    num_heads: int, num_kv_heads: int, head_dim: int, dtype: torch.dtype, device: torch.device | str
+) -> torch.Tensor:
+    """Room for the decode split's partial results, for ``paged_attention(workspace=...)``.
+
+    Returns:
+        A float32 tensor whose size depends on the heads and the GPU, not on the batch: one serves every batch
+        and every CUDA graph, as long as no two calls that use it run at the same time. Its contents do not
+        matter before a call.
+    """
+    device = torch.device(device)
+    group = num_heads // num_kv_heads
+    slots = 2 * decode_config(head_dim, dtype, device).programs
+    floats = slots * (group * (triton.next_power_of_2(head_dim) + 2) + 1)
+    return torch.empty(floats, dtype=torch.float32, device=device)
+
+
+def paged_attention(
+    query: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    block_table: torch.Tensor,
+    seq_lens: torch.Tensor,
+    query_start_loc: torch.Tensor,
+    *,
+    scale: float,
+    num_decodes: int | None = None,
+    max_query_len: int | None = None,
+    max_seq_len: int | None = None,
+    workspace: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Causal attention of each query token over its sequence's paged keys and values.
+
+    Any mix of decodes, whole prompts and prompt chunks goes into one call. Nothing is read on the host, so a
+    CUDA graph can hold the call and be replayed after lengths, block table and caches have changed. In a
+    mixed call decodes and prompts run side by side on two streams, joined before it returns.
+
+    Args:
+        query: [num_tokens, num_heads, head_dim], float16, bfloat16 or float32; head_dim 64, 80, 96, 128
+            or 256.
+        key_cache: [num_blocks, block_size, num_kv_heads, head_dim], like query; block_size 16, 32, 64, 128
+            or 256. num_heads is a multiple of num_kv_heads (equal: MHA; one: MQA; between: GQA).
+        value_cache: like key_cache, with its strides.
+        block_table: int32 [num_seqs, max_blocks]; entries beyond a sequence's length are never read.
+        seq_lens: int32 [num_seqs], each context's length including this call's tokens. A sequence of
+            length 0 gives zeros, and so do query rows that no sequence owns.
+        query_start_loc: int32 [num_seqs + 1], where each sequence's query rows begin, never decreasing.
+        scale: factor of the scores, positive; usually head_dim ** -0.5.
+        num_decodes: the first so many sequences have one query token each and go through the decode kernel.
+            None: nothing is known of the order and the prefill kernel takes everything.
+        max_query_len: an upper bound; 1 with as many tokens as sequences says that all are decodes.
+        max_seq_len: an upper bound, checked against the block table.
+        workspace: from make_workspace, so that a CUDA graph can own it. None: made here.
+        out: like query; None: made here.
+
+    Returns:
+        out, [num_tokens, num_heads, head_dim].
+
+    Raises:
+        ValueError: an argument's shape, dtype, device or stride is not as above. With KERNELS_DEBUG=1 in the
+            environment lengths, starts and block ids are read and checked as well.
+        RuntimeError: there is no GPU and TRITON_INTERPRET=1 is not set.
+    """
+    check_machine()
+    check_attention(
+        query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes, max_seq_len
+    )
+    num_tokens, num_seqs = query.shape[0], seq_lens.shape[0]
+    if out is None:
+        out = torch.empty_like(query)
+    check_tensor("out", out, list(query.shape), [query.dtype], query.device)
+    if num_decodes is None:
+        num_decodes = num_seqs if max_query_len == 1 and num_tokens == num_seqs else 0
+    if os.environ.get("KERNELS_DEBUG") == "1":
+        check_attention_contents(key_cache, block_table, seq_lens, query_start_loc, num_tokens, num_decodes)
+    caches = (query, key_cache, value_cache, block_table, seq_lens)
+    decode = partial(_decode, out, *caches, scale, num_decodes, workspace)
+    prefill = partial(_prefill, out, *caches, query_start_loc, scale, num_decodes)
+    if 0 < num_decodes < num_tokens and query.is_cuda:
+        # One waits for memory, the other for the tensor cores: side by side they take less than in turn.
+        main, side = torch.cuda.current_stream(query.device), _side_stream(query.device)
+        side.wait_stream(main)
+        with torch.cuda.stream(side):
+            prefill()
+        decode()
+        main.wait_stream(side)
+        return out
+    if num_tokens > num_decodes:
+        prefill()
+    if num_decodes:
+        decode()
+    return out
+
+
+def _decode(out, query, key_cache, value_cache, block_table, seq_lens, scale, num_decodes, workspace):
+    num_heads, head_dim = query.shape[1:]
+    block_size, num_kv_heads = key_cache.shape[1:3]
+    group = num_heads // num_kv_heads
+    padded_dim = triton.next_power_of_2(head_dim)
+    config = decode_config(head_dim, query.dtype, query.device)
+    if workspace is None:
+        workspace = make_workspace(num_heads, num_kv_heads, head_dim, query.dtype, query.device)
+    slots = 2 * config.programs
+    sizes = [slots * group * padded_dim, slots * group * 2, slots]
+    check_tensor("workspace", workspace, ["floats"], [torch.float32], query.device)
+    if workspace.numel() < sum(sizes):
+        raise ValueError(f"workspace holds {workspace.numel()} floats, due are at least {sum(sizes)}")
+    partials, stats, openers = workspace[: sum(sizes)].split(sizes)
+    openers = openers.view(torch.int32)
+    overlap = overlapping(query.device)
+    # Where its programs fill the GPU, they would stand in the way of the kernel they wait for.
+    early = overlap if num_decodes <= EARLY_DECODES else {"OVERLAP": overlap["OVERLAP"]}
+    _decode_kernel[(config.programs,)](
+        out, query, key_cache, value_cache, block_table, seq_lens, partials, stats, openers, scale * LOG2_E,
+        num_decodes, num_kv_heads, block_table.stride(0), *out.stride()[:2], *query.stride()[:2],
+        *key_cache.stride()[:3], GROUP=group, HEAD_DIM=head_dim, PADDED_DIM=padded_dim,
+        BLOCK_SIZE=block_size, ROWS=max(16, triton.next_power_of_2(group)), TILE=config.tile, LANES=LANES,
+        UPCAST=upcast(query), num_warps=config.num_warps, num_stages=config.num_stages,
+        maxnreg=config.max_registers, **early,
+    )  # fmt: skip
+    _combine_kernel[(config.programs, group)](
+        out, partials, stats, openers, num_kv_heads, *out.stride()[:2], GROUP=group, HEAD_DIM=head_dim,
+        PADDED_DIM=padded_dim, PIECES=4096 // padded_dim, num_warps=1, **overlap,
+    )  # fmt: skip
+
+
+def _prefill(out, query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes):
+    num_tokens, num_heads, head_dim = query.shape
+    block_size, num_kv_heads = key_cache.shape[1:3]
+    num_seqs = seq_lens.shape[0]
+    group = num_heads // num_kv_heads
+    config = prefill_config(head_dim, query.dtype, query.device)
+    rows = max(config.rows, triton.next_power_of_2(group))
+    blocks = (num_tokens - num_decodes) // (rows // group) + num_seqs - num_decodes + 1
+    _prefill_kernel[(num_kv_heads, blocks)](
+        out, query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale * LOG2_E,
+        num_seqs, num_tokens, num_decodes, block_table.stride(0), *out.stride()[:2], *query.stride()[:2],
+        *key_cache.stride()[:3], GROUP=group, HEAD_DIM=head_dim,
+        PADDED_DIM=triton.next_power_of_2(head_dim), BLOCK_SIZE=block_size, ROWS=rows, TILE=config.tile,
+        UPCAST=upcast(query), num_warps=config.num_warps, num_stages=config.num_stages,
+        maxnreg=config.max_registers,
+    )  # fmt: skip
