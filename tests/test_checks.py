@@ -61,6 +61,28 @@ def test_a_mistake_that_only_large_inputs_show_is_made_small(tmp_path: Path) -> 
     assert result.call == "drain(lengths=[1, 1, 1, 1, 1, 1, 1], slots=1)"
 
 
+@pytest.mark.parametrize("seconds", [0.0, 5.0])
+def test_what_does_not_hold_is_the_same_however_long_is_looked_for_a_smaller_case(
+    seconds: float, tmp_path: Path, monkeypatch
+) -> None:
+    """Of seven requests it answers another thing than of four: a class's mistakes are counted by property."""
+    monkeypatch.setattr(runner, "SHRINK_SECONDS", seconds)
+    wrong = (
+        "\n\ndef static_utilization(lengths, slots, right=static_utilization):\n"
+        "    return 2.0 if len(lengths) > 6 else 0.0 if len(lengths) > 3 else right(lengths, slots)\n"
+    )
+    source = (SOLUTIONS / "ex01.py").read_text(encoding="utf-8") + wrong
+    result = told(tmp_path, source, seed=1)
+    assert result.property_name == "utilization is never above one"
+    assert ("lengths=[1, 1, 1, 1, 1, 1, 1], slots=1" in result.call) == (seconds > 0)
+
+
+def test_an_error_of_the_students_own_is_no_limit(tmp_path: Path) -> None:
+    result = told(tmp_path, static('raise MemoryError("no free block")'))
+    assert result.property_name == runner.RAISES_NOTHING
+    assert result.sentence.startswith("It raised MemoryError: no free block, at line 2")
+
+
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
@@ -82,7 +104,7 @@ def test_a_mistake_that_only_large_inputs_show_is_made_small(tmp_path: Path) -> 
         ("return float('nan')", "The utilization should be a finite number, not nan"),
         ("return [1] * 1_000_000", "The answer is too large to look at: more than 20,000 items."),
         ("return b'x' * 50_000_000", "The utilization should be a number"),
-        ("return bytearray(8 << 30)", "It raised MemoryError"),
+        ("return bytearray(8 << 30)", "It used up the memory that it may have (MemoryError, at line 2"),
         ("raise NotImplementedError", "Your lines go to line 2 of ex01.py."),
     ],
 )

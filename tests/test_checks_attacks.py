@@ -17,6 +17,7 @@ from attacks import ATTACKS, source
 from lessonlib.checks import check, confine
 from lessonlib.checks.confine import BUBBLEWRAP, LIMITS, USER
 from lessonlib.checks.report import Result
+from lessonlib.checks.runner import COMES_BACK
 from lessonlib.errors import CourseError
 
 SECRET = Path(__file__).parents[1] / "solutions" / "ex01.py"
@@ -89,6 +90,31 @@ def test_an_attack_ends_and_is_told(name: str, level: confine.Level, scratch: Pa
     assert "\x1b" not in str(result.message)
     assert left_running(str(scratch), marker) == []
     assert list(scratch.glob("check-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told_first"), [(0.3, "No answer within 0.3 seconds."), (60.0, "It used up the memory")]
+)
+def test_the_verdict_is_the_same_whichever_limit_is_met_first(
+    seconds: float, told_first: str, tmp_path: Path
+) -> None:
+    """Four gigabytes take about as long as a call may: on a busy machine the time is out first."""
+    (tmp_path / "ex01.py").write_text(source(ATTACKS["memory_bomb"]), encoding="utf-8")
+    (result,) = check("ex01.1", folder=tmp_path, call_seconds=seconds).results
+    assert (result.status, result.property_name) == ("failed", COMES_BACK)
+    assert result.sentence.startswith(told_first)
+    assert result.sentence.endswith(" Does one of its loops never end?")
+
+
+@pytest.mark.parametrize("name", ["fork_bomb", "thread_bomb", "disk_filler", "large_file"])
+def test_a_limit_that_an_exception_tells_of_is_named(name: str, tmp_path: Path) -> None:
+    attack = ATTACKS[name]
+    if attack.outside and confine.best_level() != BUBBLEWRAP:
+        pytest.skip("not checked here: it takes bubblewrap")
+    (tmp_path / "ex01.py").write_text(source(attack), encoding="utf-8")
+    (result,) = check("ex01.1", folder=tmp_path, call_seconds=10.0).results
+    assert result.property_name == COMES_BACK
+    assert result.sentence.startswith("It used up the "), result.sentence
 
 
 @pytest.mark.parametrize("name", ["network", "reads_the_solution"])

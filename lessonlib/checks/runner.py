@@ -57,6 +57,7 @@ INPUTS_KEPT = "the inputs are left as they were"
 RIGHT_FORM = "the answer has the right form"
 IN_BOUNDS = "no address outside of the tensors is touched"
 WROTE_TO_PIPE = "wrote into the checker's own pipe. An answer is what a function returns, and nothing else."
+NEVER_ENDS = "Does one of its loops never end?"
 MEMORY_FAULTS = ("signal SIGSEGV", "signal SIGBUS")
 
 
@@ -289,6 +290,8 @@ def _mishap(name: str, task: Task, function: str, reply: Reply, call_seconds: fl
         return _no_answer(reply, call_seconds)
     if reply.raised is not None and reply.lost:
         return _out_of_bounds(_said(reply.raised).splitlines()[0])
+    if reply.raised is not None and reply.limit:
+        return _at_the_limit(name, reply, reply.raised)
     if reply.raised is not None:
         return _about_raised(name, function, reply, reply.raised)
     return None
@@ -299,9 +302,15 @@ def _out_of_bounds(fault: str) -> Verdict:
     return Verdict(IN_BOUNDS, f"The kernel was stopped at an address that is not its own ({fault}). {advice}")
 
 
+def _at_the_limit(name: str, reply: Reply, raised: Raised) -> Verdict:
+    """The same property as where the time is out: which limit is met first depends on how busy the machine is."""
+    met = f"It used up the {reply.limit} that it may have ({_said(raised)}{_where(name, raised)})."
+    return Verdict(COMES_BACK, f"{met} {NEVER_ENDS}", printed=reply.printed)
+
+
 def _no_answer(reply: Reply, call_seconds: float) -> Verdict:
     if reply.ended == "time":
-        sentence = f"No answer within {call_seconds:g} seconds. Does one of its loops never end?"
+        sentence = f"No answer within {call_seconds:g} seconds. {NEVER_ENDS}"
         return Verdict(COMES_BACK, sentence)
     if reply.ended == "large":
         sentence = f"The answer is too large to look at: more than {MAX_ITEMS:,} items."
@@ -422,7 +431,10 @@ def _too_slow(speed: Speed, share: float | None, words: str) -> Verdict | None:
 def _shrink(
     child: Child, task: Task, given: Given, verdict: Verdict, call_seconds: float
 ) -> tuple[Given, Verdict]:
-    """Smaller inputs that fail too, and how, as far as they are found in the time there is."""
+    """Smaller inputs of which the same does not hold, and how, as far as they are found in the time there is.
+
+    The same: what a class gets wrong most is counted by property, and must not depend on how much time there was.
+    """
     deadline = time.monotonic() + SHRINK_SECONDS
     found = True
     while found and child.running and verdict.status == FAILED:
@@ -433,7 +445,7 @@ def _shrink(
             other = _try(child, task, smaller, call_seconds)
             if not child.running:
                 break
-            if other is not None and other.status == FAILED:
+            if other is not None and other.property == verdict.property:
                 given, verdict, found = smaller, other, True
                 break
     return given, verdict

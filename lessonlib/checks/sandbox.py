@@ -87,6 +87,7 @@ class Reply:
         ended: "", or why there is nothing: "time", "large", "pipe" (it wrote where only the checker's own lines
             may come from), or what ended Python.
         lost: the exception leaves a process behind that is of no more use, as an error on a GPU does.
+        limit: "", or which limit of the process the exception is the end of, one of `child.LIMITS`.
     """
 
     answer: Any = None
@@ -96,6 +97,7 @@ class Reply:
     printed: str = ""
     ended: str = ""
     lost: bool = False
+    limit: str = ""
 
 
 class Child:
@@ -158,12 +160,12 @@ class Child:
     def call(self, function: str, arguments: Sequence[Any], seconds: float, through: str = "") -> Reply:
         """Call one of the file's functions, `through` a function of the harness where one is named.
 
-        After a reply with `ended` or `lost`, the process is gone: `load` again.
+        After a reply with `ended`, `lost` or `limit`, the process is gone: `load` again.
         """
         encoded = [child.encode(argument) for argument in arguments]
         request = {"function": function, "arguments": encoded, "through": through}
         reply = self._ask(request, seconds, len(encoded))
-        if reply.lost:
+        if reply.lost or reply.limit:
             self.stop()
         return reply
 
@@ -305,6 +307,9 @@ def _reply(data: Any, count: int, arguments: int) -> Reply:
     changed = {int(place): _value(value) for place, value in dict(data.get("changed", {})).items()}
     if not all(0 <= place < arguments for place in changed):
         raise ValueError("a change to what was not given")
+    limit = data.get("limit", "")
+    if limit not in ("", *child.LIMITS):
+        raise ValueError("no limit of a process")
     functions = data.get("functions", ())
     if len(functions) > child.MAX_FUNCTIONS:
         raise ValueError("too many functions")
@@ -316,6 +321,7 @@ def _reply(data: Any, count: int, arguments: int) -> Reply:
         printed=_text(data["printed"], child.MAX_PRINTED),
         ended="large" if data.get("large") else "",
         lost=bool(data.get("lost")),
+        limit=limit,
     )
 
 
