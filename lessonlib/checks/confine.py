@@ -74,6 +74,8 @@ READ_OF_ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc
 INSTALLED = [f"{base}python3*/{name}-packages" for base in ("", "lib*/") for name in ("site", "dist")]
 CUDA_DEVICES = ("nvidia*", "nvidia-caps")
 MAY_BE_IMPORTED = ("numpy", "torch", "triton")
+# Without the first two some Pythons do not start; the others say which card and which compiler to use.
+KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "TRITON_LIBCUDA_PATH", "CC")
 PROBE = "import json, os, sys; sys.exit(not all(map(os.listdir, sys.argv[1:])))"
 CUDA_PROBE = f"import ctypes; assert ctypes.CDLL('libcuda.so.1').cuInit(0) == 0; {PROBE}"
 
@@ -81,6 +83,11 @@ CUDA_PROBE = f"import ctypes; assert ctypes.CDLL('libcuda.so.1').cuInit(0) == 0;
 def interpreter() -> str:
     """The Python that runs students' files: this one, without the virtual environment around it."""
     return str(Path(sys.executable).resolve())
+
+
+def kept_variables() -> dict[str, str]:
+    """What a student's process inherits of this one's environment."""
+    return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
 
 
 class Cell:
@@ -361,7 +368,7 @@ def _works(level: Level, needs_gpu: bool) -> bool:
             return False
         try:
             program = [interpreter(), "-I", "-S", "-c", CUDA_PROBE if needs_gpu else PROBE]
-            cell.start([*program, *map(str, places)], {"PATH": os.defpath}, ())
+            cell.start([*program, *map(str, places)], {"PATH": os.defpath, **kept_variables()}, ())
             return cell.wait(PROBE_SECONDS) == 0
         except OSError:
             return False

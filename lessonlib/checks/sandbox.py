@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from lessonlib.checks import child
-from lessonlib.checks.confine import Cell, Level, best_level, interpreter
+from lessonlib.checks.confine import Cell, Level, best_level, interpreter, kept_variables
 from lessonlib.checks.spec import GPU, INTERPRETER, PYTHON, Exercise
 from lessonlib.errors import CourseError
 
@@ -32,8 +32,6 @@ START_SECONDS = 20.0  # starting Python and importing what the exercise may use
 LOAD_SECONDS = 5.0  # running the file's top level
 # By the kernel, so that they hold even where nobody is left to look. Beside them: bytes, below, and processes.
 LIMITS = {"CPU": 120, "CORE": 0, "NOFILE": 1024}
-# Without the first two some Pythons do not start; the others say which card and which compiler to use.
-KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "TRITON_LIBCUDA_PATH", "CC")
 # What a package is installed with: each release starts without other ones of these.
 COMPANIONS = {
     "torch": (
@@ -210,7 +208,7 @@ class Child:
         environment |= {"TRITON_BACKENDS_IN_TREE": "1"}
         if compiler := shutil.which("gcc") or shutil.which("clang"):  # for Triton, wherever it lies
             environment["CC"] = compiler
-        return environment | {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        return environment | kept_variables()
 
     def _ask(self, request: dict[str, Any], seconds: float, arguments: int = 0) -> Reply:
         """One line there, one line back. The process is stopped where none comes that can be read."""
