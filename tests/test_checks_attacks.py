@@ -138,6 +138,15 @@ def test_an_unknown_level_says_what_there_is() -> None:
         confine.level_named("docker")
 
 
+def test_a_careful_umask_leaves_the_child_its_files(level: confine.Level, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        (result,) = check("ex02.1", folder=SECRET.parent, level=level).results
+    finally:
+        os.umask(before)
+    assert result.status == "passed", result.message
+
+
 def test_a_user_id_is_one_cells_alone_and_comes_back(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("not checked here: another user id takes root")

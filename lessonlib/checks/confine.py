@@ -172,13 +172,18 @@ class Cell:
             self._lease.release()
 
     def _hand_over(self, user: int) -> None:
-        """The folder for that user to read and its `work` to write in; nobody else can look into it."""
-        os.chown(self.root, 0, user)
-        self.root.chmod(0o750)
+        """The folder for that user to read and its `work` to write in; nobody else can look into it.
+
+        Whatever this process's umask is: a careful administrator's would leave the user nothing to read.
+        """
+        for folder, _, names in os.walk(self.root):
+            os.chown(folder, 0, user)
+            os.chmod(folder, 0o750)
+            for path in (Path(folder, name) for name in names):
+                os.chown(path, 0, user, follow_symlinks=False)
+                if not path.is_symlink():
+                    path.chmod(0o640)
         os.chown(self.work, user, user)
-        for path in self.work.iterdir():
-            os.chown(path, 0, user)
-            path.chmod(0o640)
 
     def _command(self, program: Sequence[str], status: int) -> list[str]:
         as_user = _as_user(self._lease.user) if self._lease is not None else []
