@@ -23,7 +23,18 @@ from lessonlib.checks.ex05 import EX05
 from lessonlib.checks.ex06 import EX06
 from lessonlib.checks.places import find_folder
 from lessonlib.checks.race import Stopped, race
-from lessonlib.checks.report import ERROR, FAILED, NOT_CHECKED, NOT_WRITTEN, PASSED, Report, Result
+from lessonlib.checks.report import (
+    CAN_BE_LOADED,
+    ERROR,
+    FAILED,
+    HAS_FUNCTION,
+    IS_THERE,
+    NOT_CHECKED,
+    NOT_WRITTEN,
+    PASSED,
+    Report,
+    Result,
+)
 from lessonlib.checks.sandbox import LOAD_SECONDS, Child, Raised, Reply
 from lessonlib.checks.spec import (
     GPU,
@@ -105,7 +116,8 @@ def check(
     levels: dict[str, Level] = {}
     for name, tasks in wanted.items():
         if not files[name].is_file():
-            results += could_not(tasks, f"There is no {name}.py in {place.name}: there is {there}.", seed)
+            missing = f"There is no {name}.py in {place.name}: there is {there}."
+            results += could_not(tasks, missing, seed, IS_THERE)
             continue
         told, used = check_file(files[name], name, tasks, seed, call_seconds, level)
         results += told
@@ -135,9 +147,9 @@ def check_file(
         return _check_tasks(child, exercise, tasks, seed, call_seconds * exercise.patience), child.level
 
 
-def could_not(tasks: Sequence[Task], sentence: str, seed: int) -> list[Result]:
+def could_not(tasks: Sequence[Task], sentence: str, seed: int, property_name: str = "") -> list[Result]:
     """The results of tasks that could not be checked."""
-    return [Result(task.id, task.title, ERROR, seed, sentence=sentence) for task in tasks]
+    return [Result(task.id, task.title, ERROR, seed, property_name, sentence) for task in tasks]
 
 
 def _tier_here(exercise: Exercise) -> str:
@@ -198,7 +210,7 @@ def _blame(task: Task, result: Result, before: Sequence[Result]) -> Result:
 
 def _check_task(child: Child, exercise: Exercise, task: Task, seed: int, call_seconds: float) -> Result:
     if (problem := _ready(child, exercise, task)) is not None:
-        return Result(task.id, task.title, ERROR, seed, sentence=problem)
+        return Result(task.id, task.title, problem.status, seed, problem.property, problem.sentence)
     spent, seconds = 0.0, TASK_SECONDS * exercise.patience
     for given in _cases(child, task, Random(f"{seed} {task.id}")):
         started = time.monotonic()
@@ -218,22 +230,29 @@ def _cases(child: Child, task: Task, rng: Random) -> Iterator[Given]:
         yield from task.cases_on_gpu(rng)
 
 
-def _ready(child: Child, exercise: Exercise, task: Task) -> str | None:
-    """Make sure that the file is loaded and has the function; a sentence where it cannot be."""
+def _ready(child: Child, exercise: Exercise, task: Task) -> Verdict | None:
+    """Make sure that the file is loaded and has the function; what is to be said where it is not so."""
     reply = child.load()
-    if reply.ended == "time":
-        took = f"{child.name} was not loaded within {LOAD_SECONDS:g} seconds."
-        return f"{took} Is there a loop outside of its functions?"
-    if reply.ended == "pipe":
-        return f"{child.name} {WROTE_TO_PIPE}"
-    if reply.ended:
-        return f"{child.name} ended Python while it was loaded ({reply.ended})."
-    if reply.raised is not None:
-        return _unloadable(child.name, exercise, reply.raised)
+    if (sentence := _not_loaded(child.name, exercise, reply)) is not None:
+        return Verdict(CAN_BE_LOADED, sentence, status=ERROR)
     for function in task.functions:
         if function not in reply.functions:
             there = ", ".join(reply.functions) or "no function"
-            return f"{child.name} has no function {function}: it has {there}. Was it renamed?"
+            sentence = f"{child.name} has no function {function}: it has {there}. Was it renamed?"
+            return Verdict(HAS_FUNCTION, sentence, status=ERROR)
+    return None
+
+
+def _not_loaded(name: str, exercise: Exercise, reply: Reply) -> str | None:
+    if reply.ended == "time":
+        took = f"{name} was not loaded within {LOAD_SECONDS:g} seconds."
+        return f"{took} Is there a loop outside of its functions?"
+    if reply.ended == "pipe":
+        return f"{name} {WROTE_TO_PIPE}"
+    if reply.ended:
+        return f"{name} ended Python while it was loaded ({reply.ended})."
+    if reply.raised is not None:
+        return _unloadable(name, exercise, reply.raised)
     return None
 
 
@@ -400,7 +419,7 @@ def _check_speed(
     allowed = replace(exercise, packages=(*exercise.packages, *speed.packages))
     with Child(speed.reference, allowed, child.tier, child.level) as reference:
         if (problem := _ready(reference, allowed, task)) is not None:
-            raise CourseError(f"the course's own kernel could not be timed: {problem}")
+            raise CourseError(f"the course's own kernel could not be timed: {problem.sentence}")
         for words, given in speed.cases.items():
             try:
                 share = race(child, reference, task.function, speed, given, call_seconds)
