@@ -130,8 +130,11 @@ def test_the_commonest_mistakes_are_counted(graded) -> None:
     out, grades = graded
     with (out / "mistakes.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    unwritten = [row["told"] == "not written yet" for row in rows]
+    assert unwritten == sorted(unwritten)
     counts = [int(row["students"]) for row in rows]
-    assert counts == sorted(counts, reverse=True)
+    wrong = counts[: unwritten.index(True)]
+    assert wrong == sorted(wrong, reverse=True)
     assert sum(counts) == sum(
         result["status"] in ("failed", "not written")
         for record in grades.records
@@ -162,6 +165,8 @@ def test_what_is_no_answer_is_no_mistake_and_is_named_once_a_student(graded) -> 
     page = (out / "index.html").read_text()
     row = page[page.index('students/syntax_error.html">') :].partition("</tr>")[0]
     assert "ex03.py cannot be loaded: SyntaxError" in row
+    missing = page[page.index('students/missing_file.html">') :].partition("</tr>")[0]
+    assert "<td>Not handed in: ex05.py.</td>" in missing
     assert '<td>the submission</td><td>the submission can be read</td><td class="number">3</td>' in page
 
 

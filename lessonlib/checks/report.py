@@ -76,7 +76,7 @@ class Result:
         """(label, text) pairs below the headline. The seed stands only where it helps, beside a failure."""
         told = [
             ("", self.sentence),
-            ("must hold", self.property_name),
+            ("must hold", "" if self.status == ERROR else self.property_name),  # there the sentence says it
             ("the call", self.call),
             ("came back", self.came_back),
             ("was due", self.due),

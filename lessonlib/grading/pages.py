@@ -8,15 +8,15 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from lessonlib.checks.report import Result, html_of
-from lessonlib.grading.tables import Mistake, amount, commonest_obstacles, obstacles
+from lessonlib.checks.report import IS_THERE, Result, html_of
+from lessonlib.grading.tables import Mistake, amount, commonest_obstacles, not_there, obstacles
 from lessonlib.viz.style import Picture
 
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
 table.rows { border-collapse: collapse; } .rows td, .rows th { text-align: left; padding: .15em 1em .15em 0; }
-.rows td.number, .rows th.number { text-align: right; }
+.rows td, .rows th { vertical-align: top; } .rows .number { text-align: right; white-space: nowrap; }
 img { max-width: 100%; } code { font-size: .9em; }
 """
 
@@ -51,7 +51,10 @@ def class_page(records: Sequence[Mapping[str, Any]], mistakes: Sequence[Mistake]
 
 def _beside(record: Mapping[str, Any]) -> str:
     """What whoever grades should know of a student beside the points."""
-    return " ".join([*(each.sentence for each in obstacles(record)), *record["notes"]])
+    found = obstacles(record)
+    told = [each.sentence for each in found if each.told != IS_THERE]
+    missing = ", ".join(not_there(found))
+    return " ".join([*told, *([f"Not handed in: {missing}."] if missing else []), *record["notes"]])
 
 
 def _points(record: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ POINTS_POSSIBLE = "    Points Possible"  # as Canvas writes it, spaces and all
 BARS = 10
 FILES = {task.id: f"{exercise.id}.py" for exercise in EXERCISES.values() for task in exercise.tasks}
 EVERYTHING = "the submission"
+UNWRITTEN = SAID[NOT_WRITTEN]
 
 Record = Mapping[str, Any]
 
@@ -115,19 +116,19 @@ def read_roster(path: Path) -> dict[str, dict[str, str]]:
 def commonest_mistakes(records: Iterable[Record]) -> list[Mistake]:
     """What was wrong with answers, the most frequent first; of equals, in order of the course.
 
-    A file that is not there or cannot be loaded is no answer, and an obstacle instead.
+    What is not written yet comes last. A file that is not there or cannot be loaded is an obstacle instead.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for record in records:
         counts.update({(result["id"], said) for result in record["results"] if (said := _mistake(result))})
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [Mistake(task, said, many) for (task, said), many in ordered]
+    mistakes = [Mistake(task, said, many) for (task, said), many in counts.items()]
+    return sorted(mistakes, key=lambda each: (each.told == UNWRITTEN, -each.students, each.task, each.told))
 
 
 def _mistake(result: Mapping[str, Any]) -> str:
     if result["status"] == FAILED:
         return result["property"]
-    return SAID[NOT_WRITTEN] if result["status"] == NOT_WRITTEN else ""
+    return UNWRITTEN if result["status"] == NOT_WRITTEN else ""
 
 
 def mistakes_csv(mistakes: Sequence[Mistake]) -> str:
