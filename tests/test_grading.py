@@ -555,7 +555,6 @@ def test_a_class_of_200(tmp_path: Path) -> None:
     seconds = time.monotonic() - started
     print(f"a class of {len(due)} in {seconds:.1f} s on {os.cpu_count()} cores\n{grades.summary}", flush=True)
     assert_due(list(grades.records), due)
-    assert seconds < 600
 
     started = time.monotonic()
     killed_and_resumed(folder, tmp_path / "killed", 100, "--seed", "5")
@@ -569,6 +568,7 @@ def test_a_class_of_200(tmp_path: Path) -> None:
         grading.grade(folder, tmp_path / "cluster", settings, scheduler=address, say=lambda line: None)
     print(f"over a cluster of two workers: {time.monotonic() - started:.1f} s", flush=True)
     same_tables(tmp_path / "cluster", tmp_path / "whole")
+    assert seconds < 600
 
 
 def same_tables(one: Path, other: Path) -> None:
