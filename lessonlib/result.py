@@ -7,7 +7,6 @@ the date and the command. Every picture and table of contenders reads these and 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lessonlib.errors import CourseError
+from lessonlib.files import write_whole
 from lessonlib.trace import Trace, percentiles
 from lessonlib.utilization import dollars_per_million_tokens
 
@@ -260,14 +260,7 @@ class Comparison:
 
     def save(self, path: str | Path) -> Path:
         """Write it whole or not at all. Raises `CourseError` where it cannot be written."""
-        path = Path(path)
-        scratch = path.with_name(f".{path.name}.part")
-        try:
-            scratch.write_text(self._text(), encoding="utf-8")
-            os.replace(scratch, path)
-        except OSError as error:
-            raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
-        return path
+        return write_whole(path, self._text())
 
     def _text(self) -> str:
         """JSON with one result a line: to be read by people as well as by programs."""

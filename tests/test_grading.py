@@ -253,8 +253,10 @@ def scratch_folder() -> Iterator[Path]:
     """A folder for scratch folders that every user may walk through."""
     folder = Path("/tmp") / f"graded-{uuid.uuid4().hex}"
     folder.mkdir(mode=0o755)
-    yield folder
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def killed(process: subprocess.Popen, folder: Path, out: Path, after: int) -> None:

@@ -19,12 +19,13 @@ from lessonlib.checks.confine import BUBBLEWRAP, Level, best_level
 from lessonlib.checks.report import CAN_BE_READ, IS_THERE
 from lessonlib.checks.runner import could_not, fresh_seed, select
 from lessonlib.errors import CourseError
+from lessonlib.files import write_whole
 from lessonlib.grading import submissions, tables
 from lessonlib.grading.cluster import connect, gpu_of_its_own
 from lessonlib.grading.job import Job, needs_more_than_python, run
 from lessonlib.grading.pages import class_page
 from lessonlib.grading.progress import Progress
-from lessonlib.grading.records import STUDENTS, Record, make_record, read_record, write_record, write_whole
+from lessonlib.grading.records import STUDENTS, Record, make_record, read_record, write_record
 from lessonlib.grading.submissions import Submission
 
 RUN_FILE = "run.json"  # what the results in a folder were made with
