@@ -162,6 +162,9 @@ def test_what_is_no_answer_is_no_mistake_and_is_named_once_a_student(graded) -> 
     assert said["renamed_function", "ex01.3"][0] == "the file has the function, under its name"
     assert said["empty", "the submission"][0] == "the submission can be read"
     assert len([student for student, *_ in rows if student == "empty"]) == 1
+    suite = ElementTree.parse(out / records.STUDENTS / "syntax_error.xml")
+    errors = [case.find("error") for case in suite.iter("testcase") if case.get("classname") == "ex03.1"]
+    assert [error.get("message") for error in errors] == [said["syntax_error", "ex03.py"][1]]
     page = (out / "index.html").read_text()
     row = page[page.index('students/syntax_error.html">') :].partition("</tr>")[0]
     assert "ex03.py cannot be loaded: SyntaxError" in row

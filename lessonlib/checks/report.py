@@ -72,11 +72,16 @@ class Result:
         return f"{self.id} {self.title}: {SAID[self.status]}"
 
     @property
+    def must_hold(self) -> str:
+        """What should hold of an answer and did not; of a file that is no answer, the sentence says it."""
+        return "" if self.status == ERROR else self.property_name
+
+    @property
     def lines(self) -> list[tuple[str, str]]:
         """(label, text) pairs below the headline. The seed stands only where it helps, beside a failure."""
         told = [
             ("", self.sentence),
-            ("must hold", "" if self.status == ERROR else self.property_name),  # there the sentence says it
+            ("must hold", self.must_hold),
             ("the call", self.call),
             ("came back", self.came_back),
             ("was due", self.due),
