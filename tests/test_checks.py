@@ -57,25 +57,9 @@ def test_a_mistake_that_only_large_inputs_show_is_made_small(tmp_path: Path, mon
     monkeypatch.setattr(runner, "SHRINK_SECONDS", 60.0)  # on a machine that is busy with other tests
     wrong = "\n\ndef drain(lengths, slots, right=drain):\n    return right(lengths[:6], slots)\n"
     source = (SOLUTIONS / "ex01.py").read_text(encoding="utf-8") + wrong
-    result = told(tmp_path, source, "ex01.3")
+    result = told(tmp_path, source, "ex01.3", seed=1)
     assert result.status == "failed"
     assert result.call == "drain(lengths=[1, 1, 1, 1, 1, 1, 1], slots=1)"
-
-
-@pytest.mark.parametrize("seconds", [0.0, 60.0])
-def test_what_does_not_hold_is_the_same_however_long_is_looked_for_a_smaller_case(
-    seconds: float, tmp_path: Path, monkeypatch
-) -> None:
-    """Of seven requests it answers another thing than of four: a class's mistakes are counted by property."""
-    monkeypatch.setattr(runner, "SHRINK_SECONDS", seconds)
-    wrong = (
-        "\n\ndef static_utilization(lengths, slots, right=static_utilization):\n"
-        "    return 2.0 if len(lengths) > 6 else 0.0 if len(lengths) > 3 else right(lengths, slots)\n"
-    )
-    source = (SOLUTIONS / "ex01.py").read_text(encoding="utf-8") + wrong
-    result = told(tmp_path, source, seed=1)
-    assert result.property_name == "utilization is never above one"
-    assert ("lengths=[1, 1, 1, 1, 1, 1, 1], slots=1" in result.call) == (seconds > 0)
 
 
 def test_an_error_of_the_students_own_is_no_limit(tmp_path: Path) -> None:

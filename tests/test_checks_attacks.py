@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -14,7 +16,7 @@ from pathlib import Path
 import pytest
 from attacks import ATTACKS, source
 
-from lessonlib.checks import check, confine
+from lessonlib.checks import check, confine, sandbox
 from lessonlib.checks.confine import BUBBLEWRAP, LIMITS, USER
 from lessonlib.checks.report import Result
 from lessonlib.checks.runner import COMES_BACK
@@ -136,6 +138,48 @@ def test_an_unknown_level_says_what_there_is() -> None:
         CourseError, match="unknown sandbox 'docker': there is auto, bubblewrap, user, limits"
     ):
         confine.level_named("docker")
+
+
+def test_time_in_which_a_process_waits_for_a_core_is_not_its_own() -> None:
+    """Beside another process on its one core, at the lowest priority, it runs for some hundredths of the time."""
+    core = min(os.sched_getaffinity(0))
+
+    def counted(program: str, *before: str) -> float:
+        words = ["taskset", "--cpu-list", str(core), *before, sys.executable, "-c", program]
+        with subprocess.Popen(words) as process:
+            time.sleep(0.5)  # until it is what it shall be
+            clock, began = sandbox._Clock(60.0, process.pid), time.monotonic()
+            while time.monotonic() - began < 1.5:
+                time.sleep(sandbox.POLL)
+                clock.look()
+            process.kill()
+        return clock.took
+
+    endless = "while True: pass"
+    with subprocess.Popen(["taskset", "--cpu-list", str(core), sys.executable, "-c", endless]) as hog:
+        waiting = counted(endless, "nice", "-n", "19")
+        hog.kill()
+    asleep = counted("import time; time.sleep(60)")
+    assert waiting < 0.5
+    assert asleep > 1.0
+
+
+def test_a_trickle_of_bytes_ends_too(tmp_path: Path) -> None:
+    """A process that always has something to read, and never an answer."""
+    body = (
+        "def static_utilization(lengths, slots):\n"
+        "    import os, time\n"
+        "    while True:\n"
+        "        for fd in map(int, os.listdir('/proc/self/fd')):\n"
+        "            try: os.write(fd, b' ')\n"
+        "            except OSError: pass\n"
+        "        time.sleep(0.02)\n"
+    )
+    (tmp_path / "ex01.py").write_text(body, encoding="utf-8")
+    started = time.monotonic()
+    (result,) = check("ex01.1", folder=tmp_path, call_seconds=0.6).results
+    assert time.monotonic() - started < 15
+    assert result.property_name == COMES_BACK
 
 
 def test_a_careful_umask_leaves_the_child_its_files(level: confine.Level, tmp_path: Path) -> None:

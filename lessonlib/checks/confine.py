@@ -108,6 +108,7 @@ class Cell:
         self._lease = _lease_user() if os.geteuid() == 0 and level.name != LIMITS.name else None
         self._process: subprocess.Popen | None = None
         self._inside = -1  # a pidfd of the first process inside, under bubblewrap
+        self._first = 0  # its process id, or the program's own
         if self._lease is not None:
             self._hand_over(self._lease.user)
             if level == USER:
@@ -137,9 +138,20 @@ class Cell:
             os.close(status_write)
             with os.fdopen(status_read, encoding="utf-8") as status:
                 told = status.read()  # bubblewrap closes its end before the program runs
+        self._first = self._process.pid
         if told:
             with contextlib.suppress(OSError, ValueError, KeyError):
-                self._inside = os.pidfd_open(json.loads(told)["child-pid"])
+                self._first = json.loads(told)["child-pid"]
+                self._inside = os.pidfd_open(self._first)
+
+    def program(self) -> int:
+        """The program's process id; 0 where it cannot be told (yet). Ask before a student's code can start others."""
+        if self.level != BUBBLEWRAP:
+            return self._first
+        with contextlib.suppress(OSError, ValueError):
+            told = Path(f"/proc/{self._first}/task/{self._first}/children").read_text(encoding="ascii")
+            return int(told.split()[0]) if told.split() else 0
+        return 0
 
     def wait(self, seconds: float) -> int | None:
         """The exit code (-n: ended by signal n, as bubblewrap tells it too), or None while it runs."""

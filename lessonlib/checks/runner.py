@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,10 +54,10 @@ from lessonlib.trace import Trace
 EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL, EX05, EX06)}
 
 # The first two are multiplied by an exercise's patience.
-CALL_SECONDS = 2.0  # one call, by the clock
+CALL_SECONDS = 2.0  # one call, by the clock, but for the time in which it waits for a core
 TASK_SECONDS = 15.0  # all calls of one task, as far as each takes more than LATENCY
 LATENCY = 0.2  # on a machine that is busy with other things, the quickest call waits for its turn
-SHRINK_SECONDS = 0.7  # looking for a smaller failing case
+SHRINK_SECONDS = 0.7  # looking for a smaller failing case, but for waiting for a core
 MAX_SEED = 1 << 32
 
 # Manners: what every task asks for before its own properties are looked at.
@@ -213,9 +212,8 @@ def _check_task(child: Child, exercise: Exercise, task: Task, seed: int, call_se
         return Result(task.id, task.title, problem.status, seed, problem.property, problem.sentence)
     spent, seconds = 0.0, TASK_SECONDS * exercise.patience
     for given in _cases(child, task, Random(f"{seed} {task.id}")):
-        started = time.monotonic()
         verdict = _try(child, task, given, call_seconds)
-        spent += max(0.0, time.monotonic() - started - LATENCY)
+        spent += max(0.0, child.took - LATENCY)
         if verdict is None and spent > seconds:
             verdict = Verdict(COMES_BACK, f"All calls together took more than {seconds:g} seconds.")
         if verdict is not None:
@@ -450,21 +448,18 @@ def _too_slow(speed: Speed, share: float | None, words: str) -> Verdict | None:
 def _shrink(
     child: Child, task: Task, given: Given, verdict: Verdict, call_seconds: float
 ) -> tuple[Given, Verdict]:
-    """Smaller inputs of which the same does not hold, and how, as far as they are found in the time there is.
-
-    The same: what a class gets wrong most is counted by property, and must not depend on how much time there was.
-    """
-    deadline = time.monotonic() + SHRINK_SECONDS
-    found = True
+    """Smaller inputs that fail too, and how, as far as they are found in the time there is."""
+    spent, found = 0.0, True
     while found and child.running and verdict.status == FAILED:
         found = False
         for smaller in task.smaller(given):
-            if time.monotonic() > deadline:
+            if spent > SHRINK_SECONDS:
                 return given, verdict
             other = _try(child, task, smaller, call_seconds)
+            spent += child.took
             if not child.running:
                 break
-            if other is not None and other.property == verdict.property:
+            if other is not None and other.status == FAILED:
                 given, verdict, found = smaller, other, True
                 break
     return given, verdict

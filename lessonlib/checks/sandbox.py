@@ -28,6 +28,8 @@ from lessonlib.checks.confine import Cell, Level, best_level, interpreter, kept_
 from lessonlib.checks.spec import GPU, INTERPRETER, PYTHON, Exercise
 from lessonlib.errors import CourseError
 
+POLL = 0.1  # seconds between two looks at a process that has not answered yet
+MOST_WAIT = 10  # times as long as it may take, an answer is waited for at the most, however busy the machine
 START_SECONDS = 20.0  # starting Python and importing what the exercise may use
 LOAD_SECONDS = 5.0  # running the file's top level
 # By the kernel, so that they hold even where nobody is left to look. Beside them: bytes, below, and processes.
@@ -98,6 +100,44 @@ class Reply:
     limit: str = ""
 
 
+class _Clock:
+    """How long a process took, and what is left of the seconds that it may take.
+
+    It goes by the clock on the wall, but for the time in which the process could have run and was given no core:
+    a machine that is busy with other things is no fault of the student's.
+    """
+
+    def __init__(self, seconds: float, program: int) -> None:
+        self.took = 0.0
+        self._seconds, self._program = seconds, program
+        self._began = self._looked = time.monotonic()
+        self._ran = _state_of(program)[1]
+
+    @property
+    def is_over(self) -> bool:
+        if time.monotonic() - self._looked >= POLL:
+            self.look()
+        return self.took >= self._seconds or self._looked - self._began >= MOST_WAIT * self._seconds
+
+    def look(self) -> None:
+        """Count what has passed since the last time."""
+        now = time.monotonic()
+        (state, ran), passed = _state_of(self._program), now - self._looked
+        # Where this process itself was given no core for a while, nobody knows what the other one did.
+        self.took += min(passed, ran - self._ran) if state == "R" else min(passed, 2 * POLL)
+        self._looked, self._ran = now, ran
+
+
+def _state_of(program: int) -> tuple[str, float]:
+    """("R" for a process that could run or does, seconds that it ran so far); ("", 0) for one that is not known."""
+    try:
+        with open(f"/proc/{program}/stat", encoding="ascii", errors="replace") as file:
+            words = file.read().rpartition(")")[2].split()
+    except OSError:
+        return "", 0.0
+    return words[0], (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Child:
     """One warm process for one student's file. Use as a context manager, so that nothing is left running.
 
@@ -129,6 +169,8 @@ class Child:
         self._requests = self._answers = -1
         self._pending = b""
         self._count = 0
+        self._program = 0  # its process id, once it is known
+        self.took = 0.0  # seconds that the last request took, but for waiting for a core
         self.running = False  # whether the file is loaded and waits for calls
         self.loaded: Reply | None = None  # what came of the last `load`
 
@@ -175,7 +217,7 @@ class Child:
         os.close(self._requests)
         os.close(self._answers)
         self._requests = self._answers = -1
-        self._pending, self.running = b"", False
+        self._pending, self.running, self._program = b"", False, 0
 
     def _start(self) -> None:
         requests_read, self._requests = os.pipe()
@@ -212,11 +254,13 @@ class Child:
 
     def _ask(self, request: dict[str, Any], seconds: float, arguments: int = 0) -> Reply:
         """One line there, one line back. The process is stopped where none comes that can be read."""
-        deadline = time.monotonic() + seconds
+        self._program = self._program or self._cell.program()
+        clock = _Clock(seconds, self._program)
         self._count += 1
         try:
-            self._write((json.dumps({**request, "id": self._count}) + "\n").encode(), deadline)
-            raw = self._read_line(deadline)
+            self._write((json.dumps({**request, "id": self._count}) + "\n").encode(), clock)
+            raw = self._read_line(clock)
+            clock.look()
             return _reply(json.loads(raw), self._count, arguments)
         except TimeoutError:
             self.stop()
@@ -226,22 +270,25 @@ class Child:
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             self.stop()
             return Reply(ended="pipe")
+        finally:
+            self.took = clock.took
 
-    def _write(self, line: bytes, deadline: float) -> None:
+    def _write(self, line: bytes, clock: _Clock) -> None:
         """Raises `TimeoutError` where nobody reads, `BrokenPipeError` where nobody is there."""
         while line:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([], [self._requests], [], left)[1]:
+            if clock.is_over:
                 raise TimeoutError
-            with contextlib.suppress(BlockingIOError):
-                line = line[os.write(self._requests, line[: select.PIPE_BUF]) :]
+            if select.select([], [self._requests], [], POLL)[1]:
+                with contextlib.suppress(BlockingIOError):
+                    line = line[os.write(self._requests, line[: select.PIPE_BUF]) :]
 
-    def _read_line(self, deadline: float) -> bytes:
+    def _read_line(self, clock: _Clock) -> bytes:
         """The next line. Raises `EOFError` where the child is gone, `ValueError` where it says more than it may."""
         while b"\n" not in self._pending:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._answers], [], [], left)[0]:
+            if clock.is_over:
                 raise TimeoutError
+            if not select.select([self._answers], [], [], POLL)[0]:
+                continue
             chunk = os.read(self._answers, 1 << 16)
             if not chunk:
                 raise EOFError
