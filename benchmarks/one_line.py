@@ -17,6 +17,7 @@ from pathlib import Path
 from kernels.machine import machine
 from lessonlib.contenders import swap
 from lessonlib.contenders.process import vllm_python
+from lessonlib.files import write_whole
 
 
 def main() -> int:
@@ -32,9 +33,7 @@ def main() -> int:
     version = subprocess.run([vllm_python(), "-c", find], capture_output=True, text=True, check=True)
     result = {**machine(), "words": theirs}
     result["versions"]["vllm"] = version.stdout.split()[-1]
-    path = options.out / f"{swap.RECORDED}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(path)
+    print(write_whole(options.out / f"{swap.RECORDED}.json", json.dumps(result, indent=1) + "\n"))
     return 0
 
 

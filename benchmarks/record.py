@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kernels.machine import command, cpu
+from lessonlib.files import write_whole
 
 
 def circumstances(*packages: str) -> dict[str, Any]:
@@ -29,9 +30,8 @@ def circumstances(*packages: str) -> dict[str, Any]:
 def record(name: str, result: dict[str, Any], folder: Path, *packages: str) -> Path:
     """Write `result` with its circumstances as `folder/name.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    path.write_text(json.dumps({**circumstances(*packages), "result": result}, indent=1) + "\n")
-    return path
+    told = {**circumstances(*packages), "result": result}
+    return write_whole(folder / f"{name}.json", json.dumps(told, indent=1) + "\n")
 
 
 def _commit() -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lessonlib import __version__
 from lessonlib.errors import CourseError
+from lessonlib.files import write_whole
 from lessonlib.trace import Trace
 from lessonlib.workload import (
     DISTRIBUTION_SPECS,
@@ -141,7 +142,7 @@ def _simulate(options: argparse.Namespace) -> int:
     traces = _rides(options)
     rows = [metrics(trace) for trace in traces]
     if options.save:
-        _save(_only(traces, "--save"), options.save)
+        _only(traces, "--save").save(options.save)
     if options.plot:
         _plot(traces, rows, options.plot)
     if options.json:
@@ -236,21 +237,7 @@ def _plot(traces: list[Trace], rows: list[dict[str, Any]], path: str) -> None:
     else:
         best = min(rows, key=lambda row: row.get("seconds", row["steps"]))
         picture = memory.policies_chart(rows, f"{best['policy']} is home first")
-    _write(path, picture.png())
-
-
-def _write(path: str, content: bytes) -> None:
-    try:
-        Path(path).write_bytes(content)
-    except OSError as error:
-        raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
-
-
-def _save(trace: Trace, path: str) -> None:
-    try:
-        trace.save(path)
-    except OSError as error:
-        raise CourseError(f"cannot write {path}: {error.strerror}; choose another place") from error
+    write_whole(path, picture.png())
 
 
 def _table(summary: dict[str, Any]) -> str:
@@ -308,7 +295,7 @@ def _generate(options: argparse.Namespace) -> int:
     chats = [llm.chat_prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
     answers = llm.generate(chats, params) if options.json else _stream(llm, prompts, chats, params)
     if options.save:
-        _save(llm.trace, options.save)
+        llm.trace.save(options.save)
     result = {**llm.trace.summary(), "seconds": llm.trace.span}
     outputs = [
         {"prompt": prompt, **{name: getattr(answer.outputs[0], name) for name in SHOWN}}
@@ -394,7 +381,7 @@ def _check(options: argparse.Namespace) -> int:
         print(report)
         _write_result(report.to_dict(), options.json)
     if options.junit:
-        _write(options.junit, to_junit(report.results).encode())
+        write_whole(options.junit, to_junit(report.results))
     if options.rides:
         _save_rides(report, options.rides)
     return report.exit_code
@@ -526,7 +513,7 @@ def _check_out(path: str | None) -> None:
 
 def _write_result(result: dict[str, Any], path: str | None) -> None:
     if path:
-        _write(path, (json.dumps(result, indent=1) + "\n").encode())
+        write_whole(path, json.dumps(result, indent=1) + "\n")
 
 
 # ----- compare -----
@@ -654,7 +641,7 @@ def _peak(word: str) -> Any:
 def _plot_comparison(found: Any, path: str) -> None:
     from lessonlib.viz.contenders import comparison_chart
 
-    _write(path, comparison_chart(found).png())
+    write_whole(path, comparison_chart(found).png())
 
 
 if __name__ == "__main__":

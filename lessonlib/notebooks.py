@@ -23,6 +23,7 @@ import nbformat
 from nbclient import NotebookClient
 from tqdm import tqdm
 
+from lessonlib.files import write_whole
 from lessonlib.viz import elevator, film
 from lessonlib.viz.widget import to_json
 
@@ -92,7 +93,7 @@ def _save_rides(path: Path, rides: Mapping[str, Mapping[str, str]]) -> None:
     kept.unlink(missing_ok=True)
     if rides:
         kept.parent.mkdir(exist_ok=True)
-        kept.write_bytes(gzip.compress(json.dumps(rides).encode(), mtime=0))
+        write_whole(kept, gzip.compress(json.dumps(rides).encode(), mtime=0))
 
 
 def recorded_rides(client: NotebookClient) -> dict[str, dict[str, str]]:

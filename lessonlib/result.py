@@ -7,7 +7,6 @@ the date and the command. Every picture and table of contenders reads these and 
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from lessonlib.errors import CourseError
+from lessonlib.files import write_whole
 from lessonlib.trace import Trace, percentiles
 from lessonlib.utilization import dollars_per_million_tokens
 
@@ -333,14 +333,7 @@ class Comparison:
 
     def save(self, path: str | Path) -> Path:
         """Write it whole or not at all. Raises `CourseError` where it cannot be written."""
-        path = Path(path)
-        scratch = _scratch(path)
-        try:
-            scratch.write_text(self._text(), encoding="utf-8")
-            os.replace(scratch, path)
-        except OSError as error:
-            raise _no_place(path, error) from error
-        return path
+        return write_whole(path, self._text())
 
     def _text(self) -> str:
         """JSON with one result a line: to be read by people as well as by programs."""
@@ -381,23 +374,6 @@ def _median(values: Sequence[float | None], otherwise: float) -> float:
     """Of the values that are there; `otherwise` where there is none, as in files of before runs had their own."""
     there = [each for each in values if each is not None]
     return statistics.median(there) if there else otherwise
-
-
-def check_place(path: Path) -> None:
-    """Whether a result can be written there; one that is there stays. Raises `CourseError` where it cannot."""
-    try:
-        _scratch(path).touch()
-        _scratch(path).unlink()
-    except OSError as error:
-        raise _no_place(path, error) from error
-
-
-def _scratch(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
-
-
-def _no_place(path: Path, error: OSError) -> CourseError:
-    return CourseError(f"cannot write {path}: {error.strerror}; choose another place")
 
 
 def _lines(value: Any) -> str:

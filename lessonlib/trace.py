@@ -20,6 +20,7 @@ import numpy as np
 
 from lessonlib import __version__
 from lessonlib.errors import CourseError
+from lessonlib.files import write_whole
 
 SCHEMA_VERSION = 1
 NO_SLOT = -1
@@ -266,11 +267,9 @@ class Trace:
             ) from error
 
     def save(self, path: str | Path) -> Path:
-        """Write JSON; gzip-compressed where the name ends in .gz."""
-        path = Path(path)
+        """Write JSON; gzip-compressed where the name ends in .gz. Raises `CourseError` where it cannot be written."""
         text = json.dumps(self.to_dict(), separators=(",", ":")).encode()
-        path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
-        return path
+        return write_whole(path, gzip.compress(text, mtime=0) if Path(path).suffix == ".gz" else text)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import time
 import uuid
@@ -14,9 +16,10 @@ from pathlib import Path
 import pytest
 from attacks import ATTACKS, source
 
-from lessonlib.checks import check, confine
+from lessonlib.checks import check, confine, sandbox
 from lessonlib.checks.confine import BUBBLEWRAP, LIMITS, USER
 from lessonlib.checks.report import Result
+from lessonlib.checks.runner import COMES_BACK
 from lessonlib.errors import CourseError
 
 SECRET = Path(__file__).parents[1] / "solutions" / "ex01.py"
@@ -91,6 +94,31 @@ def test_an_attack_ends_and_is_told(name: str, level: confine.Level, scratch: Pa
     assert list(scratch.glob("check-*")) == []
 
 
+@pytest.mark.parametrize(
+    ("seconds", "told_first"), [(0.3, "No answer within 0.3 seconds."), (60.0, "It used up the memory")]
+)
+def test_the_verdict_is_the_same_whichever_limit_is_met_first(
+    seconds: float, told_first: str, tmp_path: Path
+) -> None:
+    """Four gigabytes take about as long as a call may: on a busy machine the time is out first."""
+    (tmp_path / "ex01.py").write_text(source(ATTACKS["memory_bomb"]), encoding="utf-8")
+    (result,) = check("ex01.1", folder=tmp_path, call_seconds=seconds).results
+    assert (result.status, result.property_name) == ("failed", COMES_BACK)
+    assert result.sentence.startswith(told_first)
+    assert result.sentence.endswith(" Does one of its loops never end?")
+
+
+@pytest.mark.parametrize("name", ["fork_bomb", "thread_bomb", "disk_filler", "large_file"])
+def test_a_limit_that_an_exception_tells_of_is_named(name: str, tmp_path: Path) -> None:
+    attack = ATTACKS[name]
+    if attack.outside and confine.best_level() != BUBBLEWRAP:
+        pytest.skip("not checked here: it takes bubblewrap")
+    (tmp_path / "ex01.py").write_text(source(attack), encoding="utf-8")
+    (result,) = check("ex01.1", folder=tmp_path, call_seconds=10.0).results
+    assert result.property_name == COMES_BACK
+    assert result.sentence.startswith("It used up the "), result.sentence
+
+
 @pytest.mark.parametrize("name", ["network", "reads_the_solution"])
 def test_what_limits_alone_do_not_contain_is_said(name: str, tmp_path: Path) -> None:
     """The report's words are true: at that level the attack comes through."""
@@ -110,6 +138,57 @@ def test_an_unknown_level_says_what_there_is() -> None:
         CourseError, match="unknown sandbox 'docker': there is auto, bubblewrap, user, limits"
     ):
         confine.level_named("docker")
+
+
+def test_time_in_which_a_process_waits_for_a_core_is_not_its_own() -> None:
+    """Beside another process on its one core, at the lowest priority, it runs for some hundredths of the time."""
+    core = min(os.sched_getaffinity(0))
+
+    def counted(program: str, *before: str) -> float:
+        words = ["taskset", "--cpu-list", str(core), *before, sys.executable, "-c", program]
+        with subprocess.Popen(words) as process:
+            time.sleep(0.5)  # until it is what it shall be
+            clock, began = sandbox._Clock(60.0, process.pid), time.monotonic()
+            while time.monotonic() - began < 1.5:
+                time.sleep(sandbox.POLL)
+                clock.look()
+            process.kill()
+        return clock.took
+
+    endless = "while True: pass"
+    with subprocess.Popen(["taskset", "--cpu-list", str(core), sys.executable, "-c", endless]) as hog:
+        waiting = counted(endless, "nice", "-n", "19")
+        hog.kill()
+    asleep = counted("import time; time.sleep(60)")
+    assert waiting < 0.5
+    assert asleep > 1.0
+
+
+def test_a_trickle_of_bytes_ends_too(tmp_path: Path) -> None:
+    """A process that always has something to read, and never an answer."""
+    body = (
+        "def static_utilization(lengths, slots):\n"
+        "    import os, time\n"
+        "    while True:\n"
+        "        for fd in map(int, os.listdir('/proc/self/fd')):\n"
+        "            try: os.write(fd, b' ')\n"
+        "            except OSError: pass\n"
+        "        time.sleep(0.02)\n"
+    )
+    (tmp_path / "ex01.py").write_text(body, encoding="utf-8")
+    started = time.monotonic()
+    (result,) = check("ex01.1", folder=tmp_path, call_seconds=0.6).results
+    assert time.monotonic() - started < 15
+    assert result.property_name == COMES_BACK
+
+
+def test_a_careful_umask_leaves_the_child_its_files(level: confine.Level, tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        (result,) = check("ex02.1", folder=SECRET.parent, level=level).results
+    finally:
+        os.umask(before)
+    assert result.status == "passed", result.message
 
 
 def test_a_user_id_is_one_cells_alone_and_comes_back(tmp_path: Path) -> None:

@@ -18,19 +18,31 @@ from xml.etree import ElementTree
 
 import pytest
 from attacks import ATTACKS
-from synthetic_class import KERNEL, SOLUTIONS, TASKS, Due, make_class, mutant, solution, stub
+from synthetic_class import (
+    KERNEL,
+    SOLUTIONS,
+    TASKS,
+    Due,
+    make_class,
+    missing_file,
+    mutant,
+    solution,
+    stub,
+    syntax_error,
+)
 
 from lessonlib import cli
 from lessonlib.checks import EXERCISES
 from lessonlib.errors import CourseError
-from lessonlib.grading import cluster, records, submissions, tables
+from lessonlib.grading import cluster, progress, records, submissions, tables
 from lessonlib.grading import run as grading
 from lessonlib.grading.cells import functions_file
 
 ROOT = Path(__file__).parents[1]
 IN_PYTHON = tuple(task for task, exercise in TASKS.items() if exercise != KERNEL)
-TABLES = ("grades_nbgrader.csv", "grades_canvas.csv", "mistakes.csv")
+TABLES = ("grades_nbgrader.csv", "grades_canvas.csv", "mistakes.csv", "obstacles.csv")
 WORKER_SECONDS = 30
+KILLED_SECONDS = 900  # until so much is done that a run can be killed in the middle
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +91,10 @@ def test_everyone_gets_the_grade_that_is_due(graded, class_of_20) -> None:
     assert len(grades.records) >= 20
     assert_due(list(grades.records), class_of_20[1], without=frozenset({"ex04.5"}))
     assert not grades.complete
-    assert grades.summary.startswith(f"{len(grades.records)} graded, 3 of them could not be read\nsandbox: ")
+    assert grades.summary.startswith(
+        f"{len(grades.records)} graded, 3 of them could not be read\n"
+        "not handed in: ex01.py by 4, ex03.py by 1, ex04.py by 1, ex05.py by 2, ex06.py by 1\nsandbox: "
+    )
 
 
 def test_each_student_has_three_files_that_say_the_same(graded) -> None:
@@ -115,14 +130,86 @@ def test_the_commonest_mistakes_are_counted(graded) -> None:
     out, grades = graded
     with (out / "mistakes.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
+    unwritten = [row["told"] == "not written yet" for row in rows]
+    assert unwritten == sorted(unwritten)
     counts = [int(row["students"]) for row in rows]
-    assert counts == sorted(counts, reverse=True)
+    wrong = counts[: unwritten.index(True)]
+    assert wrong == sorted(wrong, reverse=True)
     assert sum(counts) == sum(
-        result["status"] != "passed" for record in grades.records for result in record["results"]
+        result["status"] in ("failed", "not written")
+        for record in grades.records
+        for result in record["results"]
     )
     page = (out / "index.html").read_text()
     assert all(f"students/{record['student']}.html" in page for record in grades.records)
     assert (out / "histogram.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_is_no_answer_is_no_mistake_and_is_named_once_a_student(graded) -> None:
+    """Files that are not there or cannot be loaded, and submissions of which nothing can be read."""
+    out, _ = graded
+    mistakes = (out / "mistakes.csv").read_text()
+    assert not any(words in mistakes for words in ("could not", "the file", "the submission"))
+    with (out / "obstacles.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(row["student"], row["part"], row["told"], row["sentence"]) for row in csv.DictReader(file)]
+    said = {(student, part): (told, sentence) for student, part, told, sentence in rows}
+    assert len(said) == len(rows)
+    assert said["syntax_error", "ex03.py"] == (
+        "the file can be loaded",
+        "ex03.py cannot be loaded: SyntaxError: '(' was never closed, at line 1 of ex03.py, `def allocate(free:`.",
+    )
+    assert said["missing_file", "ex05.py"][0] == "the file is there"
+    assert said["renamed_function", "ex01.3"][0] == "the file has the function, under its name"
+    assert said["empty", "the submission"][0] == "the submission can be read"
+    assert len([student for student, *_ in rows if student == "empty"]) == 1
+    suite = ElementTree.parse(out / records.STUDENTS / "syntax_error.xml")
+    errors = [case.find("error") for case in suite.iter("testcase") if case.get("classname") == "ex03.1"]
+    assert [error.get("message") for error in errors] == [said["syntax_error", "ex03.py"][1]]
+    page = (out / "index.html").read_text()
+    row = page[page.index('students/syntax_error.html">') :].partition("</tr>")[0]
+    assert "ex03.py cannot be loaded: SyntaxError" in row
+    missing = page[page.index('students/missing_file.html">') :].partition("</tr>")[0]
+    assert "<td>Not handed in: ex05.py.</td>" in missing
+    assert '<td>the submission</td><td>the submission can be read</td><td class="number">3</td>' in page
+
+
+def test_the_histogram_says_what_it_shows() -> None:
+    picture = tables.histogram([{"score": score, "max_score": 4} for score in (0, 3, 4, 4)])
+    (axes,) = picture.axes
+    assert picture.get_suptitle() == picture.alt == "Half of the class has 88% of the points or more"
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("share of the points (%)", "students")
+    assert [round(bar.get_height()) for bar in axes.patches] == [1, 0, 0, 0, 0, 0, 0, 1, 0, 2]
+
+
+def test_whoever_grades_is_told_as_results_come(tmp_path: Path, monkeypatch) -> None:
+    """Who cannot be checked and why; how many are done, now and then. The run's tasks are written out."""
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    syntax_error(folder / "ada")
+    missing_file(folder / "bob")
+    solution(folder / "eve")
+    told: list[str] = []
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    settings = grading.Settings(("ex03.1", "ex05"), seed=1)
+    grades = grading.grade(folder, tmp_path / "out", settings, workers=1, say=told.append)
+    assert [line for line in told if line.endswith(" done")] == [f"{many} of 3 done" for many in (1, 2, 3)]
+    assert [line for line in told if line.startswith(("ada", "bob", "eve"))] == [
+        "ada: ex03.py cannot be loaded: SyntaxError: '(' was never closed, at line 1 of ex03.py, "
+        "`def allocate(free:`."
+    ]
+    assert grades.summary.splitlines()[:2] == ["3 graded", "not handed in: ex05.py by 1"]
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["tasks"] == [
+        "ex03.1",
+        *(task for task, exercise in TASKS.items() if exercise == "ex05"),
+    ]
+
+
+def test_lines_come_seconds_apart_and_the_last_one_comes() -> None:
+    told: list[str] = []
+    with progress.Progress(200, 0, told.append) as bar:
+        for _ in range(200):
+            bar.one_more()
+    assert told == ["200 of 200 done"]
 
 
 def test_resume_does_only_what_is_missing(graded, class_of_20, tmp_path: Path) -> None:
@@ -145,8 +232,7 @@ def test_resume_does_only_what_is_missing(graded, class_of_20, tmp_path: Path) -
 def test_a_run_that_is_killed_goes_on_to_the_same_tables(graded, class_of_20, tmp_path: Path) -> None:
     out = tmp_path / "out"
     killed_and_resumed(class_of_20[0], out, 5, "--seed", "3", "--exercises", *IN_PYTHON)
-    for name in TABLES:
-        assert (out / name).read_text() == (graded[0] / name).read_text()
+    same_tables(out, graded[0])
 
 
 def killed_and_resumed(folder: Path, out: Path, after: int, *options: str) -> None:
@@ -156,7 +242,11 @@ def killed_and_resumed(folder: Path, out: Path, after: int, *options: str) -> No
         environment = {**os.environ, "TMPDIR": str(scratch)}
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         command = [sys.executable, "-m", "lessonlib.cli", *words]
-        killed(subprocess.Popen(command, cwd=ROOT, env=environment, **quiet), folder, out, after)
+        with subprocess.Popen(command, cwd=ROOT, env=environment, **quiet) as process:
+            try:
+                killed(process, folder, out, after)
+            finally:
+                process.kill()
     resumed = lesson(*words, "--resume")
     assert resumed.returncode == 1, resumed.stderr  # some of them cannot be read
 
@@ -166,13 +256,15 @@ def scratch_folder() -> Iterator[Path]:
     """A folder for scratch folders that every user may walk through."""
     folder = Path("/tmp") / f"graded-{uuid.uuid4().hex}"
     folder.mkdir(mode=0o755)
-    yield folder
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def killed(process: subprocess.Popen, folder: Path, out: Path, after: int) -> None:
     """Kill it once so many records are there, and see that nothing of it lives on."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + KILLED_SECONDS
     while len(list((out / records.STUDENTS).glob("*.json"))) < after:
         assert process.poll() is None, "it was done before it could be killed"
         assert time.monotonic() < deadline
@@ -307,7 +399,7 @@ def test_a_scheduler_without_workers_or_without_an_answer_is_said(
         (("class", "--out", "done", "--resume", "--seed", "9"), "done was begun with seed 1, not 9"),
         (
             ("class", "--out", "done", "--resume", "--exercises", "ex02"),
-            'was begun with tasks [], not ["ex02"]',
+            'done was begun with tasks ["ex01.1", "ex01.2"',
         ),
         (("class", "--out", "odd", "--resume"), "cannot read odd/run.json"),
         (("class", "--out", "out", "--workers", "0"), "--workers 0: give 1 or more"),
@@ -466,18 +558,25 @@ def test_a_class_of_200(tmp_path: Path) -> None:
         folder, tmp_path / "whole", grading.Settings(seed=5), workers=2, say=lambda line: None
     )
     seconds = time.monotonic() - started
-    print(
-        f"a class of {len(due)} in {seconds:.0f} s on {os.cpu_count()} cores; {grades.summary.splitlines()[-1]}"
-    )
+    print(f"a class of {len(due)} in {seconds:.1f} s on {os.cpu_count()} cores\n{grades.summary}", flush=True)
     assert_due(list(grades.records), due)
-    assert seconds < 600
 
+    started = time.monotonic()
     killed_and_resumed(folder, tmp_path / "killed", 100, "--seed", "5")
+    print(f"killed with 100 done and resumed: {time.monotonic() - started:.1f} s in all", flush=True)
+    same_tables(tmp_path / "killed", tmp_path / "whole")
+
+    started = time.monotonic()
     with dask_cluster(tmp_path, (), ()) as address:
         wait_for_workers(address, 2)
         settings = grading.Settings(seed=5)
         grading.grade(folder, tmp_path / "cluster", settings, scheduler=address, say=lambda line: None)
+    print(f"over a cluster of two workers: {time.monotonic() - started:.1f} s", flush=True)
+    same_tables(tmp_path / "cluster", tmp_path / "whole")
+    assert seconds < 600
+
+
+def same_tables(one: Path, other: Path) -> None:
+    """Byte for byte."""
     for name in TABLES:
-        whole = (tmp_path / "whole" / name).read_text()
-        assert (tmp_path / "killed" / name).read_text() == whole
-        assert (tmp_path / "cluster" / name).read_text() == whole
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up; a module may import its own floor's package and the floors below.
 FLOORS = [
-    {"lessonlib", "lessonlib.errors", "lessonlib.claims"},
+    {"lessonlib", "lessonlib.errors", "lessonlib.files", "lessonlib.claims"},
     {"lessonlib.workload", "lessonlib.utilization", "kernels"},
     {"lessonlib.trace", "lessonlib.result", "lessonlib.split", "lessonlib.recorded"},
     {"lessonlib.scheduling"},

@@ -7,6 +7,7 @@ course can be reached from there. The checker imports it too, for the one way in
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import importlib
 import io
@@ -26,6 +27,15 @@ MAX_SOURCE = 100  # characters of one line of the student's file
 MAX_FUNCTIONS = 50  # of one file whose names are told
 MAX_PRINTED = 300  # characters of what was printed that are kept
 MAX_LINE = 1 << 20  # characters of one line between the processes
+
+MEMORY, PROCESSES, FILES = LIMITS = ("memory", "processes and threads", "room for files")
+ERRNO_LIMITS = {
+    errno.ENOMEM: MEMORY,
+    errno.EAGAIN: PROCESSES,
+    errno.ENOSPC: FILES,
+    errno.EFBIG: FILES,
+    errno.EMFILE: FILES,
+}
 
 
 class TooLarge(Exception):  # noqa: N818 - says something of a value, and is always caught
@@ -125,6 +135,15 @@ def decode(data: Any) -> Any:
     return Other(data["other"], data["text"])
 
 
+def limit_of(error: BaseException) -> str:
+    """Which limit of this process an exception is the end of, one of LIMITS; "" for any other exception."""
+    if isinstance(error, MemoryError):
+        return MEMORY
+    if isinstance(error, OSError):
+        return ERRNO_LIMITS.get(error.errno or 0, "")
+    return PROCESSES if isinstance(error, RuntimeError) and "start new thread" in _safely(str, error) else ""
+
+
 class Sink(io.TextIOBase):
     """Takes whatever is printed and keeps only how it begins."""
 
@@ -170,7 +189,8 @@ class Submission:
         """One call: {"answer": ...} or {"raised": ...}, and {"changed": {place: value}} of its inputs.
 
         With `through`, that function of the harness is called with the student's and the arguments. An error
-        with a true attribute `lost` says that this process is of no more use: {"lost": True}.
+        with a true attribute `lost` says that this process is of no more use: {"lost": True}. One that a limit
+        of this process brought about has its name: {"limit": "memory"}.
         """
         arguments = [decode(argument) for argument in encoded]
         called = getattr(self.module, function)
@@ -181,7 +201,13 @@ class Submission:
         except TooLarge:
             reply = {"large": True}
         except BaseException as error:
-            reply = {"raised": self.describe(error), "lost": bool(getattr(error, "lost", False))}
+            said = self.describe(error)
+            by_hand = said["source"].startswith("raise")  # of the student's own will
+            reply = {
+                "raised": said,
+                "lost": bool(getattr(error, "lost", False)),
+                "limit": "" if by_hand else limit_of(error),
+            }
         reply["changed"] = {}
         for place, (before, argument) in enumerate(zip(encoded, arguments, strict=True)):
             after = _encode_grown(argument)

@@ -74,6 +74,8 @@ READ_OF_ETC = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc
 INSTALLED = [f"{base}python3*/{name}-packages" for base in ("", "lib*/") for name in ("site", "dist")]
 CUDA_DEVICES = ("nvidia*", "nvidia-caps")
 MAY_BE_IMPORTED = ("numpy", "torch", "triton")
+# Without the first two some Pythons do not start; the others say which card and which compiler to use.
+KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "TRITON_LIBCUDA_PATH", "CC")
 PROBE = "import json, os, sys; sys.exit(not all(map(os.listdir, sys.argv[1:])))"
 CUDA_PROBE = f"import ctypes; assert ctypes.CDLL('libcuda.so.1').cuInit(0) == 0; {PROBE}"
 
@@ -81,6 +83,11 @@ CUDA_PROBE = f"import ctypes; assert ctypes.CDLL('libcuda.so.1').cuInit(0) == 0;
 def interpreter() -> str:
     """The Python that runs students' files: this one, without the virtual environment around it."""
     return str(Path(sys.executable).resolve())
+
+
+def kept_variables() -> dict[str, str]:
+    """What a student's process inherits of this one's environment."""
+    return {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
 
 
 class Cell:
@@ -101,6 +108,7 @@ class Cell:
         self._lease = _lease_user() if os.geteuid() == 0 and level.name != LIMITS.name else None
         self._process: subprocess.Popen | None = None
         self._inside = -1  # a pidfd of the first process inside, under bubblewrap
+        self._first = 0  # its process id, or the program's own
         if self._lease is not None:
             self._hand_over(self._lease.user)
             if level == USER:
@@ -130,9 +138,20 @@ class Cell:
             os.close(status_write)
             with os.fdopen(status_read, encoding="utf-8") as status:
                 told = status.read()  # bubblewrap closes its end before the program runs
+        self._first = self._process.pid
         if told:
             with contextlib.suppress(OSError, ValueError, KeyError):
-                self._inside = os.pidfd_open(json.loads(told)["child-pid"])
+                self._first = json.loads(told)["child-pid"]
+                self._inside = os.pidfd_open(self._first)
+
+    def program(self) -> int:
+        """The program's process id; 0 where it cannot be told (yet). Ask before a student's code can start others."""
+        if self.level != BUBBLEWRAP:
+            return self._first
+        with contextlib.suppress(OSError, ValueError):
+            told = Path(f"/proc/{self._first}/task/{self._first}/children").read_text(encoding="ascii")
+            return int(told.split()[0]) if told.split() else 0
+        return 0
 
     def wait(self, seconds: float) -> int | None:
         """The exit code (-n: ended by signal n, as bubblewrap tells it too), or None while it runs."""
@@ -165,13 +184,18 @@ class Cell:
             self._lease.release()
 
     def _hand_over(self, user: int) -> None:
-        """The folder for that user to read and its `work` to write in; nobody else can look into it."""
-        os.chown(self.root, 0, user)
-        self.root.chmod(0o750)
+        """The folder for that user to read and its `work` to write in; nobody else can look into it.
+
+        Whatever this process's umask is: a careful administrator's would leave the user nothing to read.
+        """
+        for folder, _, names in os.walk(self.root):
+            os.chown(folder, 0, user)
+            os.chmod(folder, 0o750)
+            for path in (Path(folder, name) for name in names):
+                os.chown(path, 0, user, follow_symlinks=False)
+                if not path.is_symlink():
+                    path.chmod(0o640)
         os.chown(self.work, user, user)
-        for path in self.work.iterdir():
-            os.chown(path, 0, user)
-            path.chmod(0o640)
 
     def _command(self, program: Sequence[str], status: int) -> list[str]:
         as_user = _as_user(self._lease.user) if self._lease is not None else []
@@ -361,7 +385,7 @@ def _works(level: Level, needs_gpu: bool) -> bool:
             return False
         try:
             program = [interpreter(), "-I", "-S", "-c", CUDA_PROBE if needs_gpu else PROBE]
-            cell.start([*program, *map(str, places)], {"PATH": os.defpath}, ())
+            cell.start([*program, *map(str, places)], {"PATH": os.defpath, **kept_variables()}, ())
             return cell.wait(PROBE_SECONDS) == 0
         except OSError:
             return False

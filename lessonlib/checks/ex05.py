@@ -80,7 +80,7 @@ def _batches(rng: Random) -> Iterator[Given]:
     for block_size, computed, scheduled in product((2, 1, 3), (0, 1, 2, 3, 4), (1, 2, 3)):
         for later, spare in ((0, 0), (2, 0), (0, 1)):
             yield _batch(rng, [Shape(computed, scheduled, later, spare)], block_size)
-    for block_size, reads in product((2, 3), (Shape(0, 3), Shape(2, 2, 3), Shape(1, 5, 0, 1), WRITES)):
+    for block_size, reads in product((2, 3), (WRITES, Shape(0, 3), Shape(2, 2, 3), Shape(1, 5, 0, 1))):
         yield _batch(rng, [WRITES, reads], block_size)
         yield _batch(rng, [reads, Shape(0, 1)], block_size)
         yield _batch(rng, [WRITES, Shape(6, 1), reads], block_size)

@@ -39,7 +39,7 @@ def to_junit(results: Iterable[Result], suite: str = "lesson check") -> str:
 
 
 def _headline(result: Result) -> str:
-    return result.property_name or result.sentence or result.status
+    return result.must_hold or result.sentence or result.status
 
 
 def _xml(text: str) -> str:

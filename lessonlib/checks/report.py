@@ -21,6 +21,11 @@ SAID = {
     ERROR: "could not be checked",
     NOT_CHECKED: "not checked here",
 }
+# What has to hold before anything can be checked, of a submission, of a file of it and of the tasks in a file.
+CAN_BE_READ = "the submission can be read"
+IS_THERE = "the file is there"
+CAN_BE_LOADED = "the file can be loaded"
+HAS_FUNCTION = "the file has the function, under its name"
 COLORS = {  # Okabe–Ito
     PASSED: "#009E73",
     FAILED: "#D55E00",
@@ -40,7 +45,8 @@ class Result:
         status: "passed", "failed", "not written", "error" (could not be checked) or "not checked here" (it
             needs a tier that this machine has not).
         seed: the same seed draws the same inputs again.
-        property_name: what should hold and did not; "property" in `to_dict`.
+        property_name: what should hold and did not, of the answer or, with status "error", of the file (one of
+            those below); "property" in `to_dict`.
         sentence: what happened, where a call, an answer and what was due do not say it.
         call, came_back, due: of the smallest failing case that was found.
         printed: how the printing of that call begins.
@@ -66,11 +72,16 @@ class Result:
         return f"{self.id} {self.title}: {SAID[self.status]}"
 
     @property
+    def must_hold(self) -> str:
+        """What should hold of an answer and did not; of a file that is no answer, the sentence says it."""
+        return "" if self.status == ERROR else self.property_name
+
+    @property
     def lines(self) -> list[tuple[str, str]]:
         """(label, text) pairs below the headline. The seed stands only where it helps, beside a failure."""
         told = [
             ("", self.sentence),
-            ("must hold", self.property_name),
+            ("must hold", self.must_hold),
             ("the call", self.call),
             ("came back", self.came_back),
             ("was due", self.due),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,18 @@ from lessonlib.checks.ex05 import EX05
 from lessonlib.checks.ex06 import EX06
 from lessonlib.checks.places import find_folder
 from lessonlib.checks.race import Stopped, race
-from lessonlib.checks.report import ERROR, FAILED, NOT_CHECKED, NOT_WRITTEN, PASSED, Report, Result
+from lessonlib.checks.report import (
+    CAN_BE_LOADED,
+    ERROR,
+    FAILED,
+    HAS_FUNCTION,
+    IS_THERE,
+    NOT_CHECKED,
+    NOT_WRITTEN,
+    PASSED,
+    Report,
+    Result,
+)
 from lessonlib.checks.sandbox import LOAD_SECONDS, Child, Raised, Reply
 from lessonlib.checks.spec import (
     GPU,
@@ -44,10 +54,10 @@ from lessonlib.trace import Trace
 EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL, EX05, EX06)}
 
 # The first two are multiplied by an exercise's patience.
-CALL_SECONDS = 2.0  # one call, by the clock
+CALL_SECONDS = 2.0  # one call, by the clock, but for the time in which it waits for a core
 TASK_SECONDS = 15.0  # all calls of one task, as far as each takes more than LATENCY
 LATENCY = 0.2  # on a machine that is busy with other things, the quickest call waits for its turn
-SHRINK_SECONDS = 0.7  # looking for a smaller failing case
+SHRINK_SECONDS = 0.7  # looking for a smaller failing case, but for waiting for a core
 MAX_SEED = 1 << 32
 
 # Manners: what every task asks for before its own properties are looked at.
@@ -57,6 +67,7 @@ INPUTS_KEPT = "the inputs are left as they were"
 RIGHT_FORM = "the answer has the right form"
 IN_BOUNDS = "no address outside of the tensors is touched"
 WROTE_TO_PIPE = "wrote into the checker's own pipe. An answer is what a function returns, and nothing else."
+NEVER_ENDS = "Does one of its loops never end?"
 MEMORY_FAULTS = ("signal SIGSEGV", "signal SIGBUS")
 
 
@@ -104,7 +115,8 @@ def check(
     levels: dict[str, Level] = {}
     for name, tasks in wanted.items():
         if not files[name].is_file():
-            results += could_not(tasks, f"There is no {name}.py in {place.name}: there is {there}.", seed)
+            missing = f"There is no {name}.py in {place.name}: there is {there}."
+            results += could_not(tasks, missing, seed, IS_THERE)
             continue
         told, used = check_file(files[name], name, tasks, seed, call_seconds, level)
         results += told
@@ -134,9 +146,9 @@ def check_file(
         return _check_tasks(child, exercise, tasks, seed, call_seconds * exercise.patience), child.level
 
 
-def could_not(tasks: Sequence[Task], sentence: str, seed: int) -> list[Result]:
+def could_not(tasks: Sequence[Task], sentence: str, seed: int, property_name: str = "") -> list[Result]:
     """The results of tasks that could not be checked."""
-    return [Result(task.id, task.title, ERROR, seed, sentence=sentence) for task in tasks]
+    return [Result(task.id, task.title, ERROR, seed, property_name, sentence) for task in tasks]
 
 
 def _tier_here(exercise: Exercise) -> str:
@@ -197,12 +209,11 @@ def _blame(task: Task, result: Result, before: Sequence[Result]) -> Result:
 
 def _check_task(child: Child, exercise: Exercise, task: Task, seed: int, call_seconds: float) -> Result:
     if (problem := _ready(child, exercise, task)) is not None:
-        return Result(task.id, task.title, ERROR, seed, sentence=problem)
+        return Result(task.id, task.title, problem.status, seed, problem.property, problem.sentence)
     spent, seconds = 0.0, TASK_SECONDS * exercise.patience
     for given in _cases(child, task, Random(f"{seed} {task.id}")):
-        started = time.monotonic()
         verdict = _try(child, task, given, call_seconds)
-        spent += max(0.0, time.monotonic() - started - LATENCY)
+        spent += max(0.0, child.took - LATENCY)
         if verdict is None and spent > seconds:
             verdict = Verdict(COMES_BACK, f"All calls together took more than {seconds:g} seconds.")
         if verdict is not None:
@@ -217,22 +228,29 @@ def _cases(child: Child, task: Task, rng: Random) -> Iterator[Given]:
         yield from task.cases_on_gpu(rng)
 
 
-def _ready(child: Child, exercise: Exercise, task: Task) -> str | None:
-    """Make sure that the file is loaded and has the function; a sentence where it cannot be."""
+def _ready(child: Child, exercise: Exercise, task: Task) -> Verdict | None:
+    """Make sure that the file is loaded and has the function; what is to be said where it is not so."""
     reply = child.load()
-    if reply.ended == "time":
-        took = f"{child.name} was not loaded within {LOAD_SECONDS:g} seconds."
-        return f"{took} Is there a loop outside of its functions?"
-    if reply.ended == "pipe":
-        return f"{child.name} {WROTE_TO_PIPE}"
-    if reply.ended:
-        return f"{child.name} ended Python while it was loaded ({reply.ended})."
-    if reply.raised is not None:
-        return _unloadable(child.name, exercise, reply.raised)
+    if (sentence := _not_loaded(child.name, exercise, reply)) is not None:
+        return Verdict(CAN_BE_LOADED, sentence, status=ERROR)
     for function in task.functions:
         if function not in reply.functions:
             there = ", ".join(reply.functions) or "no function"
-            return f"{child.name} has no function {function}: it has {there}. Was it renamed?"
+            sentence = f"{child.name} has no function {function}: it has {there}. Was it renamed?"
+            return Verdict(HAS_FUNCTION, sentence, status=ERROR)
+    return None
+
+
+def _not_loaded(name: str, exercise: Exercise, reply: Reply) -> str | None:
+    if reply.ended == "time":
+        took = f"{name} was not loaded within {LOAD_SECONDS:g} seconds."
+        return f"{took} Is there a loop outside of its functions?"
+    if reply.ended == "pipe":
+        return f"{name} {WROTE_TO_PIPE}"
+    if reply.ended:
+        return f"{name} ended Python while it was loaded ({reply.ended})."
+    if reply.raised is not None:
+        return _unloadable(name, exercise, reply.raised)
     return None
 
 
@@ -289,6 +307,8 @@ def _mishap(name: str, task: Task, function: str, reply: Reply, call_seconds: fl
         return _no_answer(reply, call_seconds)
     if reply.raised is not None and reply.lost:
         return _out_of_bounds(_said(reply.raised).splitlines()[0])
+    if reply.raised is not None and reply.limit:
+        return _at_the_limit(name, reply, reply.raised)
     if reply.raised is not None:
         return _about_raised(name, function, reply, reply.raised)
     return None
@@ -299,9 +319,15 @@ def _out_of_bounds(fault: str) -> Verdict:
     return Verdict(IN_BOUNDS, f"The kernel was stopped at an address that is not its own ({fault}). {advice}")
 
 
+def _at_the_limit(name: str, reply: Reply, raised: Raised) -> Verdict:
+    """The same property as where the time is out: which limit is met first depends on how busy the machine is."""
+    met = f"It used up the {reply.limit} that it may have ({_said(raised)}{_where(name, raised)})."
+    return Verdict(COMES_BACK, f"{met} {NEVER_ENDS}", printed=reply.printed)
+
+
 def _no_answer(reply: Reply, call_seconds: float) -> Verdict:
     if reply.ended == "time":
-        sentence = f"No answer within {call_seconds:g} seconds. Does one of its loops never end?"
+        sentence = f"No answer within {call_seconds:g} seconds. {NEVER_ENDS}"
         return Verdict(COMES_BACK, sentence)
     if reply.ended == "large":
         sentence = f"The answer is too large to look at: more than {MAX_ITEMS:,} items."
@@ -391,7 +417,7 @@ def _check_speed(
     allowed = replace(exercise, packages=(*exercise.packages, *speed.packages))
     with Child(speed.reference, allowed, child.tier, child.level) as reference:
         if (problem := _ready(reference, allowed, task)) is not None:
-            raise CourseError(f"the course's own kernel could not be timed: {problem}")
+            raise CourseError(f"the course's own kernel could not be timed: {problem.sentence}")
         for words, given in speed.cases.items():
             try:
                 share = race(child, reference, task.function, speed, given, call_seconds)
@@ -423,14 +449,14 @@ def _shrink(
     child: Child, task: Task, given: Given, verdict: Verdict, call_seconds: float
 ) -> tuple[Given, Verdict]:
     """Smaller inputs that fail too, and how, as far as they are found in the time there is."""
-    deadline = time.monotonic() + SHRINK_SECONDS
-    found = True
+    spent, found = 0.0, True
     while found and child.running and verdict.status == FAILED:
         found = False
         for smaller in task.smaller(given):
-            if time.monotonic() > deadline:
+            if spent > SHRINK_SECONDS:
                 return given, verdict
             other = _try(child, task, smaller, call_seconds)
+            spent += child.took
             if not child.running:
                 break
             if other is not None and other.status == FAILED:

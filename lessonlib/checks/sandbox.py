@@ -24,16 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from lessonlib.checks import child
-from lessonlib.checks.confine import Cell, Level, best_level, interpreter
+from lessonlib.checks.confine import Cell, Level, best_level, interpreter, kept_variables
 from lessonlib.checks.spec import GPU, INTERPRETER, PYTHON, Exercise
 from lessonlib.errors import CourseError
 
+POLL = 0.1  # seconds between two looks at a process that has not answered yet
+MOST_WAIT = 10  # times as long as it may take, an answer is waited for at the most, however busy the machine
 START_SECONDS = 20.0  # starting Python and importing what the exercise may use
 LOAD_SECONDS = 5.0  # running the file's top level
 # By the kernel, so that they hold even where nobody is left to look. Beside them: bytes, below, and processes.
 LIMITS = {"CPU": 120, "CORE": 0, "NOFILE": 1024}
-# Without the first two some Pythons do not start; the others say which card and which compiler to use.
-KEPT_VARIABLES = ("LD_LIBRARY_PATH", "SYSTEMROOT", "CUDA_VISIBLE_DEVICES", "TRITON_LIBCUDA_PATH", "CC")
 # What a package is installed with: each release starts without other ones of these.
 COMPANIONS = {
     "torch": (
@@ -87,6 +87,7 @@ class Reply:
         ended: "", or why there is nothing: "time", "large", "pipe" (it wrote where only the checker's own lines
             may come from), or what ended Python.
         lost: the exception leaves a process behind that is of no more use, as an error on a GPU does.
+        limit: "", or which limit of the process the exception is the end of, one of `child.LIMITS`.
     """
 
     answer: Any = None
@@ -96,6 +97,45 @@ class Reply:
     printed: str = ""
     ended: str = ""
     lost: bool = False
+    limit: str = ""
+
+
+class _Clock:
+    """How long a process took, and what is left of the seconds that it may take.
+
+    It goes by the clock on the wall, but for the time in which the process could have run and was given no core:
+    a machine that is busy with other things is no fault of the student's.
+    """
+
+    def __init__(self, seconds: float, program: int) -> None:
+        self.took = 0.0
+        self._seconds, self._program = seconds, program
+        self._began = self._looked = time.monotonic()
+        self._ran = _state_of(program)[1]
+
+    @property
+    def is_over(self) -> bool:
+        if time.monotonic() - self._looked >= POLL:
+            self.look()
+        return self.took >= self._seconds or self._looked - self._began >= MOST_WAIT * self._seconds
+
+    def look(self) -> None:
+        """Count what has passed since the last time."""
+        now = time.monotonic()
+        (state, ran), passed = _state_of(self._program), now - self._looked
+        # Where this process itself was given no core for a while, nobody knows what the other one did.
+        self.took += min(passed, ran - self._ran) if state == "R" else min(passed, 2 * POLL)
+        self._looked, self._ran = now, ran
+
+
+def _state_of(program: int) -> tuple[str, float]:
+    """("R" for a process that could run or does, seconds that it ran so far); ("", 0) for one that is not known."""
+    try:
+        with open(f"/proc/{program}/stat", encoding="ascii", errors="replace") as file:
+            words = file.read().rpartition(")")[2].split()
+    except OSError:
+        return "", 0.0
+    return words[0], (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Child:
@@ -129,6 +169,8 @@ class Child:
         self._requests = self._answers = -1
         self._pending = b""
         self._count = 0
+        self._program = 0  # its process id, once it is known
+        self.took = 0.0  # seconds that the last request took, but for waiting for a core
         self.running = False  # whether the file is loaded and waits for calls
         self.loaded: Reply | None = None  # what came of the last `load`
 
@@ -158,12 +200,12 @@ class Child:
     def call(self, function: str, arguments: Sequence[Any], seconds: float, through: str = "") -> Reply:
         """Call one of the file's functions, `through` a function of the harness where one is named.
 
-        After a reply with `ended` or `lost`, the process is gone: `load` again.
+        After a reply with `ended`, `lost` or `limit`, the process is gone: `load` again.
         """
         encoded = [child.encode(argument) for argument in arguments]
         request = {"function": function, "arguments": encoded, "through": through}
         reply = self._ask(request, seconds, len(encoded))
-        if reply.lost:
+        if reply.lost or reply.limit:
             self.stop()
         return reply
 
@@ -175,7 +217,7 @@ class Child:
         os.close(self._requests)
         os.close(self._answers)
         self._requests = self._answers = -1
-        self._pending, self.running = b"", False
+        self._pending, self.running, self._program = b"", False, 0
 
     def _start(self) -> None:
         requests_read, self._requests = os.pipe()
@@ -208,15 +250,17 @@ class Child:
         environment |= {"TRITON_BACKENDS_IN_TREE": "1"}
         if compiler := shutil.which("gcc") or shutil.which("clang"):  # for Triton, wherever it lies
             environment["CC"] = compiler
-        return environment | {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+        return environment | kept_variables()
 
     def _ask(self, request: dict[str, Any], seconds: float, arguments: int = 0) -> Reply:
         """One line there, one line back. The process is stopped where none comes that can be read."""
-        deadline = time.monotonic() + seconds
+        self._program = self._program or self._cell.program()
+        clock = _Clock(seconds, self._program)
         self._count += 1
         try:
-            self._write((json.dumps({**request, "id": self._count}) + "\n").encode(), deadline)
-            raw = self._read_line(deadline)
+            self._write((json.dumps({**request, "id": self._count}) + "\n").encode(), clock)
+            raw = self._read_line(clock)
+            clock.look()
             return _reply(json.loads(raw), self._count, arguments)
         except TimeoutError:
             self.stop()
@@ -226,22 +270,25 @@ class Child:
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
             self.stop()
             return Reply(ended="pipe")
+        finally:
+            self.took = clock.took
 
-    def _write(self, line: bytes, deadline: float) -> None:
+    def _write(self, line: bytes, clock: _Clock) -> None:
         """Raises `TimeoutError` where nobody reads, `BrokenPipeError` where nobody is there."""
         while line:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([], [self._requests], [], left)[1]:
+            if clock.is_over:
                 raise TimeoutError
-            with contextlib.suppress(BlockingIOError):
-                line = line[os.write(self._requests, line[: select.PIPE_BUF]) :]
+            if select.select([], [self._requests], [], POLL)[1]:
+                with contextlib.suppress(BlockingIOError):
+                    line = line[os.write(self._requests, line[: select.PIPE_BUF]) :]
 
-    def _read_line(self, deadline: float) -> bytes:
+    def _read_line(self, clock: _Clock) -> bytes:
         """The next line. Raises `EOFError` where the child is gone, `ValueError` where it says more than it may."""
         while b"\n" not in self._pending:
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self._answers], [], [], left)[0]:
+            if clock.is_over:
                 raise TimeoutError
+            if not select.select([self._answers], [], [], POLL)[0]:
+                continue
             chunk = os.read(self._answers, 1 << 16)
             if not chunk:
                 raise EOFError
@@ -305,6 +352,9 @@ def _reply(data: Any, count: int, arguments: int) -> Reply:
     changed = {int(place): _value(value) for place, value in dict(data.get("changed", {})).items()}
     if not all(0 <= place < arguments for place in changed):
         raise ValueError("a change to what was not given")
+    limit = data.get("limit", "")
+    if limit not in ("", *child.LIMITS):
+        raise ValueError("no limit of a process")
     functions = data.get("functions", ())
     if len(functions) > child.MAX_FUNCTIONS:
         raise ValueError("too many functions")
@@ -316,6 +366,7 @@ def _reply(data: Any, count: int, arguments: int) -> Reply:
         printed=_text(data["printed"], child.MAX_PRINTED),
         ended="large" if data.get("large") else "",
         lost=bool(data.get("lost")),
+        limit=limit,
     )
 
 

@@ -25,7 +25,8 @@ from lessonlib.contenders.process import SPIN_COUNT, ContenderProcess, Died, NoM
 from lessonlib.engine.checkpoint import COURSE_MODEL, LlamaConfig, resolve
 from lessonlib.engine.llm import DTYPES
 from lessonlib.errors import CourseError
-from lessonlib.result import Comparison, Latencies, Peak, Repetition, Result, check_place
+from lessonlib.files import check_place
+from lessonlib.result import Comparison, Latencies, Peak, Repetition, Result
 from lessonlib.trace import Trace
 
 CONTENDERS = (

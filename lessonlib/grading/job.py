@@ -13,7 +13,7 @@ from typing import Any
 from lessonlib import __version__
 from lessonlib.checks import EXERCISES
 from lessonlib.checks.confine import Level
-from lessonlib.checks.report import Result
+from lessonlib.checks.report import IS_THERE, Result
 from lessonlib.checks.runner import check_file, could_not, select
 from lessonlib.checks.spec import PYTHON
 
@@ -65,7 +65,7 @@ def run(job: Job) -> dict[str, Any]:
 def _check(job: Job, name: str) -> tuple[list[Result], Level | None]:
     tasks = select(job.tasks)[name]
     if name not in job.files:
-        return could_not(tasks, f"There is no {name}.py in the submission.", job.seed), None
+        return could_not(tasks, f"There is no {name}.py in the submission.", job.seed, IS_THERE), None
     try:
         with tempfile.TemporaryDirectory(prefix="grade-") as folder:
             path = Path(folder, f"{name}.py")

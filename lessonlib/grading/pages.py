@@ -8,14 +8,15 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from lessonlib.checks.report import Result, html_of
-from lessonlib.grading.tables import Mistake, amount
+from lessonlib.checks.report import IS_THERE, Result, html_of
+from lessonlib.grading.tables import Mistake, amount, commonest_obstacles, not_there, obstacles
+from lessonlib.viz.style import Picture
 
 STYLE = """
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 46rem; margin: 2rem auto; padding: 0 1rem; }
 table.rows { border-collapse: collapse; } .rows td, .rows th { text-align: left; padding: .15em 1em .15em 0; }
-.rows td.number, .rows th.number { text-align: right; }
+.rows td, .rows th { vertical-align: top; } .rows .number { text-align: right; white-space: nowrap; }
 img { max-width: 100%; } code { font-size: .9em; }
 """
 
@@ -30,21 +31,30 @@ def student_page(record: Mapping[str, Any], results: Sequence[Result]) -> str:
     return _page(record["student"], told)
 
 
-def class_page(
-    records: Sequence[Mapping[str, Any]], mistakes: Sequence[Mistake], histogram: bytes, alt: str
-) -> str:
-    """The histogram, the commonest mistakes, and everyone with a link to their page."""
-    picture = base64.b64encode(histogram).decode()
-    told = [f'<img alt="{escape(alt)}" src="data:image/png;base64,{picture}">', "<h2>Commonest mistakes</h2>"]
+def class_page(records: Sequence[Mapping[str, Any]], mistakes: Sequence[Mistake], histogram: Picture) -> str:
+    """The histogram, the commonest mistakes, what could not be checked, and everyone with a link to their page."""
+    picture = base64.b64encode(histogram.png()).decode()
+    told = ["<h2>Points</h2>", f'<img alt="{escape(histogram.alt)}" src="data:image/png;base64,{picture}">']
+    told.append("<p>How many students have what share of the points that they could have.</p>")
+    told.append("<h2>Commonest mistakes</h2>")
     rows = [(each.task, each.told, str(each.students)) for each in mistakes]
     told.append(_table(("task", "what did not hold", "students"), rows) if rows else "<p>None.</p>")
+    found = [each for record in records for each in obstacles(record)]
+    if found:
+        counts = [(part, said, str(many)) for part, said, many in commonest_obstacles(found)]
+        told += ["<h2>Could not be checked</h2>", _table(("of", "what did not hold", "students"), counts)]
     told.append("<h2>Students</h2>")
-    everyone = [
-        (_link(record["student"]), escape(record["problem"] or "; ".join(record["notes"])), _points(record))
-        for record in records
-    ]
+    everyone = [(_link(record["student"]), escape(_beside(record)), _points(record)) for record in records]
     told.append(_table(("student", "", "points"), everyone, marked_up=True))
     return _page("The class", told)
+
+
+def _beside(record: Mapping[str, Any]) -> str:
+    """What whoever grades should know of a student beside the points."""
+    found = obstacles(record)
+    told = [each.sentence for each in found if each.told != IS_THERE]
+    missing = ", ".join(not_there(found))
+    return " ".join([*told, *([f"Not handed in: {missing}."] if missing else []), *record["notes"]])
 
 
 def _points(record: Mapping[str, Any]) -> str:

@@ -1,21 +1,18 @@
 """A student's record: what was found, what it is worth, and the files that say so.
 
-Each file is written beside its name and then moved there, so that it is whole or not there. The JSON comes
-last: where it is, the student is done.
+Each file is whole or not there. The JSON comes last: where it is, the student is done.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lessonlib.checks.junit import to_junit
 from lessonlib.checks.report import NOT_CHECKED, PASSED, Result
-from lessonlib.errors import CourseError
+from lessonlib.files import write_whole
 from lessonlib.grading.pages import student_page
 from lessonlib.grading.submissions import Submission
 
@@ -77,25 +74,3 @@ def read_record(out: Path, student: str) -> Record | None:
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("student") == student else None
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """A file that is whole or not there, whatever happens meanwhile.
-
-    Raises `CourseError` where it cannot be written.
-    """
-    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            os.unlink(name)
-            raise
-    except OSError as error:
-        raise CourseError(f"cannot write {path}: {error.strerror}; choose another --out") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -13,18 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from distributed import Client, as_completed
-from tqdm import tqdm
 
 from lessonlib import __version__
 from lessonlib.checks import EXERCISES
 from lessonlib.checks.confine import BUBBLEWRAP, Level, best_level
+from lessonlib.checks.report import CAN_BE_READ, IS_THERE
 from lessonlib.checks.runner import could_not, fresh_seed, select
 from lessonlib.errors import CourseError
+from lessonlib.files import write_whole
 from lessonlib.grading import submissions, tables
 from lessonlib.grading.cluster import connect, gpu_of_its_own
 from lessonlib.grading.job import Job, needs_more_than_python, run
 from lessonlib.grading.pages import class_page
-from lessonlib.grading.records import STUDENTS, Record, make_record, read_record, write_record, write_whole
+from lessonlib.grading.progress import Progress
+from lessonlib.grading.records import STUDENTS, Record, make_record, read_record, write_record
 from lessonlib.grading.submissions import Submission
 
 RUN_FILE = "run.json"  # what the results in a folder were made with
@@ -61,19 +62,22 @@ class Grades:
 
     @property
     def summary(self) -> str:
-        """How many, and how well they were shut in while they were checked."""
+        """How many, what was not handed in, and how well they were shut in while they were checked."""
         problems = sum(bool(record["problem"]) for record in self.records)
         said = [f"{len(self.records)} graded"]
         said += [f"{problems} of them could not be read"] if problems else []
         said += (
             [f"{len(self.not_graded)} not graded: {', '.join(self.not_graded)}"] if self.not_graded else []
         )
+        missing = tables.not_there(each for record in self.records for each in tables.obstacles(record))
+        absent = [f"{file} by {many}" for file, many in sorted(missing.items())]
         levels = {
             str(Level(level["name"], tuple(level["not_contained"])))
             for record in self.records
             for level in record["sandbox"]
         }
-        return "\n".join([", ".join(said), *sorted(levels)])
+        lines = [", ".join(said), *([f"not handed in: {', '.join(absent)}"] if absent else [])]
+        return "\n".join([*lines, *sorted(levels)])
 
 
 def grade(
@@ -134,10 +138,9 @@ def _settle(out: Path, settings: Settings, resume: bool) -> dict[str, Any]:
     before = _read_run(out)
     if before and not resume:
         raise CourseError(f"{out} holds results: go on with --resume, or choose another --out")
-    select(settings.tasks)
     given: dict[str, Any] = {
         "course": __version__,
-        "tasks": list(settings.tasks),
+        "tasks": [task.id for tasks in select(settings.tasks).values() for task in tasks],
         "weights": _weights(settings.weights),
     }
     if not before:
@@ -224,22 +227,20 @@ def _grade_all(
 ) -> None:
     """Write the record of each of `missing` as soon as its last job is done; who has a problem has none."""
     by_name = {each.student: each for each in missing}
-    with tqdm(
-        total=everyone,
-        initial=everyone - len(missing),
-        unit="student",
-        file=sys.stderr,
-        disable=None,
-        leave=False,
-    ) as progress:
+    with Progress(everyone, everyone - len(missing), say) as progress:
         nothing = ((each.student, [_nothing(each, fixed)]) for each in missing if each.problem)
-        for student, answers in chain(nothing, _answers(client, jobs, say) if client else ()):
-            submission = by_name[student]
-            write_record(out, make_record(submission, answers, fixed["weights"], __version__))
-            progress.update()
-            for line in (submission.problem, *submission.notes):
-                if line:
-                    say(f"{student}: {line}")
+        for student, answers in chain(nothing, _answers(client, jobs, progress.say) if client else ()):
+            record = make_record(by_name[student], answers, fixed["weights"], __version__)
+            write_record(out, record)
+            for line in _to_say(record):
+                progress.say(f"{student}: {line}")
+            progress.one_more()
+
+
+def _to_say(record: Record) -> list[str]:
+    """What whoever grades is told at once. Files that are not there are counted at the end."""
+    found = [each.sentence for each in tables.obstacles(record) if each.told != IS_THERE]
+    return [*found, *record["notes"]]
 
 
 def _jobs(submission: Submission, wanted: Sequence[str], fixed: Mapping[str, Any]) -> list[Job]:
@@ -259,7 +260,7 @@ def _nothing(submission: Submission, fixed: Mapping[str, Any]) -> dict[str, Any]
     told = [
         result.to_dict()
         for tasks in select(fixed["tasks"]).values()
-        for result in could_not(tasks, submission.problem, fixed["seed"])
+        for result in could_not(tasks, submission.problem, fixed["seed"], CAN_BE_READ)
     ]
     return {"results": told, "sandbox": []}
 
@@ -292,9 +293,11 @@ def _answers(
 
 def _write_tables(out: Path, records: Sequence[Record], assignment: str, roster: Mapping[str, Any]) -> None:
     mistakes = tables.commonest_mistakes(records)
-    picture, alt = tables.histogram(records)
+    picture = tables.histogram(records)
+    found = [each for record in records for each in tables.obstacles(record)]
     write_whole(out / "grades_nbgrader.csv", tables.nbgrader_csv(records, assignment))
     write_whole(out / "grades_canvas.csv", tables.canvas_csv(records, assignment, roster))
     write_whole(out / "mistakes.csv", tables.mistakes_csv(mistakes))
-    write_whole(out / "histogram.png", picture)
-    write_whole(out / "index.html", class_page(records, mistakes, picture, alt))
+    write_whole(out / "obstacles.csv", tables.obstacles_csv(found))
+    write_whole(out / "histogram.png", picture.png())
+    write_whole(out / "index.html", class_page(records, mistakes, picture))

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from lessonlib.checks.report import ERROR, FAILED, NOT_WRITTEN, SAID
+from lessonlib.checks import EXERCISES
+from lessonlib.checks.report import CAN_BE_READ, ERROR, FAILED, HAS_FUNCTION, IS_THERE, NOT_WRITTEN, SAID
 from lessonlib.errors import CourseError
 from lessonlib.viz import style
 
@@ -25,6 +26,9 @@ NBGRADER = (
 CANVAS = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")
 POINTS_POSSIBLE = "    Points Possible"  # as Canvas writes it, spaces and all
 BARS = 10
+FILES = {task.id: f"{exercise.id}.py" for exercise in EXERCISES.values() for task in exercise.tasks}
+EVERYTHING = "the submission"
+UNWRITTEN = SAID[NOT_WRITTEN]
 
 Record = Mapping[str, Any]
 
@@ -36,6 +40,23 @@ class Mistake:
     task: str
     told: str
     students: int
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why something of one student's could not be checked.
+
+    Attributes:
+        student: whose it is.
+        part: "the submission", "ex03.py", or a task whose function is not there.
+        told: what should hold and did not; "" where the checker failed.
+        sentence: what is wrong with just this one.
+    """
+
+    student: str
+    part: str
+    told: str
+    sentence: str
 
 
 def amount(points: float) -> str:
@@ -93,27 +114,58 @@ def read_roster(path: Path) -> dict[str, dict[str, str]]:
 
 
 def commonest_mistakes(records: Iterable[Record]) -> list[Mistake]:
-    """The most frequent first; of equals, in order of the course."""
+    """What was wrong with answers, the most frequent first; of equals, in order of the course.
+
+    What is not written yet comes last. A file that is not there or cannot be loaded is an obstacle instead.
+    """
     counts: Counter[tuple[str, str]] = Counter()
     for record in records:
-        told = {(result["id"], _mistake(result)) for result in record["results"] if _mistake(result)}
-        counts.update(told)
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return [Mistake(task, said, many) for (task, said), many in ordered]
+        counts.update({(result["id"], said) for result in record["results"] if (said := _mistake(result))})
+    mistakes = [Mistake(task, said, many) for (task, said), many in counts.items()]
+    return sorted(mistakes, key=lambda each: (each.told == UNWRITTEN, -each.students, each.task, each.told))
 
 
 def _mistake(result: Mapping[str, Any]) -> str:
     if result["status"] == FAILED:
         return result["property"]
-    return SAID[result["status"]] if result["status"] in (NOT_WRITTEN, ERROR) else ""
+    return UNWRITTEN if result["status"] == NOT_WRITTEN else ""
 
 
 def mistakes_csv(mistakes: Sequence[Mistake]) -> str:
     return _csv(("task", "told", "students"), [vars(each) for each in mistakes])
 
 
-def histogram(records: Sequence[Record]) -> tuple[bytes, str]:
-    """(PNG, what it shows in words): how many students have what share of the points."""
+def obstacles(record: Record) -> list[Obstacle]:
+    """Why something of a student's could not be checked: each cause once, however many tasks it stops."""
+    student = record["student"]
+    if record["problem"]:
+        return [Obstacle(student, EVERYTHING, CAN_BE_READ, record["problem"])]
+    found = {}
+    for result in record["results"]:
+        if result["status"] == ERROR:
+            told = result["property"]
+            part = result["id"] if told == HAS_FUNCTION else FILES[result["id"]]
+            found[part, told] = Obstacle(student, part, told, result["sentence"])
+    return list(found.values())
+
+
+def not_there(found: Iterable[Obstacle]) -> Counter[str]:
+    """File → how many students did not hand it in."""
+    return Counter(each.part for each in found if each.told == IS_THERE)
+
+
+def commonest_obstacles(found: Iterable[Obstacle]) -> list[tuple[str, str, int]]:
+    """(part, what does not hold, students), in the order of `commonest_mistakes`."""
+    counts = Counter((each.part, each.told or SAID[ERROR]) for each in found)
+    return [(*what, many) for what, many in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def obstacles_csv(found: Iterable[Obstacle]) -> str:
+    return _csv(("student", "part", "told", "sentence"), [vars(each) for each in found])
+
+
+def histogram(records: Sequence[Record]) -> style.Picture:
+    """How many students have what share of the points."""
     shares = [
         100 * record["score"] / record["max_score"] if record["max_score"] else 0.0 for record in records
     ]
@@ -124,11 +176,13 @@ def histogram(records: Sequence[Record]) -> tuple[bytes, str]:
         figure = style.picture(2.6, title)
         axes = figure.add_subplot()
         axes.bar(edges[:-1], counts, width=np.diff(edges) * 0.92, align="edge", color=style.DECODE)
+        axes.set_xlim(0, 100)
+        axes.set_xticks(edges)
         axes.set_xlabel("share of the points (%)")
         axes.set_ylabel("students")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         style.quiet_grid(axes)
-        return style.finish(figure, title).png(), title
+        return style.finish(figure, title)
 
 
 def _csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

@@ -13,6 +13,7 @@ import traitlets
 from ipywidgets.widgets.interaction import interactive
 
 from lessonlib.errors import CourseError
+from lessonlib.files import write_whole
 from lessonlib.trace import SCHEMA_VERSION, Trace
 from lessonlib.viz import keyframes, movie, style
 from lessonlib.viz.ride import Ride, Traces, named_traces
@@ -121,10 +122,8 @@ class Elevator(anywidget.AnyWidget):
 
     def to_html(self, path: str | Path) -> Path:
         """Write one page that plays with no kernel and no network. Returns its path."""
-        path = Path(path)
         state = {name: getattr(self, name) for name in STATE}
-        path.write_text(page("elevator", self.title, state), encoding="utf-8")
-        return path
+        return write_whole(path, page("elevator", self.title, state))
 
     def to_gif(self, path: str | Path, seconds: float = 10.0, fps: float = 10.0) -> Path:
         """Film the whole ride as a GIF for slides, with a progress bar. Returns its path.

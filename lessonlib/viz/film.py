@@ -11,6 +11,7 @@ import numpy as np
 import traitlets
 
 from lessonlib.errors import CourseError
+from lessonlib.files import write_whole
 from lessonlib.viz import style
 from lessonlib.viz.memory import Region, Used, check_regions, memory_strip, used_of
 from lessonlib.viz.widget import STYLE, page, script
@@ -90,10 +91,8 @@ class MemoryFilm(anywidget.AnyWidget):
 
     def to_html(self, path: str | Path) -> Path:
         """Write one page that plays with no kernel and no network. Returns its path."""
-        path = Path(path)
         state = {name: getattr(self, name) for name in STATE}
-        path.write_text(page("film", self.title, state), encoding="utf-8")
-        return path
+        return write_whole(path, page("film", self.title, state))
 
 
 def _wire(region: Region, tokens: np.ndarray) -> list[Any]:
