@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def load(name: str) -> dict[str, Any]:
 
 def label(result: dict[str, Any]) -> str:
     """What a figure of this result must wear: machine, date and command."""
-    command = result["command"].split(" --out")[0]  # where it was written to is nobody's concern
+    command = re.split(" --(?:out|json)", result["command"])[0]  # where it was written to is nobody's concern
     return f"recorded on an {result['machine']} on {result['date']}, command {command}"
 
 
