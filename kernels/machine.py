@@ -41,13 +41,15 @@ def machine(*packages: str, device: str | None = None) -> dict:
 
 
 def commit() -> str:
-    """The repository's commit; outside a repository what COURSE_COMMIT says."""
+    """What COURSE_COMMIT says, for a copy that is no clone or an older one; else the repository's commit."""
+    if told := os.environ.get("COURSE_COMMIT"):
+        return told
     git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
         found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
     except OSError:
         found = ""
-    return found or os.environ.get("COURSE_COMMIT", "unknown")
+    return found or "unknown"
 
 
 def command(words: Sequence[str]) -> str:

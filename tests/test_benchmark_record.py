@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kernels.machine import ROOT, command
+import pytest
+
+from kernels.machine import ROOT, command, commit
 
 
 def test_a_module_is_named_as_one_calls_it() -> None:
@@ -16,3 +18,10 @@ def test_paths_are_told_without_their_place() -> None:
     words = [str(ROOT / "benchmarks" / "slots.py"), "--out", str(ROOT / "benchmarks"), "--trace"]
     elsewhere = str(Path(ROOT.anchor) / "data" / "trace.csv")
     assert command([*words, elsewhere]) == "python -m benchmarks.slots --out benchmarks --trace .../trace.csv"
+
+
+def test_a_copy_is_told_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_COMMIT", "aa42feb")
+    assert commit() == "aa42feb"
+    monkeypatch.delenv("COURSE_COMMIT")
+    assert commit() != "aa42feb"
