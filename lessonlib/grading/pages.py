@@ -8,8 +8,16 @@ from html import escape
 from typing import Any
 from urllib.parse import quote
 
-from lessonlib.checks.report import IS_THERE, Result, html_of
-from lessonlib.grading.tables import Mistake, amount, commonest_obstacles, not_there, obstacles
+from lessonlib.checks.report import Result, html_of
+from lessonlib.grading.tables import (
+    Mistake,
+    Obstacle,
+    amount,
+    commonest_obstacles,
+    not_there,
+    obstacles,
+    sentences,
+)
 from lessonlib.viz.style import Picture
 
 STYLE = """
@@ -31,7 +39,12 @@ def student_page(record: Mapping[str, Any], results: Sequence[Result]) -> str:
     return _page(record["student"], told)
 
 
-def class_page(records: Sequence[Mapping[str, Any]], mistakes: Sequence[Mistake], histogram: Picture) -> str:
+def class_page(
+    records: Sequence[Mapping[str, Any]],
+    mistakes: Sequence[Mistake],
+    found: Sequence[Obstacle],
+    histogram: Picture,
+) -> str:
     """The histogram, the commonest mistakes, what could not be checked, and everyone with a link to their page."""
     picture = base64.b64encode(histogram.png()).decode()
     told = ["<h2>Points</h2>", f'<img alt="{escape(histogram.alt)}" src="data:image/png;base64,{picture}">']
@@ -39,7 +52,6 @@ def class_page(records: Sequence[Mapping[str, Any]], mistakes: Sequence[Mistake]
     told.append("<h2>Commonest mistakes</h2>")
     rows = [(each.task, each.told, str(each.students)) for each in mistakes]
     told.append(_table(("task", "what did not hold", "students"), rows) if rows else "<p>None.</p>")
-    found = [each for record in records for each in obstacles(record)]
     if found:
         counts = [(part, said, str(many)) for part, said, many in commonest_obstacles(found)]
         told += ["<h2>Could not be checked</h2>", _table(("of", "what did not hold", "students"), counts)]
@@ -52,9 +64,10 @@ def class_page(records: Sequence[Mapping[str, Any]], mistakes: Sequence[Mistake]
 def _beside(record: Mapping[str, Any]) -> str:
     """What whoever grades should know of a student beside the points."""
     found = obstacles(record)
-    told = [each.sentence for each in found if each.told != IS_THERE]
     missing = ", ".join(not_there(found))
-    return " ".join([*told, *([f"Not handed in: {missing}."] if missing else []), *record["notes"]])
+    return " ".join(
+        [*sentences(found), *([f"Not handed in: {missing}."] if missing else []), *record["notes"]]
+    )
 
 
 def _points(record: Mapping[str, Any]) -> str:

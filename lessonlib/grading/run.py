@@ -16,7 +16,7 @@ from distributed import Client, as_completed
 from lessonlib import __version__
 from lessonlib.checks import EXERCISES
 from lessonlib.checks.confine import BUBBLEWRAP, Level, best_level
-from lessonlib.checks.report import CAN_BE_READ, IS_THERE
+from lessonlib.checks.report import CAN_BE_READ
 from lessonlib.checks.runner import could_not, fresh_seed, select
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
@@ -69,7 +69,7 @@ class Grades:
         said += (
             [f"{len(self.not_graded)} not graded: {', '.join(self.not_graded)}"] if self.not_graded else []
         )
-        missing = tables.not_there(each for record in self.records for each in tables.obstacles(record))
+        missing = tables.not_there(tables.obstacles_of(self.records))
         absent = [f"{file} by {many}" for file, many in sorted(missing.items())]
         levels = {
             str(Level(level["name"], tuple(level["not_contained"])))
@@ -239,8 +239,7 @@ def _grade_all(
 
 def _to_say(record: Record) -> list[str]:
     """What whoever grades is told at once. Files that are not there are counted at the end."""
-    found = [each.sentence for each in tables.obstacles(record) if each.told != IS_THERE]
-    return [*found, *record["notes"]]
+    return [*tables.sentences(tables.obstacles(record)), *record["notes"]]
 
 
 def _jobs(submission: Submission, wanted: Sequence[str], fixed: Mapping[str, Any]) -> list[Job]:
@@ -294,10 +293,10 @@ def _answers(
 def _write_tables(out: Path, records: Sequence[Record], assignment: str, roster: Mapping[str, Any]) -> None:
     mistakes = tables.commonest_mistakes(records)
     picture = tables.histogram(records)
-    found = [each for record in records for each in tables.obstacles(record)]
+    found = tables.obstacles_of(records)
     write_whole(out / "grades_nbgrader.csv", tables.nbgrader_csv(records, assignment))
     write_whole(out / "grades_canvas.csv", tables.canvas_csv(records, assignment, roster))
     write_whole(out / "mistakes.csv", tables.mistakes_csv(mistakes))
     write_whole(out / "obstacles.csv", tables.obstacles_csv(found))
     write_whole(out / "histogram.png", picture.png())
-    write_whole(out / "index.html", class_page(records, mistakes, picture))
+    write_whole(out / "index.html", class_page(records, mistakes, found, picture))

@@ -149,6 +149,16 @@ def obstacles(record: Record) -> list[Obstacle]:
     return list(found.values())
 
 
+def obstacles_of(records: Iterable[Record]) -> list[Obstacle]:
+    """Those of all students."""
+    return [each for record in records for each in obstacles(record)]
+
+
+def sentences(found: Iterable[Obstacle]) -> list[str]:
+    """What to say of each, but for files that are not there, which are counted instead."""
+    return [each.sentence for each in found if each.told != IS_THERE]
+
+
 def not_there(found: Iterable[Obstacle]) -> Counter[str]:
     """File → how many students did not hand it in."""
     return Counter(each.part for each in found if each.told == IS_THERE)

@@ -97,8 +97,8 @@ def knee(comparison: Comparison, promise: Promise = PROMISE, title: str = "") ->
 
     A ring marks each contender's knee, and the caption says by which rule.
     """
-    panels = [partial(_draw_knee, promise=promise), partial(_draw_gaps, promise=promise)]
     words = title or knee_finding(comparison, promise)
+    panels = _arrivals(promise)
     return _chart(comparison, online_rows(comparison), panels, [2.5, 2.5], words, knee_rule(promise))
 
 
@@ -417,7 +417,14 @@ def _name_lines(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
 
 
 Panel = Callable[[Axes, Comparison], None]
-ARRIVALS: tuple[Panel, Panel] = (partial(_draw_knee, promise=PROMISE), partial(_draw_gaps, promise=PROMISE))
+
+
+def _arrivals(promise: Promise) -> tuple[Panel, Panel]:
+    """The two panels of requests that arrive, under one promise."""
+    return partial(_draw_knee, promise=promise), partial(_draw_gaps, promise=promise)
+
+
+ARRIVALS = _arrivals(PROMISE)
 PANELS: tuple[tuple[Panel, Callable[[Comparison], list[RowFacts]]], ...] = (
     (_draw_bars, bar_rows),
     (_draw_split, split_rows),
