@@ -102,28 +102,31 @@ def test_logits_are_as_near_to_float64_as_those_of_transformers(folder, dtype):
 
 
 class BothWays(ModelRunner):
-    """Computes each decode step eagerly as well, in the graph's own padded buffers, before the graph runs."""
+    """Computes each step eagerly as well, in the graph's own padded buffers, before the graph runs."""
 
-    compared = 0
+    def __init__(self, *sizes, **options):
+        self.compared = set()
+        super().__init__(*sizes, **options)
 
-    def _graph_for(self, num_seqs):
-        graph = super()._graph_for(num_seqs)
-        runner = self
+    def _graph_for(self, inputs):
+        graph = super()._graph_for(inputs)
+        return None if graph is None else Compared(self, graph)
 
-        class Compared:
-            num_seqs = graph.num_seqs
 
-            def replay(self):
-                inputs = runner._buffers.view(*[graph.num_seqs] * 4)
-                before = runner._last_tokens.clone()
-                eager = runner.forward(inputs)[0].clone()
-                runner._last_tokens.copy_(before)
-                logits, tokens = graph.replay()
-                assert torch.equal(logits, eager)
-                runner.compared += 1
-                return logits, tokens
+class Compared:
+    def __init__(self, runner, graph):
+        self.runner, self.graph, self.shape = runner, graph, graph.shape
 
-        return Compared()
+    def replay(self):
+        runner, shape = self.runner, self.shape
+        inputs = runner._buffers.view(shape.num_decodes, shape.num_tokens, shape.num_seqs, shape.num_seqs)
+        before = runner._last_tokens.clone()
+        eager = runner.forward(inputs)[0].clone()
+        runner._last_tokens.copy_(before)
+        logits, tokens = self.graph.replay()
+        assert torch.equal(logits, eager)
+        runner.compared.add(shape)
+        return logits, tokens
 
 
 def test_a_graphs_step_is_the_eager_step_bit_for_bit(folder):
@@ -133,7 +136,15 @@ def test_a_graphs_step_is_the_eager_step_bit_for_bit(folder):
     asked = prompts(40)
     mixed = [greedy(8 + 3 * place) for place in range(40)]  # every batch size on the way down
     llm.generate(asked, mixed, use_tqdm=False)
-    assert llm.runner.compared > 100
+    few = [greedy(4 + 9 * place) for place in range(12)]  # a lone prompt beside every few decodes
+    for place, (prompt, params) in enumerate(zip(prompts(12), few, strict=True)):
+        llm.add_request(str(place), prompt, params)
+        llm.step()
+    while llm.has_unfinished_requests():
+        llm.step()
+    decodes = {shape for shape in llm.runner.compared if not shape.num_prompts}
+    assert len(decodes) > 5
+    assert len(llm.runner.compared - decodes) > 2
 
 
 def test_overlapped_is_one_step_at_a_time(folder):

@@ -10,9 +10,10 @@ from engine_models import free_and_unwritten, one_prompt, write_config
 from kernels import reference
 from lessonlib.engine import LLM, SamplingParams, loops
 from lessonlib.engine.chat import ChatEngine
+from lessonlib.engine.inputs import StepShape
 from lessonlib.engine.model import Llama
 from lessonlib.engine.ops import choose_ops
-from lessonlib.engine.runner import ModelRunner, graph_sizes
+from lessonlib.engine.runner import ModelRunner, graph_shapes, graph_sizes
 from lessonlib.engine.sampler import Draw, sample, uniform
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.plugged import plug
@@ -115,6 +116,40 @@ def test_sizes_that_get_a_graph():
     assert graph_sizes(1) == [1]
     assert graph_sizes(12) == [1, 2, 4, 8, 12]
     assert graph_sizes(32) == [1, 2, 4, 8, 16, 24, 32]
+
+
+def test_shapes_that_get_a_graph():
+    found = graph_shapes(130)
+    assert found == sorted(found, key=lambda shape: shape.num_tokens)
+    assert [shape.num_decodes for shape in found if not shape.num_prompts] == graph_sizes(130)
+    assert {shape.num_decodes for shape in found if shape.num_prompts} == {8, 64, 128, 130}
+    assert {shape.num_decodes for shape in graph_shapes(1)} == {1}
+
+
+def test_a_padded_step_gives_the_same_logits_and_leaves_memory_alone(folder):
+    llm = make(folder, attention="reference", max_num_batched_tokens=64)
+    seen = []
+    runner = llm.runner
+    forward = runner.forward
+
+    def both(inputs):
+        shape = StepShape(inputs.num_decodes + 3, inputs.num_seqs - inputs.num_decodes + 2, 70)
+        assert shape.holds(inputs)
+        before, cache = runner._last_tokens.clone(), runner.kv_cache.clone()
+        padded = forward(inputs.padded(shape, runner._spare_slot))[0]
+        stored = runner.kv_cache.clone()
+        runner._last_tokens.copy_(before)
+        runner.kv_cache.copy_(cache)
+        logits, tokens = forward(inputs)
+        torch.testing.assert_close(padded[: len(logits)], logits)
+        torch.testing.assert_close(stored, runner.kv_cache)
+        seen.append((inputs.num_decodes, inputs.num_seqs))
+        return logits, tokens
+
+    runner.forward = both
+    answers(llm, prompts(9))
+    assert any(0 < decodes < rows for decodes, rows in seen)  # mixed steps among them
+    assert not StepShape(8).holds(one_prompt([1, 2, 3]))
 
 
 # ----- odds -----

@@ -8,11 +8,36 @@ from itertools import accumulate
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from lessonlib.scheduling.scheduler import ScheduledRequest
 
 NO_KV_SLOT = -1
+
+
+@dataclass(frozen=True)
+class StepShape:
+    """How many rows of one token, chunks of prompts, and tokens of these a step has room for."""
+
+    num_decodes: int
+    num_prompts: int = 0
+    prompt_tokens: int = 0
+
+    @property
+    def num_tokens(self) -> int:
+        return self.num_decodes + self.prompt_tokens
+
+    @property
+    def num_seqs(self) -> int:
+        return self.num_decodes + self.num_prompts
+
+    def holds(self, inputs: StepInputs) -> bool:
+        return (
+            inputs.num_decodes <= self.num_decodes
+            and inputs.num_seqs - inputs.num_decodes <= self.num_prompts
+            and inputs.num_tokens - inputs.num_decodes <= self.prompt_tokens
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +90,36 @@ class StepInputs:
             block_table=_table([row.block_table for row in rows]),
         )
 
+    def padded(self, shape: StepShape, spare_slot: int) -> StepInputs:
+        """The same step with empty rows behind its decodes and behind its prompts, up to a shape that holds it.
+
+        An empty row has length 0 and stores nothing. Tokens are sampled for it as well; they go to `spare_slot`.
+        """
+        decodes = self.num_decodes
+        gap, rows = shape.num_decodes - decodes, shape.num_seqs - self.num_seqs
+        rows, tokens = rows - gap, shape.num_tokens - self.num_tokens - gap
+        unsampled = shape.num_seqs - len(self.sampled)
+
+        def filled(values: Tensor, empty: int, behind: int) -> Tensor:
+            between = values.new_full((gap, *values.shape[1:]), empty)
+            last = values.new_full((behind, *values.shape[1:]), empty)
+            return torch.cat((values[:decodes], between, values[decodes:], last))
+
+        starts = self.query_start_loc[decodes:] + gap
+        first = torch.arange(shape.num_decodes, dtype=torch.int32)
+        moved = torch.where(self.sampled < decodes, self.sampled, self.sampled + gap)
+        return StepInputs(
+            num_decodes=shape.num_decodes,
+            token_ids=filled(self.token_ids, 0, tokens),
+            positions=filled(self.positions, 0, tokens),
+            slot_mapping=filled(self.slot_mapping, NO_KV_SLOT, tokens),
+            seq_lens=filled(self.seq_lens, 0, rows),
+            query_start_loc=torch.cat((first, starts, starts[-1:].expand(rows))),
+            sampled=F.pad(moved, (0, unsampled)),
+            slots=F.pad(self.slots, (0, unsampled), value=spare_slot),
+            block_table=filled(self.block_table, 0, rows),
+        )
+
     @property
     def num_tokens(self) -> int:
         return len(self.token_ids)
@@ -87,7 +142,7 @@ def _int32(values: Sequence[int]) -> Tensor:
 
 
 def _table(tables: Sequence[list[int]]) -> Tensor:
-    widest = max(map(len, tables))
+    widest = max(map(len, tables), default=0)
     padded = np.zeros((len(tables), widest), np.int32)
     for row, table in zip(padded, tables, strict=True):
         row[: len(table)] = table
@@ -123,33 +178,16 @@ class InputBuffers:
             name: part.view(shape) for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
         }
 
-    def load(self, inputs: StepInputs, num_seqs: int, spare_slot: int) -> StepInputs:
-        """Copy to the GPU, padded with empty rows to `num_seqs`; those of a decode step have a token each.
-
-        A padding row has length 0, stores nothing and gives its token to `spare_slot`.
-        """
+    def load(self, inputs: StepInputs) -> StepInputs:
+        """Copy to the GPU, without waiting for it."""
         stage, views = self._stages[0], self._stage_views[0]
         self._stages.reverse()
         self._stage_views.reverse()
-        padding = num_seqs - inputs.num_seqs
         for field in fields(inputs)[1:]:
             tensor = getattr(inputs, field.name)
             views[field.name][tuple(map(slice, tensor.shape))] = tensor
-        if padding:
-            self._pad(views, inputs, num_seqs, spare_slot)
         self._there.copy_(stage, non_blocking=True)
-        sizes = (inputs.num_decodes, inputs.num_tokens, inputs.num_seqs, len(inputs.slots))
-        return self.view(*(size + padding for size in sizes))
-
-    @staticmethod
-    def _pad(views: dict[str, Tensor], inputs: StepInputs, num_seqs: int, spare_slot: int) -> None:
-        rows = slice(inputs.num_seqs, num_seqs)
-        for name in ("token_ids", "positions", "seq_lens"):
-            views[name][rows] = 0
-        views["slot_mapping"][rows] = NO_KV_SLOT
-        views["slots"][rows] = spare_slot
-        views["sampled"][rows] = torch.arange(inputs.num_seqs, num_seqs, dtype=torch.int32)
-        views["query_start_loc"][: num_seqs + 1] = torch.arange(num_seqs + 1, dtype=torch.int32)
+        return self.view(inputs.num_decodes, inputs.num_tokens, inputs.num_seqs, len(inputs.slots))
 
     def view(self, num_decodes: int, num_tokens: int, num_seqs: int, num_sampled: int) -> StepInputs:
         """The GPU's buffers cut to a step's size."""

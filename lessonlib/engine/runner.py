@@ -2,7 +2,8 @@
 
 `launch` starts a step and returns at once on a GPU; `PendingStep.result` waits for its tokens. Between the two
 the host plans the next step: a token that is sampled stays on the device, by slot, where the next step's
-decode finds it. A step of decodes alone is replayed as a CUDA graph, padded to the next size there is one for.
+decode finds it. A step is replayed as a CUDA graph, padded to the smallest shape that holds it and has one; only
+a step with many tokens of prompts is launched kernel by kernel, which the card is then too busy to notice.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lessonlib.engine.inputs import InputBuffers, StepInputs
+from lessonlib.engine.inputs import InputBuffers, StepInputs, StepShape
 from lessonlib.engine.model import Attend, Llama
 from lessonlib.engine.sampler import Draw, sample, top_logprobs
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.scheduler import ScheduledRequest, Scheduler, StepPlan
 from lessonlib.trace import Trace
+
+MIXED_DECODES = 64  # decodes by which graphs of mixed steps differ
+MIXED_TOKENS = (64, 256)  # tokens of prompts that they take
+MIXED_PROMPTS = 16  # in how many prompts
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ class ModelRunner:
         num_blocks, block_size: of the K/V cache; the scheduler's own.
         max_num_seqs: slots, at least as many as the scheduler has.
         max_num_batched_tokens, max_model_len: the largest step and sequence; needed for graphs' buffers.
-        use_graphs: replay decode steps as CUDA graphs.
+        use_graphs: replay steps as CUDA graphs.
         check: raise `CourseError` where a logit is not a number (somebody read a poisoned block). Waits for
             each step.
 
@@ -94,7 +99,8 @@ class ModelRunner:
         self._last_tokens = torch.zeros(max_num_seqs + 1, dtype=torch.int64, device=device)
         self._workspace = None
         self._buffers: InputBuffers | None = None
-        self._graphs: dict[int, DecodeGraph] = {}
+        self._graphs: list[StepGraph] = []
+        shapes = graph_shapes(max_num_seqs) if use_graphs else []
         if device.type == "cuda":
             from kernels.attention import make_workspace
 
@@ -102,11 +108,9 @@ class ModelRunner:
             self._workspace = make_workspace(*heads, model.dtype, device)
             longest = max_model_len or config.max_positions
             blocks = -(-longest // block_size)
-            self._buffers = InputBuffers(
-                max(max_num_batched_tokens, max_num_seqs), max_num_seqs, blocks, device
-            )
-        if use_graphs:
-            self._capture(max_num_seqs)
+            tokens = max(max_num_batched_tokens, max_num_seqs, *(shape.num_tokens for shape in shapes))
+            self._buffers = InputBuffers(tokens, max_num_seqs + MIXED_PROMPTS, blocks, device)
+        self._capture(shapes)
 
     # ----- a step -----
 
@@ -135,11 +139,11 @@ class ModelRunner:
         """Logits, likeliest tokens and slots of the rows that yield a token."""
         inputs = StepInputs.of(rows, self.block_size)
         count = len(inputs.slots)
-        graph = None if plan.prefills else self._graph_for(inputs.num_seqs)
+        graph = self._graph_for(inputs)
+        if graph is not None:
+            inputs = inputs.padded(graph.shape, self._spare_slot)
         if self._buffers is not None:
-            inputs = self._buffers.load(
-                inputs, graph.num_seqs if graph else inputs.num_seqs, self._spare_slot
-            )
+            inputs = self._buffers.load(inputs)
         logits, tokens = graph.replay() if graph else self.forward(inputs)
         return logits[:count], tokens[:count], inputs.slots[:count]
 
@@ -202,19 +206,20 @@ class ModelRunner:
 
     # ----- graphs -----
 
-    def _graph_for(self, num_seqs: int) -> DecodeGraph | None:
-        return next((graph for size, graph in self._graphs.items() if size >= num_seqs), None)
+    def _graph_for(self, inputs: StepInputs) -> StepGraph | None:
+        return next((graph for graph in self._graphs if graph.shape.holds(inputs)), None)
 
-    def _capture(self, max_num_seqs: int) -> None:
-        """A graph for each batch size, largest first, so that the smaller ones fit into its memory."""
+    def _capture(self, shapes: Sequence[StepShape]) -> None:
+        """A graph for each shape, largest first, so that the smaller ones fit into its memory."""
+        if not shapes:
+            return
         assert self._buffers is not None, "graphs are CUDA's"
         pool = torch.cuda.graph_pool_handle()
+        nobody = StepInputs.of([], self.block_size)
         with torch.inference_mode():
-            graphs = [
-                DecodeGraph.capture(self.forward, self._buffers.view(size, size, size, size), pool)
-                for size in reversed(graph_sizes(max_num_seqs))
-            ]
-        self._graphs = {graph.num_seqs: graph for graph in reversed(graphs)}
+            for shape in reversed(shapes):
+                inputs = self._buffers.load(nobody.padded(shape, self._spare_slot))
+                self._graphs.insert(0, StepGraph.capture(self.forward, shape, inputs, pool))
 
 
 def _to_host(tensor: Tensor) -> Tensor:
@@ -228,30 +233,42 @@ def graph_sizes(max_num_seqs: int) -> list[int]:
     return [size for size in sizes if size < max_num_seqs] + [max_num_seqs]
 
 
-@dataclass
-class DecodeGraph:
-    """A decode step of `num_seqs` rows, recorded once and replayed with whatever its buffers hold."""
+def graph_shapes(max_num_seqs: int) -> list[StepShape]:
+    """Shapes of steps that get a graph, by their tokens, ascending: decodes alone, and few prompts beside decodes."""
+    alone = [StepShape(size) for size in graph_sizes(max_num_seqs)]
+    beside = [size for size in (8, *range(MIXED_DECODES, max_num_seqs, MIXED_DECODES)) if size < max_num_seqs]
+    mixed = [
+        StepShape(size, MIXED_PROMPTS, tokens) for size in (*beside, max_num_seqs) for tokens in MIXED_TOKENS
+    ]
+    return sorted(alone + mixed, key=lambda shape: shape.num_tokens)
 
-    num_seqs: int
+
+@dataclass
+class StepGraph:
+    """A step of one shape, recorded once and replayed with whatever its buffers hold."""
+
+    shape: StepShape
     graph: torch.cuda.CUDAGraph = field(repr=False)
     outputs: tuple[Tensor, Tensor] = field(repr=False)
 
     @classmethod
     def capture(
-        cls, forward: Callable[[StepInputs], tuple[Tensor, Tensor]], inputs: StepInputs, pool: Any
-    ) -> DecodeGraph:
-        """Record `forward`, after a run that compiles what is still to be compiled.
+        cls,
+        forward: Callable[[StepInputs], tuple[Tensor, Tensor]],
+        shape: StepShape,
+        inputs: StepInputs,
+        pool: Any,
+    ) -> StepGraph:
+        """Record `forward` of padding alone, after a run that compiles what is still to be compiled.
 
-        Lengths and slots are 0 and stay unread while recording: nothing depends on them but what is computed.
+        Nothing depends on the rows but what is computed.
         """
-        inputs.slot_mapping.fill_(-1)
-        inputs.seq_lens.zero_()
         forward(inputs)
         torch.cuda.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
             outputs = forward(inputs)
-        return cls(inputs.num_seqs, graph, outputs)
+        return cls(shape, graph, outputs)
 
     def replay(self) -> tuple[Tensor, Tensor]:
         """Logits and tokens, valid until the next replay of any graph of the pool."""
