@@ -32,17 +32,22 @@ RUN_SECONDS = 1_800
 
 
 def verdicts(notebooks: list[str], mode: str) -> dict[str, str]:
-    """Cell → "passed", "failure", "error" or "skipped", of one run."""
+    """Cell → "passed", "failure", "error" or "skipped", of one run; prints why a cell did not pass."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "nbval.xml")
         command = [sys.executable, "-m", "pytest", mode, *PYTEST, f"--junitxml={file}", *notebooks]
         subprocess.run(command, stdout=subprocess.DEVNULL, timeout=RUN_SECONDS, check=False)
         cases = ElementTree.parse(file).getroot().iter("testcase")
-        return {f"{case.get('classname')} {case.get('name')}": _verdict(case) for case in cases}
+        return dict(map(_verdict, cases))
 
 
-def _verdict(case: ElementTree.Element) -> str:
-    return next((mark.tag for mark in case if mark.tag in ("failure", "error", "skipped")), "passed")
+def _verdict(case: ElementTree.Element) -> tuple[str, str]:
+    cell = f"{case.get('classname')} {case.get('name')}"
+    mark = next((mark for mark in case if mark.tag in ("failure", "error", "skipped")), None)
+    if mark is None:
+        return cell, "passed"
+    tqdm.write(f"{cell}: {mark.tag}\n{mark.text or mark.get('message')}")
+    return cell, mark.tag
 
 
 def main() -> int:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from kernels.machine import command, cpu
+from kernels.machine import command, commit, cpu
 from lessonlib.files import write_whole
 
 
@@ -21,7 +20,7 @@ def circumstances(*packages: str) -> dict[str, Any]:
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "command": command(sys.argv),
-        "commit": _commit(),
+        "commit": commit(),
         "machine": {"cpu": cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
         "versions": {name: metadata.version(name) for name in ("numpy", *packages)},
     }
@@ -32,8 +31,3 @@ def record(name: str, result: dict[str, Any], folder: Path, *packages: str) -> P
     folder.mkdir(parents=True, exist_ok=True)
     told = {**circumstances(*packages), "result": result}
     return write_whole(folder / f"{name}.json", json.dumps(told, indent=1) + "\n")
-
-
-def _commit() -> str:
-    asked = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True)
-    return asked.stdout.strip() or "unknown"
