@@ -160,4 +160,4 @@ def release_memory() -> None:
 
 def make(name: str, job: Job) -> Generate:
     """The contender, its model loaded."""
-    return Generate(job, is_compiled=name == "hf" and job.device == "cuda")
+    return Generate(job, is_compiled=name == "hf" and job.device == "cuda" and job.is_timed)
