@@ -3,8 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from engine_models import one_prompt, write_config
 
 from lessonlib.engine import amx, native
+from lessonlib.engine.model import Llama
+from lessonlib.engine.runner import ModelRunner
 
 needs_amx = pytest.mark.skipif(
     amx.loop() is None, reason="this processor has no AMX units, so none was tried"
@@ -65,14 +68,39 @@ def test_only_what_fits_goes_to_the_tiles():
     assert not amx.fits(drawn(40, 96))
 
 
+@pytest.fixture
+def without_amx(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    amx.loop.cache_clear()
+    yield
+    amx.loop.cache_clear()
+
+
+@pytest.mark.usefixtures("without_amx")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
-def test_without_amx_onednn_multiplies(monkeypatch, dtype):
-    monkeypatch.setattr(amx, "loop", lambda: None)
+def test_without_amx_onednn_multiplies(dtype):
     x, weight = drawn(5, 64).to(dtype), drawn(96, 64).to(dtype)
     packed, gate_up = native.pack(weight), native.pack_gate_up(weight)
-    assert not isinstance(packed, amx.Matrix)
-    assert not isinstance(gate_up, amx.Matrix)
+    assert packed.is_mkldnn
+    assert all(half.is_mkldnn for half in gate_up)
     due = x.float() @ weight.float().T
     torch.testing.assert_close(native.linear(x, packed).float(), due, **CLOSE)
     gate, up = due.chunk(2, dim=1)
     torch.testing.assert_close(native.gated(x, gate_up).float(), F.silu(gate) * up, rtol=2**-6, atol=2e-2)
+
+
+@needs_amx
+def test_an_engine_says_the_same_with_amx_and_without(tmp_path, request):
+    folder = write_config(tmp_path)
+
+    def logits():
+        model = Llama(folder, torch.bfloat16, load_format="dummy")
+        with torch.inference_mode():
+            return model, ModelRunner(model, 8, 16).forward(one_prompt(range(3, 40)))[0].double()
+
+    model, found = logits()
+    assert isinstance(model.layers[0].gate_up, amx.Matrix)
+    request.getfixturevalue("without_amx")
+    model, due = logits()
+    assert model.head.is_mkldnn
+    assert (found - due).norm() / due.norm() < 2e-2

@@ -74,7 +74,7 @@ def product(x: Tensor, matrix: Matrix) -> Tensor:
     places = (x.data_ptr(), matrix.panels.data_ptr(), out.data_ptr())
     job = (ctypes.c_int64 * 9)(0, *places, len(x), num_panels, depth, matrix.is_gate_up, share)
     if len(x):
-        _parallel()(loop(), job, threads, 0)
+        _parallel()(loop().address, job, threads, 0)
     return out
 
 
@@ -87,16 +87,16 @@ def _parallel() -> Any:
 
 
 @cache
-def loop() -> int | None:
-    """Where the compiled loop lies; None without AMX or without OpenMP. It is kept on disk where there is room."""
+def loop() -> Any:
+    """`_multiply` compiled, and kept on disk where there is room; None without AMX or without OpenMP."""
     has_amx = sys.platform == "linux" and torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx()
     if not has_amx or not hasattr(ctypes.CDLL(None), "GOMP_parallel"):
         return None
     signature = types.void(types.CPointer(types.intp))
     try:
-        return cfunc(signature, cache=True)(_multiply).address
+        return cfunc(signature, cache=True)(_multiply)
     except RuntimeError:  # no folder that can be written
-        return cfunc(signature)(_multiply).address
+        return cfunc(signature)(_multiply)
 
 
 # ----- what Numba does not know -----

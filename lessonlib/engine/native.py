@@ -25,7 +25,7 @@ Matrix = Tensor | amx.Matrix
 
 
 def pack(weight: Tensor) -> Matrix:
-    """A matrix `[out_features, in_features]` for `linear`: in tiles for AMX, else in oneDNN's layout where PyTorch has it.
+    """A matrix `[out_features, in_features]` for `linear`: in tiles for AMX, else in oneDNN's own layout.
 
     oneDNN's operators are the ones that PyTorch's compiler uses on a CPU.
     """
