@@ -191,7 +191,7 @@ def _multiply(job):
             first = max(second - half, 0)
             for panel in range(taken, min(taken + share, num_panels)):
                 panel_at = weights + 2 * TILE * depth * panel
-                _add_up(x + first * x_row, x + second * x_row, x_row, panel_at, depth, start == 0)
+                _add_up(x + first * x_row, x + second * x_row, x_row, panel_at, depth)
                 _store(0, sums.ctypes.data, 64)
                 _store(1, sums.ctypes.data + 2 * TILE, 64)
                 _store(2, sums.ctypes.data + 64 * half, 64)
@@ -208,16 +208,15 @@ def _multiply(job):
 
 
 @njit
-def _add_up(above, below, x_row, weight, depth, is_new):
-    """Two tiles of rows times a panel's two of columns, in tiles 0 to 3; `is_new`: the panel comes from memory."""
+def _add_up(above, below, x_row, weight, depth):
+    """Two tiles of rows times a panel's two of columns, in tiles 0 to 3."""
     _zero(0)
     _zero(1)
     _zero(2)
     _zero(3)
     for _ in range(depth):
-        if is_new:
-            for line in range(0, 2 * TILE, 64):
-                _prefetch(weight + AHEAD + line, 0, 3, 1)  # for reading, near, data
+        for line in range(0, 2 * TILE, 64):
+            _prefetch(weight + AHEAD + line, 0, 3, 1)  # for reading, near, data
         _load(4, above, x_row)
         _load(6, weight, 64)
         _load(7, weight + TILE, 64)
@@ -229,7 +228,7 @@ def _add_up(above, below, x_row, weight, depth, is_new):
         above, below, weight = above + 64, below + 64, weight + 2 * TILE
 
 
-@njit(error_model="numpy", fastmath=True)
+@njit(error_model="numpy", fastmath={"reassoc", "contract", "arcp", "nsz"})  # a NaN stays a NaN
 def _let_through(sums, count):
     """silu(gate) × up in place of the gate: the first `count` sums by those 512 further on."""
     for i in range(count):
