@@ -175,15 +175,16 @@ class _Prompts:
     def __init__(self, inputs: StepInputs, starts: list[int], lengths: list[int]) -> None:
         place = torch.arange(max(lengths))
         held = place < torch.tensor(lengths)[:, None]
-        self.grid = torch.where(held, torch.tensor(starts)[:, None] + place, starts[0])
-        self.tokens, self.kept = self.grid[held], held.flatten().nonzero().flatten()
-        self.slots = inputs.slot_mapping[self.grid].flatten()
+        grid = torch.where(held, torch.tensor(starts)[:, None] + place, starts[0])
+        self.tokens, self.kept = grid[held], held.flatten().nonzero().flatten()
+        self.rows, self.shape = grid.flatten(), grid.shape
+        self.slots = inputs.slot_mapping[self.rows]
 
     def attend(self, queries: Tensor, cache: Tensor) -> Tensor:
-        keys, values = _keys_values(cache, self.slots, self.grid.shape)
-        query = queries[self.grid].transpose(1, 2)
+        keys, values = _keys_values(cache, self.slots, self.shape)
+        query = queries.index_select(0, self.rows).unflatten(0, self.shape).transpose(1, 2)
         mixed = F.scaled_dot_product_attention(query, keys, values, is_causal=True, enable_gqa=True)
-        return mixed.transpose(1, 2).flatten(0, 1)[self.kept]
+        return mixed.transpose(1, 2).flatten(0, 1).index_select(0, self.kept)
 
 
 class _Context:
