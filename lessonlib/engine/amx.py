@@ -24,6 +24,7 @@ import torch
 from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 from torch import Tensor
 
@@ -89,7 +90,8 @@ def _parallel() -> Any:
 @cache
 def loop() -> Any:
     """`_multiply` compiled, and kept on disk where there is room; None without AMX or without OpenMP."""
-    has_amx = sys.platform == "linux" and torch.cpu._is_amx_tile_supported() and torch.cpu._init_amx()
+    compiles_for = cpu_target.target_context.codegen().magic_tuple()[-1]
+    has_amx = sys.platform == "linux" and "+amx-bf16" in compiles_for and torch.cpu._init_amx()
     if not has_amx or not hasattr(ctypes.CDLL(None), "GOMP_parallel"):
         return None
     signature = types.void(types.CPointer(types.intp))
