@@ -61,11 +61,11 @@ class LayerWeights:
     """One layer. Matrices are `[out_features, in_features]`; what reads the same input is one matrix."""
 
     input_norm: Tensor
-    qkv: Tensor
-    attention_out: Tensor
+    qkv: Packed
+    attention_out: Packed
     post_attention_norm: Tensor
     gate_up: Packed
-    down: Tensor
+    down: Packed
 
 
 class Llama:
@@ -84,7 +84,7 @@ class Llama:
     """
 
     embedding: Tensor
-    head: Tensor
+    head: Packed
     norm: Tensor
     layers: list[LayerWeights]
 

@@ -1,8 +1,8 @@
 """The engine's operators for a CPU, PyTorch's own where it has them, compiled loops where it has only pieces.
 
 There are few of them, since each call costs as much as its work. `kernels.reference` explains what is computed;
-here it is arranged for speed. Weights are kept in the layout that oneDNN multiplies fastest, and whatever all
-layers share (masks, which token lies where) is worked out once a step.
+here it is arranged for speed. Weights are kept in the layout that is multiplied fastest, and whatever all layers share
+(masks, which token lies where) is worked out once a step.
 """
 
 from __future__ import annotations
@@ -15,24 +15,31 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from kernels import reference
-from lessonlib.engine import loops
+from lessonlib.engine import amx, loops
 from lessonlib.engine.inputs import StepInputs
 
 ALIKE = 32  # tokens: prompts that differ by less go side by side
 
 
-def pack(weight: Tensor) -> Tensor:
-    """A matrix `[out_features, in_features]` for `linear`, in oneDNN's own layout where PyTorch has it.
+Matrix = Tensor | amx.Matrix
 
-    The operator is the one that PyTorch's compiler uses on a CPU.
+
+def pack(weight: Tensor) -> Matrix:
+    """A matrix `[out_features, in_features]` for `linear`: in tiles for AMX, else in oneDNN's own layout.
+
+    oneDNN's operators are the ones that PyTorch's compiler uses on a CPU.
     """
+    if amx.fits(weight):
+        return amx.pack(weight)
     if weight.dtype is torch.float16 or not torch.backends.mkldnn.is_available():
         return weight
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
-def linear(x: Tensor, weight: Tensor) -> Tensor:
+def linear(x: Tensor, weight: Matrix) -> Tensor:
     """x `[num_tokens, in_features]` times a packed weight, transposed."""
+    if isinstance(weight, amx.Matrix):
+        return amx.product(x, weight)
     if not weight.is_mkldnn:
         return F.linear(x, weight)
     return torch.ops.mkldnn._linear_pointwise.default(x, weight, None, "none", [], "")
@@ -44,14 +51,18 @@ def rms_norm(x: Tensor, weight: Tensor, *, eps: float, residual: Tensor | None =
     return compute(x, weight, eps=eps, residual=residual)
 
 
-def pack_gate_up(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The two halves of a matrix for `gated`, each for itself."""
+def pack_gate_up(weight: Tensor) -> amx.Matrix | tuple[Matrix, Matrix]:
+    """The two halves of a matrix for `gated`: tile beside tile for AMX, else each for itself."""
+    if amx.fits(weight):
+        return amx.pack(weight, is_gate_up=True)
     gate, up = weight.chunk(2)
     return pack(gate), pack(up)
 
 
-def gated(x: Tensor, gate_up: tuple[Tensor, Tensor]) -> Tensor:
-    """silu(x gateᵀ) × (x upᵀ): oneDNN does the silu and the product while it still holds the sums."""
+def gated(x: Tensor, gate_up: amx.Matrix | tuple[Tensor, Tensor]) -> Tensor:
+    """silu(x gateᵀ) × (x upᵀ): the silu and the product are done while the sums are still at hand."""
+    if isinstance(gate_up, amx.Matrix):
+        return amx.product(x, gate_up)
     gate, up = gate_up
     if not gate.is_mkldnn:
         return F.silu(F.linear(x, gate)).mul_(F.linear(x, up))
@@ -164,15 +175,16 @@ class _Prompts:
     def __init__(self, inputs: StepInputs, starts: list[int], lengths: list[int]) -> None:
         place = torch.arange(max(lengths))
         held = place < torch.tensor(lengths)[:, None]
-        self.grid = torch.where(held, torch.tensor(starts)[:, None] + place, starts[0])
-        self.tokens, self.kept = self.grid[held], held.flatten().nonzero().flatten()
-        self.slots = inputs.slot_mapping[self.grid].flatten()
+        grid = torch.where(held, torch.tensor(starts)[:, None] + place, starts[0])
+        self.tokens, self.kept = grid[held], held.flatten().nonzero().flatten()
+        self.rows, self.shape = grid.flatten(), grid.shape
+        self.slots = inputs.slot_mapping[self.rows]
 
     def attend(self, queries: Tensor, cache: Tensor) -> Tensor:
-        keys, values = _keys_values(cache, self.slots, self.grid.shape)
-        query = queries[self.grid].transpose(1, 2)
+        keys, values = _keys_values(cache, self.slots, self.shape)
+        query = queries.index_select(0, self.rows).unflatten(0, self.shape).transpose(1, 2)
         mixed = F.scaled_dot_product_attention(query, keys, values, is_causal=True, enable_gqa=True)
-        return mixed.transpose(1, 2).flatten(0, 1)[self.kept]
+        return mixed.transpose(1, 2).flatten(0, 1).index_select(0, self.kept)
 
 
 class _Context:

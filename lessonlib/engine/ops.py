@@ -19,7 +19,7 @@ ATTENTION = ("auto", "reference", "native", "triton")
 
 
 Packed = Any
-"""A matrix as an operator wants it: a tensor, or a pair of them."""
+"""A matrix as an operator wants it: a tensor, a pair of them, or `amx.Matrix`."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Ops:
     gated: Callable[[Tensor, Packed], Tensor]
     rotary_write_kv: Callable[..., None] | None = None
     paged_attention: Callable[..., Tensor] | None = None
-    linear: Callable[[Tensor, Tensor], Tensor] = F.linear
-    pack: Callable[[Tensor], Tensor] = lambda weight: weight
+    linear: Callable[[Tensor, Packed], Tensor] = F.linear
+    pack: Callable[[Tensor], Packed] = lambda weight: weight
     pack_gate_up: Callable[[Tensor], Packed] = lambda weight: weight
     likeliest: Callable[[Tensor], Tensor] = lambda logits: logits.argmax(-1)
     step_attention: Callable[..., Callable[[int, Tensor], Tensor]] | None = None
