@@ -1,6 +1,7 @@
-"""A pytest plugin beside nbval: a kernel that died is said at once, with the cell that it died in.
+"""A pytest plugin beside nbval, for two things that nbval by itself gets wrong.
 
-nbval by itself waits for an answer until the cell's time is up.
+A kernel that died is said at once, with the cell that it died in; nbval waits until the cell's time is up. And what goes
+to stderr is not compared: a progress bar shows only where a machine is slow, and says nothing about the answer.
 
 python -m pytest --nbval -p lessonlib.nbval_kernel notebooks/*.ipynb
 """
@@ -38,6 +39,15 @@ class WatchedKernel(RunningKernel):
                     raise
 
 
+def compared(outputs: list[Any]) -> list[Any]:
+    """A cell's outputs as nbval compares them, stderr left out."""
+    return _compared([out for out in outputs if out.get("name") != "stderr"])
+
+
+_compared = plugin.transform_streams_for_comparison
+
+
 def pytest_configure() -> None:
-    """Have nbval start kernels of this kind."""
+    """Have nbval start kernels of this kind, and compare outputs this way."""
     plugin.RunningKernel = WatchedKernel
+    plugin.transform_streams_for_comparison = compared

@@ -41,3 +41,11 @@ def test_lax_keeps_assertions_and_lets_figures_differ(mode: str, failed: int, tm
     assert run.returncode == failed, run.stdout
     wrong = nbval(tmp_path / "wrong.ipynb", "assert 1 == 2", mode=mode)
     assert wrong.returncode == 1
+
+
+def test_a_progress_bar_is_no_difference(tmp_path: Path) -> None:
+    run = nbval(tmp_path / "slow.ipynb", "import sys\nprint('weights: 3/10', file=sys.stderr)", "x = 1")
+    assert run.returncode == 0, run.stdout
+    both = nbval(tmp_path / "both.ipynb", "import sys\nprint('1/10', file=sys.stderr)\nprint(3.7)")
+    assert both.returncode == 1
+    assert "3.7" in both.stdout
