@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from lessonlib.engine.ladder import (
     Ladder,
     bench_engine,
     climbs,
+    fit_costs,
     predict,
     report,
     rungs,
@@ -133,6 +135,44 @@ def test_a_prediction_reads_the_settings():
     rides = [predict(requests, settings, cost) for _, settings in climbs(LOAD)[:5]]
     assert rides[1].span < rides[0].span
     assert [ride.header.slots for ride in rides] == [3, 3, 6, 6, 6]
+
+
+def on_a_host_of_changing_speed(ride, rng):
+    """The ride with its steps drifting by some 8%, and now and then one that was held up."""
+    drift = np.zeros(ride.num_steps)
+    for step in range(1, ride.num_steps):
+        drift[step] = 0.98 * drift[step - 1] + rng.normal(0, 0.016)
+    held_up = np.where(rng.random(ride.num_steps) < 0.04, rng.uniform(1.2, 1.6, ride.num_steps), 1.0)
+    return replace(ride, steps={**ride.steps, "duration": ride.steps["duration"] * np.exp(drift) * held_up})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_slow_minute_is_not_taken_for_the_cost_of_riders(seed):
+    """The GPU's load. Two of the fitted rides begin slowly, just where most riders are on board."""
+    rng, load, eager, graphs = (
+        np.random.default_rng(seed),
+        gpu_load(),
+        CostModel(0.0175, 0.0, 2.3e-5, 2e-7),
+        CostModel(0.0055, 0.0, 2.6e-5, 1.4e-7),
+    )
+    timed = Requests.draw(load, 32_000, 0)
+    other = Requests.draw(replace(load, requests=load.requests * 2 // 3), 32_000, 1)
+    steps = climbs(load)
+    rides, spans = {}, {}
+    for rung, settings in steps:
+        true = eager if settings["enforce_eager"] else graphs
+        fitted, ridden = (predict(requests, settings, true) for requests in (other, timed))
+        rides[rung.name] = [on_a_host_of_changing_speed(fitted, rng) for _ in range(load.repeats)]
+        spans[rung.name] = min(
+            on_a_host_of_changing_speed(ridden, rng).steps["duration"].sum() for _ in range(load.repeats)
+        )
+    for name in ("static", "+ paged"):
+        rides[name][0].steps["duration"][:80] *= 2.3
+    costs = fit_costs(rides, steps)
+    assert costs["static"] == costs["+ prefix cache"] != costs["+ graphs"] != costs["+ overlapped host"]
+    for rung, settings in steps:
+        told = predict(timed, settings, costs[rung.name]).span
+        assert told == pytest.approx(spans[rung.name], rel=TARGET_ERROR), rung.name
 
 
 @pytest.mark.parametrize(("limit", "climbs_made"), [(0.0, 1), (600.0, 2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -229,6 +230,30 @@ def test_steps_that_were_held_up_count_in_the_sum():
     steps = {**trace.steps, "duration": trace.steps["duration"] * stalls}
     held_up = Trace(trace.header, trace.events, steps, trace.requests)
     assert CostModel.fit(held_up).predict(held_up).sum() == pytest.approx(steps["duration"].sum(), rel=0.02)
+
+
+def test_no_more_compute_is_hidden_than_reading_the_weights_takes():
+    """Rows cost nothing here. A slow start of the largest batch must not be told as dear rows, hidden elsewhere."""
+    workload = Workload.from_lengths(uniform_lengths(48, 16, 256), uniform_lengths(48, 20, 200, seed=1))
+    trace = simulate(workload, "static", 32, 2000, 16, 8192, CostModel(0.02, 0.0, 2e-5, 0.0))
+    slow = np.where(np.arange(trace.num_steps) < 12, 2.5, 1.0)
+    fitted = CostModel.fit(replace(trace, steps={**trace.steps, "duration": trace.steps["duration"] * slow}))
+    assert fitted.hidden_compute <= fitted.launch
+    assert fitted.per_decode_row < 1e-3
+
+
+def test_traces_are_fitted_as_one():
+    workloads = (Workload.from_lengths(uniform_lengths(30, 5, 60, seed=seed), [40] * 30) for seed in (0, 1))
+    traces = [
+        simulate(workload, "vllm", slots, 400, 16, 64, COST)
+        for workload, slots in zip(workloads, (4, 16), strict=True)
+    ]
+    fitted = CostModel.fit(*traces)
+    assert [fitted.predict(trace).sum() for trace in traces] == pytest.approx(
+        [trace.span for trace in traces]
+    )
+    with pytest.raises(CourseError, match="in steps"):
+        CostModel.fit(traces[0], simulate(Workload.from_lengths([9, 9]), "vllm", 2))
 
 
 def test_a_fit_has_no_negative_costs():

@@ -9,7 +9,7 @@ only then is it measured what refilling is worth. Tokens are equal on all rungs,
 The whole ladder is climbed as often as time allows and each rung's fastest ride counts: the first climb warms up
 the very shapes that are timed, and what else the machine does in a while does not fall on one rung alone. Beside it
 stands what models predict of it: notebook 01's utilization, and the simulator with a step cost that was fitted to
-another ride of the rung, just before, of half as many and other requests.
+other rides, just before, of two thirds as many and other requests (`fit_costs`).
 """
 
 from __future__ import annotations
@@ -186,8 +186,8 @@ class Ladder:
         self.llama, self.load, self.bandwidth = llama, load, bandwidth
         vocabulary = llama.config.vocab_size
         self.timed = Requests.draw(load, vocabulary, TIMED_SEED)
-        half = replace(load, requests=max(2, load.requests // 2))
-        self.other = Requests.draw(half, vocabulary, FITTED_SEED)
+        fewer = replace(load, requests=max(2, load.requests * 2 // 3))  # on a GPU enough to fill every slot
+        self.other = Requests.draw(fewer, vocabulary, FITTED_SEED)
         self.costs: dict[str, CostModel] = {}
         self._steps = climbs(load)
         self._rides: dict[str, list[Trace]] = defaultdict(list)
@@ -196,9 +196,7 @@ class Ladder:
     def climb(self) -> list[dict[str, Any]]:
         """A row for each rung."""
         self._ride_all()
-        for name, rides in self._rides.items():
-            fastest = min(range(len(rides)), key=lambda climb: rides[climb].span)
-            self.costs[name] = CostModel.fit(self._others[name][fastest])
+        self.costs = fit_costs(self._others, self._steps)
         rows: list[dict[str, Any]] = []
         before: dict[str, Any] | None = None
         for rung, settings in self._steps:
@@ -275,6 +273,31 @@ def _ride(llm: LLM, requests: Requests, bar: tqdm) -> Trace:
     llm.generate([{"prompt_token_ids": ids} for ids in requests.prompts], params, use_tqdm=False)
     bar.update()
     return llm.trace
+
+
+def fit_costs(
+    rides: Mapping[str, Sequence[Trace]], steps: Sequence[tuple[Rung, Mapping[str, Any]]]
+) -> dict[str, CostModel]:
+    """What a step costs, by rung, from the rides of each rung.
+
+    A machine has slow minutes, and a ride that met one would take it for the cost of what was on board. So each
+    step counts with the least it took on any climb: all climbs plan the same steps. And rungs that launch their
+    steps in the same way are fitted together: whom a policy boards does not change what a step costs.
+    """
+    alike: dict[tuple[bool, bool], list[str]] = defaultdict(list)
+    for rung, settings in steps:
+        if rung.name in rides:
+            alike[settings["enforce_eager"], settings["async_scheduling"]].append(rung.name)
+    costs: dict[str, CostModel] = {}
+    for names in alike.values():
+        costs |= dict.fromkeys(names, CostModel.fit(*(_least(rides[name]) for name in names)))
+    return costs
+
+
+def _least(rides: Sequence[Trace]) -> Trace:
+    """A ride whose steps each take the least that they took on any of these, which planned the same steps."""
+    durations = np.min([ride.steps["duration"] for ride in rides], axis=0)
+    return replace(rides[0], steps={**rides[0].steps, "duration": durations})
 
 
 def predict(requests: Requests, settings: Mapping[str, Any], cost: CostModel) -> Trace:

@@ -52,7 +52,7 @@ class Load:
     long_tokens: int
     step_tokens: int
     chunk_tokens: int
-    repeats: int = 2
+    repeats: int = 3
     block_size: int = 16
     time_limit: float = 600.0
 
@@ -69,13 +69,11 @@ class Load:
 
 def cpu_load() -> Load:
     """Two to three minutes of SmolLM2 on two cores: three climbs where nothing else runs, one where much does."""
-    return Load(
-        4, 12, 16, (8, 24, 72), 48, (8, 24), 256, step_tokens=2048, chunk_tokens=64, repeats=3, time_limit=168
-    )
+    return Load(4, 12, 16, (8, 24, 72), 48, (8, 24), 256, step_tokens=2048, chunk_tokens=64, time_limit=168)
 
 
 def gpu_load(slots: int = 32) -> Load:
-    """About two minutes of Llama-2-7B shapes on an H100."""
+    """Llama-2-7B shapes on an H100: some five minutes by estimate, two climbs of this size took three."""
     return Load(
         slots, 2 * slots, 3 * slots, (16, 64, 256), 128, (16, 48), 1024, step_tokens=8192, chunk_tokens=512
     )

@@ -4,9 +4,10 @@
     seconds = launch + weights + what of compute is above hidden_compute + per_kv_token × K/V tokens read
 
 While the weights are read, some rows are computed for nothing: a step of few rows costs what a step of one does.
-A fit finds how much is hidden so. A hardware description says it more roughly: decoding is hidden whole (on an
-H100 up to about 295 rows, the ratio of its FLOP/s to its bytes a second), and reading prompts not at all. Left
-out: attention's compute, which grows with the square of a prompt, and all that runs beside the model.
+A fit finds how much is hidden so, never more than a step's fixed cost. A hardware description says it more roughly:
+decoding is hidden whole (on an H100 up to about 295 rows, the ratio of its FLOP/s to its bytes a second), and reading
+prompts not at all. Left out: attention's compute, which grows with the square of a prompt, and all that runs beside
+the model.
 """
 
 from __future__ import annotations
@@ -175,20 +176,24 @@ class CostModel:
         )
 
     @classmethod
-    def fit(cls, trace: Trace) -> CostModel:
-        """Least squares of each step's relative error over a measured Trace, no coefficient below 0.
+    def fit(cls, *traces: Trace) -> CostModel:
+        """Least squares of each step's relative error over measured Traces, no coefficient below 0.
 
         A step's fixed cost cannot be told apart: all of it is `launch`, and `weights` is 0. Where `hidden_compute`
-        ends is tried at each size of a step. Raises `CourseError` for a Trace whose clock is not seconds or that
-        has fewer than 5 steps with anyone on board.
+        ends is tried at each size of a step. Raises `CourseError` for a Trace whose clock is not seconds, and
+        where fewer than 5 steps have anyone on board.
         """
-        if trace.header.clock != "seconds":
-            raise CourseError(f"cannot fit a Trace in {trace.header.clock}: measure one in seconds")
-        busy = trace.steps["running"] > 0
+        for trace in traces:
+            if trace.header.clock != "seconds":
+                raise CourseError(f"cannot fit a Trace in {trace.header.clock}: measure one in seconds")
+        busy = np.concatenate([trace.steps["running"] > 0 for trace in traces])
         if busy.sum() < 5:
             raise CourseError(f"cannot fit {int(busy.sum())} steps: measure at least 5")
-        prompts, rows, kv = (count(trace)[busy] for count in (prefill_tokens, decode_rows, kv_tokens))
-        took = trace.steps["duration"][busy]
+        prompts, rows, kv = (
+            np.concatenate([count(trace) for trace in traces])[busy]
+            for count in (prefill_tokens, decode_rows, kv_tokens)
+        )
+        took = np.concatenate([trace.steps["duration"] for trace in traces])[busy]
         # An error is relative to what a step is expected to take. Relative to what it took, a step that something
         # else held up would hardly count, and the sum would come out too small.
         rough = cls._fit_best(prompts, rows, kv, took, np.full_like(took, took.mean()))
@@ -199,7 +204,11 @@ class CostModel:
     def _fit_best(
         cls, prompts: Column, rows: Column, kv: Column, took: Column, expected: Column
     ) -> CostModel:
-        """The best of the fits with compute hidden up to each size of a step."""
+        """The best of the fits with compute hidden up to each size of a step.
+
+        Compute hides while the weights are read, so no longer than that takes. Otherwise a few slow steps of the
+        largest size would be told as dear rows, most of whose cost hides at all other sizes.
+        """
         sizes = np.unique(np.quantile(prompts + rows, np.linspace(0, 0.95, SIZES_TRIED), method="nearest"))
         fits = [cls._fit_above(size, prompts, rows, kv, took, expected) for size in (0, *sizes)]
 
@@ -207,7 +216,7 @@ class CostModel:
             error = (fit._step_seconds(prompts, rows, kv) - took) / expected
             return round(float(np.square(error).sum()), 12)  # of equals the first, which hides nothing
 
-        return min(fits, key=misfit)
+        return min((fit for fit in fits if fit.hidden_compute <= fit.launch), key=misfit)
 
     @classmethod
     def _fit_above(
