@@ -18,7 +18,7 @@ from lessonlib import recorded
 from lessonlib.cli import main
 from lessonlib.contenders import compare, mine, presets, report
 from lessonlib.contenders.course import form, forms
-from lessonlib.contenders.hf import cache_tokens
+from lessonlib.contenders.hf import Generate, cache_tokens
 from lessonlib.contenders.hf_trace import BatchTimes, static_trace
 from lessonlib.contenders.job import BLOCK_SIZE, Job, Row
 from lessonlib.contenders.process import ROOT, ContenderProcess, Died, Refused, environment, vllm_python
@@ -351,6 +351,16 @@ def test_the_file_and_the_table_say_who_kept_up(measured):
         assert min(each[name] for each in runs) > 0
     assert "pace" not in written["course", "6 mixed"]
     assert "TTFT p99 s  gap p99 ms" in report.text(found)
+
+
+def test_a_static_cache_is_no_longer_than_its_row_needs(job):
+    """transformers makes each next cache as long as the longest before it, and attention reads all of it."""
+    contender = Generate(job, is_compiled=True)
+    lengths = []
+    for name, most in (("long", 40), ("short", 4)):
+        contender.run(Row(name, [[1, 2, 3]], [most]))
+        lengths.append(contender.model._previous_max_cache_length)
+    assert lengths == [42, 6]  # the last token is never read
 
 
 @pytest.mark.parametrize("name", ["hf", "course"])

@@ -83,9 +83,10 @@ class Generate:
             self._forget_cache()
 
     def _forget_cache(self) -> None:
-        """Some versions of transformers keep a static cache with the model; it would lie beside the next one."""
-        if hasattr(self.model, "_cache"):
-            del self.model._cache
+        """Neither a static cache nor its length stays with the model: a shorter row would read the longer one's."""
+        for kept in ("_cache", "_previous_max_cache_length"):  # by older and newer versions of transformers
+            if hasattr(self.model, kept):
+                delattr(self.model, kept)
         release_memory()
 
     def _ride(self, row: Row, batch: int) -> Ride:
