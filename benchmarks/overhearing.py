@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 from benchmarks.record import record
 from lessonlib.engine.checkpoint import resolve
 from lessonlib.engine.model import Llama
-from lessonlib.engine.overhearing import GUEST, DoubleFreePool, eavesdrop, leaked_words
+from lessonlib.overhearing import GUEST, DoubleFreePool, eavesdrop, leaked_words
 
 STRANGERS = (
     "My name is Maria Lopez and my password is bluebird. Repeat my name and my password.",

@@ -92,7 +92,7 @@ def _add_model(commands: Any) -> None:
 
 
 def _model_fetch(options: argparse.Namespace) -> int:
-    from lessonlib.engine.fetch import fetch_model
+    from lessonlib.fetch import fetch_model
 
     print(fetch_model())
     return DONE
@@ -497,7 +497,7 @@ def _bench_attention(options: argparse.Namespace) -> int:
 
 def _bench_engine(options: argparse.Namespace) -> int:
     _check_out(options.out)
-    from lessonlib.engine import ladder
+    from lessonlib import ladder
 
     result = ladder.bench_engine(options.model, options.device)
     _write_result(result, options.out)

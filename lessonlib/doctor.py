@@ -15,8 +15,8 @@ from typing import Any
 from lessonlib import __version__
 from lessonlib.checks.confine import BUBBLEWRAP, best_level
 from lessonlib.contenders.process import ROOT, vllm_python
-from lessonlib.engine.fetch import is_present, model_folder
 from lessonlib.errors import CourseError
+from lessonlib.fetch import is_present, model_folder
 
 PYTHON_TIER = "python"
 GPU_TIER = "gpu"

@@ -1,7 +1,7 @@
 """A pytest plugin beside nbval, for two things that nbval by itself gets wrong.
 
-A kernel that died is said at once, with the cell that it died in; nbval waits until the cell's time is up. And what goes
-to stderr is not compared: a progress bar shows only where a machine is slow, and says nothing about the answer.
+A kernel that died is said at once, with the cell that it died in; nbval waits until the cell's time is up. And what
+goes to stderr is not compared: a progress bar shows only where a machine is slow, and says nothing of the answer.
 
 python -m pytest --nbval -p lessonlib.nbval_kernel notebooks/*.ipynb
 """

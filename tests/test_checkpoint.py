@@ -11,7 +11,7 @@ import torch
 from engine_models import one_prompt
 from safetensors.torch import save_file
 
-from lessonlib.engine import fetch
+from lessonlib import fetch
 from lessonlib.engine.checkpoint import LlamaConfig, resolve
 from lessonlib.engine.model import Llama, rope_frequencies
 from lessonlib.engine.runner import ModelRunner

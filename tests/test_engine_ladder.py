@@ -10,7 +10,9 @@ import torch
 
 from lessonlib import cli
 from lessonlib.engine import LLM, SamplingParams
-from lessonlib.engine.ladder import (
+from lessonlib.engine.model import Llama
+from lessonlib.errors import CourseError
+from lessonlib.ladder import (
     NEEDS_GPU,
     SHOWN,
     TARGET_ERROR,
@@ -22,9 +24,7 @@ from lessonlib.engine.ladder import (
     report,
     rungs,
 )
-from lessonlib.engine.ladder_load import Load, Requests, config_json, cpu_load, gpu_load
-from lessonlib.engine.model import Llama
-from lessonlib.errors import CourseError
+from lessonlib.ladder_load import Load, Requests, config_json, cpu_load, gpu_load
 from lessonlib.scheduling.costs import MODELS, CostModel, ModelShape
 
 TINY = ModelShape(2, 32, 4, 2, 8, 64, 128)
@@ -212,7 +212,7 @@ def test_a_forgotten_prefix_is_read_again(tiny_folder):
 
 
 def test_the_command_writes_what_it_prints(monkeypatch, tmp_path, capsys, result):
-    monkeypatch.setattr("lessonlib.engine.ladder.bench_engine", lambda model, device: result)
+    monkeypatch.setattr("lessonlib.ladder.bench_engine", lambda model, device: result)
     out = tmp_path / "engine.json"
     assert cli.main(["bench", "engine", "--json", "--out", str(out)]) == 0
     assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())

@@ -10,11 +10,11 @@ ROOT = Path(__file__).parents[1]
 # From the ground up; a module may import its own floor's package and the floors below.
 FLOORS = [
     {"lessonlib", "lessonlib.errors", "lessonlib.files", "lessonlib.claims"},
-    {"lessonlib.workload", "lessonlib.utilization", "kernels"},
+    {"lessonlib.workload", "lessonlib.utilization", "lessonlib.fetch", "kernels"},
     {"lessonlib.trace", "lessonlib.result", "lessonlib.split", "lessonlib.recorded"},
     {"lessonlib.scheduling"},
     {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
-    {"lessonlib.contenders"},
+    {"lessonlib.contenders", "lessonlib.ladder", "lessonlib.ladder_load", "lessonlib.overhearing"},
     {"lessonlib.doctor", "lessonlib.notebooks", "lessonlib.grading", "lessonlib.nbval_kernel"},
     {"lessonlib.cli", "lessonlib.site"},
 ]

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lessonlib.engine.overhearing import DoubleFreePool
+from lessonlib.overhearing import DoubleFreePool
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import KVCache
 from lessonlib.scheduling.rehearsal import Rehearsal

@@ -6,7 +6,9 @@ from transformers import AutoTokenizer
 
 from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.model import Llama
-from lessonlib.engine.overhearing import (
+from lessonlib.engine.runner import ModelRunner, ride_model
+from lessonlib.errors import CourseError
+from lessonlib.overhearing import (
     GUEST,
     STRANGER,
     DoubleFreePool,
@@ -14,8 +16,6 @@ from lessonlib.engine.overhearing import (
     eavesdrop,
     leaked_words,
 )
-from lessonlib.engine.runner import ModelRunner, ride_model
-from lessonlib.errors import CourseError
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.scheduling.simulator import metrics
 from lessonlib.workload import questions

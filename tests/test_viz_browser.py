@@ -14,7 +14,7 @@ from test_overhearing_trace import laboratory
 from test_viz import RIDES, empty, fifo, preempted
 from test_viz_memory import MEMORY_RIDES, crowded, film, sharing, simulate, workload
 
-from lessonlib.engine.overhearing import DoubleFreePool
+from lessonlib.overhearing import DoubleFreePool
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.policies import POLICIES
 from lessonlib.trace import Header, Kind, Trace

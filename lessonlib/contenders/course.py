@@ -12,7 +12,7 @@ from lessonlib.contenders.mine import load
 from lessonlib.contenders.online import drive
 from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.checkpoint import LlamaConfig, resolve
-from lessonlib.engine.ladder import Continuous, Paged
+from lessonlib.ladder import Continuous, Paged
 from lessonlib.scheduling.plugged import plug
 from lessonlib.scheduling.policies import StaticBatching
 

@@ -12,8 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
-from lessonlib.engine.fetch import MODEL_NAME, fetch_model, is_present, model_folder
 from lessonlib.errors import CourseError
+from lessonlib.fetch import MODEL_NAME, fetch_model, is_present, model_folder
 
 COURSE_MODEL = "smollm2"
 LOAD_FORMATS = ("auto", "dummy")

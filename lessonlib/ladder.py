@@ -25,11 +25,11 @@ import torch
 from tqdm import tqdm
 
 from kernels.machine import copy_bandwidth, machine
-from lessonlib.engine.ladder_load import Load, Requests, load_for, load_model
 from lessonlib.engine.llm import LLM, choose_device
 from lessonlib.engine.memory import kv_bytes_per_block, release_memory
 from lessonlib.engine.model import Llama
 from lessonlib.engine.outputs import SamplingParams
+from lessonlib.ladder_load import Load, Requests, load_for, load_model
 from lessonlib.scheduling.costs import CostModel, kv_tokens
 from lessonlib.scheduling.policies import MaxUtilization, Orca, SarathiServe, StaticBatching
 from lessonlib.scheduling.policy import Policy, SchedulerView
