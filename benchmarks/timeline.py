@@ -3,9 +3,9 @@
     python -m benchmarks.timeline --out FOLDER                  # Llama-2-7B shapes on a GPU, SmolLM2 on a CPU
     python -m benchmarks.timeline --riders 1,64 --context 512   # others
 
-All riders hold `context` tokens and decode. Some steps are profiled after as many that warm up; the kernels of one of
-them are kept in order, with their starts. On a CPU the profiler sees PyTorch's operators. What Numba compiled shows as
-gaps there.
+All riders hold `context` tokens and a few more, and decode. Twenty steps are profiled, after eight that warm up; the
+kernels of one of them are kept in order, with their starts. On a CPU the profiler sees PyTorch's operators. What Numba
+compiled shows as gaps there.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from lessonlib.engine.llm import choose_device
 from lessonlib.engine.memory import kv_bytes_per_block
 from lessonlib.engine.model import Llama
 from lessonlib.files import write_whole
+from lessonlib.ladder import Paged
 from lessonlib.ladder_load import load_model
 
 RIDERS = (1, 16, 64)
@@ -92,7 +93,14 @@ def measure(llama: Llama, riders: int, context: int, bandwidth: float) -> dict[s
     """A row: one batch size."""
     tokens = WARM_UP + STEPS + 2
     blocks = riders * -(-(context + tokens) // BLOCK) + 1
-    llm = LLM(llama, max_num_seqs=riders, max_model_len=context + tokens, num_blocks=blocks, block_size=BLOCK)
+    # Nobody decodes before all prompts are read, so that all decode to the end.
+    sizes = {
+        "max_num_seqs": riders,
+        "max_model_len": context + tokens,
+        "num_blocks": blocks,
+        "block_size": BLOCK,
+    }
+    llm = LLM(llama, policy=Paged(), **sizes)
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
     for rider in range(riders):
         llm.add_request(str(rider), {"prompt_token_ids": [rider + 3] * context}, params)
@@ -101,18 +109,22 @@ def measure(llama: Llama, riders: int, context: int, bandwidth: float) -> dict[s
     for _ in range(WARM_UP):
         llm.step()
     on_gpu = llama.device.type == "cuda"
+    if on_gpu:
+        torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         for _ in range(STEPS):
             llm.step()
         if on_gpu:
             torch.cuda.synchronize()
+    assert len(llm.scheduler.running) == riders, "somebody was home before the last step"
     while llm.has_unfinished_requests():
         llm.step()
     llm.close()
     events = on(llama.device, profiler.events())
     told = spans(events)
     length = (told[-1].end - told[0].start) / STEPS
-    read = llama.weight_bytes + riders * context * kv_bytes_per_block(llama, 1)
+    held = context + 1 + WARM_UP + STEPS // 2
+    read = llama.weight_bytes + riders * held * kv_bytes_per_block(llama, 1)
     one = told[len(told) // 2 : len(told) // 2 + len(told) // STEPS]
     return {
         "riders": riders,

@@ -68,7 +68,7 @@ class Load:
 
 
 def cpu_load() -> Load:
-    """Two to three minutes of SmolLM2 on two cores: three climbs where nothing else runs, one where much does."""
+    """Two to three minutes of SmolLM2 on two cores: two or three climbs if nothing else runs, one where much does."""
     return Load(4, 12, 16, (8, 24, 72), 48, (8, 24), 256, step_tokens=2048, chunk_tokens=64, time_limit=168)
 
 

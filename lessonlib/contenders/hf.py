@@ -1,8 +1,9 @@
 """Hugging Face `generate` as a contender: static batches, left padding.
 
 A batch runs until its longest request has its tokens; what the others were given beyond their own `max_tokens`
-is counted as raw, not as useful. On a GPU the cache is static and the decode step compiled (CUDA graphs), which
-was 2.2 times plain `generate` where it was measured; "hf-dynamic" is plain `generate`. On a CPU both are plain.
+is counted as raw, not as useful. In a timed run on a GPU the cache is static and the decode step compiled (CUDA
+graphs): 1.7 times plain `generate` on 64 mixed (`benchmarks/results/h100_compare_hf.json`). "hf-dynamic" is plain
+`generate`; on a CPU, and where nobody is timed, both are.
 """
 
 from __future__ import annotations

@@ -19,8 +19,6 @@ from lessonlib.engine import amx, loops
 from lessonlib.engine.inputs import StepInputs
 
 ALIKE = 32  # tokens: prompts that differ by less go side by side
-
-
 Matrix = Tensor | amx.Matrix
 
 

@@ -3,7 +3,7 @@
 `launch` starts a step and returns at once on a GPU; `PendingStep.result` waits for its tokens. Between the two
 the host plans the next step: a token that is sampled stays on the device, by slot, where the next step's
 decode finds it. A step is replayed as a CUDA graph, padded to the smallest shape that holds it and has one; only
-a step with many tokens of prompts is launched kernel by kernel, which the card is then too busy to notice.
+a step with many prompts, or many tokens of them, is launched kernel by kernel, and the card is then too busy to notice.
 """
 
 from __future__ import annotations

@@ -176,13 +176,14 @@ class CostModel:
         )
 
     @classmethod
-    def fit(cls, *traces: Trace) -> CostModel:
+    def fit(cls, first: Trace, *more: Trace) -> CostModel:
         """Least squares of each step's relative error over measured Traces, no coefficient below 0.
 
         A step's fixed cost cannot be told apart: all of it is `launch`, and `weights` is 0. Where `hidden_compute`
         ends is tried at each size of a step. Raises `CourseError` for a Trace whose clock is not seconds, and
         where fewer than 5 steps have anyone on board.
         """
+        traces = (first, *more)
         for trace in traces:
             if trace.header.clock != "seconds":
                 raise CourseError(f"cannot fit a Trace in {trace.header.clock}: measure one in seconds")
