@@ -93,13 +93,13 @@ def measure(llama: Llama, riders: int, context: int, bandwidth: float) -> dict[s
     """A row: one batch size."""
     tokens = WARM_UP + STEPS + 2
     blocks = riders * -(-(context + tokens) // BLOCK) + 1
-    # Nobody decodes before all prompts are read, so that all decode to the end.
     sizes = {
         "max_num_seqs": riders,
         "max_model_len": context + tokens,
         "num_blocks": blocks,
         "block_size": BLOCK,
     }
+    # Nobody decodes before all prompts are read, so that all decode to the end.
     llm = LLM(llama, policy=Paged(), **sizes)
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
     for rider in range(riders):
