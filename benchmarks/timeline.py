@@ -98,6 +98,7 @@ def measure(llama: Llama, riders: int, context: int, bandwidth: float) -> dict[s
         "max_model_len": context + tokens,
         "num_blocks": blocks,
         "block_size": BLOCK,
+        "skip_tokenizer_init": True,
     }
     # Nobody decodes before all prompts are read, so that all decode to the end.
     llm = LLM(llama, policy=Paged(), **sizes)

@@ -40,6 +40,7 @@ from lessonlib.workload import Workload
 
 TARGET_ERROR = 0.15  # of a predicted wall-clock time
 TIMED_SEED, FITTED_SEED = 0, 1
+LAUNCHES_BY = ("enforce_eager", "async_scheduling", "max_num_seqs")  # settings that change how a step is launched
 NEEDS_GPU = "not measured here: needs a GPU"
 
 
@@ -282,12 +283,13 @@ def fit_costs(
 
     A machine has slow minutes, and a ride that met one would take it for the cost of what was on board. So each
     step counts with the least it took on any climb: all climbs plan the same steps. And rungs that launch their
-    steps in the same way are fitted together: whom a policy boards does not change what a step costs.
+    steps in the same way are fitted together: whom a policy boards does not change what a step costs. How many may
+    board does: for few rows a GPU's engine launches products of its own, which take its host longer.
     """
-    alike: dict[tuple[bool, bool], list[str]] = defaultdict(list)
+    alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for rung, settings in steps:
         if rung.name in rides:
-            alike[settings["enforce_eager"], settings["async_scheduling"]].append(rung.name)
+            alike[tuple(settings[name] for name in LAUNCHES_BY)].append(rung.name)
     costs: dict[str, CostModel] = {}
     for names in alike.values():
         costs |= dict.fromkeys(names, CostModel.fit(*(_least(rides[name]) for name in names)))
