@@ -8,12 +8,9 @@ from kernels.validate import INTEGERS, check_caches, check_machine, check_tensor
 
 
 @triton.jit
-def store_token(
-    at, cache, slot, head, dims, kept, block_stride, token_stride, head_stride, BLOCK_SIZE: tl.constexpr
-):
-    """Store one head's vector (``at``) of one token into its slot of one cache."""
-    place = slot // BLOCK_SIZE * block_stride + slot % BLOCK_SIZE * token_stride + head * head_stride
-    tl.store(cache + place + dims, at.to(cache.dtype.element_ty), mask=kept)
+def slot_offset(slot, head, block_stride, token_stride, head_stride, BLOCK_SIZE: tl.constexpr):
+    """Where a cache keeps one head's vector of the token in this slot."""
+    return slot // BLOCK_SIZE * block_stride + slot % BLOCK_SIZE * token_stride + head * head_stride
 
 
 @triton.jit
@@ -28,14 +25,11 @@ def _write_kv_kernel(
     if slot >= 0:
         dims = tl.arange(0, PADDED_DIM)
         kept = dims < HEAD_DIM
-        k = tl.load(key + token * key_token_stride + head * key_head_stride + dims, mask=kept, other=0.0)
-        v = tl.load(
-            value + token * value_token_stride + head * value_head_stride + dims, mask=kept, other=0.0
-        )
-        store_token(k, key_cache, slot, head, dims, kept, block_stride, token_stride, head_stride, BLOCK_SIZE)
-        store_token(
-            v, value_cache, slot, head, dims, kept, block_stride, token_stride, head_stride, BLOCK_SIZE
-        )
+        k_at = key + token * key_token_stride + head * key_head_stride + dims
+        v_at = value + token * value_token_stride + head * value_head_stride + dims
+        place = slot_offset(slot, head, block_stride, token_stride, head_stride, BLOCK_SIZE) + dims
+        tl.store(key_cache + place, tl.load(k_at, mask=kept, other=0.0), mask=kept)
+        tl.store(value_cache + place, tl.load(v_at, mask=kept, other=0.0), mask=kept)
 
 
 def write_kv(
@@ -65,19 +59,10 @@ def write_kv(
     if num_tokens == 0:
         return
     _write_kv_kernel[(num_tokens, num_kv_heads)](
-        key,
-        value,
-        key_cache,
-        value_cache,
-        slot_mapping,
-        *key.stride()[:2],
-        *value.stride()[:2],
-        *key_cache.stride()[:3],
-        BLOCK_SIZE=key_cache.shape[1],
-        HEAD_DIM=head_dim,
-        PADDED_DIM=triton.next_power_of_2(head_dim),
-        num_warps=1,
-    )
+        key, value, key_cache, value_cache, slot_mapping, *key.stride()[:2], *value.stride()[:2],
+        *key_cache.stride()[:3], BLOCK_SIZE=key_cache.shape[1], HEAD_DIM=head_dim,
+        PADDED_DIM=triton.next_power_of_2(head_dim), num_warps=1,
+    )  # fmt: skip
 
 
 def check_key_value(

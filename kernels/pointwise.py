@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from kernels.cache import check_key_value, store_token
+from kernels.cache import check_key_value, slot_offset
 from kernels.launch import overlapping
 from kernels.validate import FLOATS, INTEGERS, check_machine, check_tensor
 
@@ -76,20 +76,10 @@ def rms_norm(
         padded = triton.next_power_of_2(width)
         added = x if residual is None else residual
         _rms_norm_kernel[(num_tokens,)](
-            out,
-            x,
-            weight,
-            added,
-            eps,
-            width,
-            out.stride(0),
-            x.stride(0),
-            added.stride(0),
-            ADD=residual is not None,
-            PADDED=padded,
-            num_warps=min(16, max(1, padded // 512)),
+            out, x, weight, added, eps, width, out.stride(0), x.stride(0), added.stride(0),
+            ADD=residual is not None, PADDED=padded, num_warps=min(16, max(1, padded // 512)),
             **overlapping(x.device),
-        )
+        )  # fmt: skip
     return out
 
 
@@ -113,12 +103,8 @@ def _rotary_kernel(
     sin = tl.load(angle + HALF, mask=kept, other=0.0).to(tl.float32)
 
     rows = tl.arange(0, ROWS)
-    at = (
-        query
-        + token * query_token_stride
-        + ((head * GROUP + rows) * query_head_stride)[:, None]
-        + dims[None, :]
-    )
+    at = query + token * query_token_stride
+    at += ((head * GROUP + rows) * query_head_stride)[:, None] + dims[None, :]
     mask = (rows < GROUP)[:, None] & kept[None, :]
     first = tl.load(at, mask=mask, other=0.0).to(tl.float32)
     second = tl.load(at + HALF, mask=mask, other=0.0).to(tl.float32)
@@ -129,33 +115,14 @@ def _rotary_kernel(
     if slot >= 0:
         k_at = key + token * key_token_stride + head * key_head_stride + dims
         v_at = value + token * value_token_stride + head * value_head_stride + dims
-        k_first = tl.load(k_at, mask=kept, other=0.0).to(tl.float32)
-        k_second = tl.load(k_at + HALF, mask=kept, other=0.0).to(tl.float32)
-        rotated = k_first * cos - k_second * sin
-        store_token(
-            rotated, key_cache, slot, head, dims, kept, block_stride, token_stride, head_stride, BLOCK_SIZE
-        )
-        rotated = k_second * cos + k_first * sin
-        store_token(
-            rotated,
-            key_cache + HALF,
-            slot,
-            head,
-            dims,
-            kept,
-            block_stride,
-            token_stride,
-            head_stride,
-            BLOCK_SIZE,
-        )
-        v = tl.load(v_at, mask=kept, other=0.0)
-        store_token(
-            v, value_cache, slot, head, dims, kept, block_stride, token_stride, head_stride, BLOCK_SIZE
-        )
-        v = tl.load(v_at + HALF, mask=kept, other=0.0)
-        store_token(
-            v, value_cache + HALF, slot, head, dims, kept, block_stride, token_stride, head_stride, BLOCK_SIZE
-        )
+        place = slot_offset(slot, head, block_stride, token_stride, head_stride, BLOCK_SIZE) + dims
+        first = tl.load(k_at, mask=kept, other=0.0).to(tl.float32)
+        second = tl.load(k_at + HALF, mask=kept, other=0.0).to(tl.float32)
+        cached = key_cache.dtype.element_ty
+        tl.store(key_cache + place, (first * cos - second * sin).to(cached), mask=kept)
+        tl.store(key_cache + place + HALF, (second * cos + first * sin).to(cached), mask=kept)
+        tl.store(value_cache + place, tl.load(v_at, mask=kept, other=0.0), mask=kept)
+        tl.store(value_cache + place + HALF, tl.load(v_at + HALF, mask=kept, other=0.0), mask=kept)
 
 
 def rotary_write_kv(
@@ -202,27 +169,11 @@ def rotary_write_kv(
         return
     group = num_heads // num_kv_heads
     _rotary_kernel[(num_tokens, num_kv_heads)](
-        query,
-        key,
-        value,
-        positions,
-        cos_sin,
-        key_cache,
-        value_cache,
-        slot_mapping,
-        *query.stride()[:2],
-        *key.stride()[:2],
-        *value.stride()[:2],
-        cos_sin.stride(0),
-        *key_cache.stride()[:3],
-        BLOCK_SIZE=key_cache.shape[1],
-        GROUP=group,
-        ROWS=triton.next_power_of_2(group),
-        HALF=head_dim // 2,
-        PADDED_HALF=triton.next_power_of_2(head_dim // 2),
-        num_warps=1,
-        **overlapping(query.device),
-    )
+        query, key, value, positions, cos_sin, key_cache, value_cache, slot_mapping, *query.stride()[:2],
+        *key.stride()[:2], *value.stride()[:2], cos_sin.stride(0), *key_cache.stride()[:3],
+        BLOCK_SIZE=key_cache.shape[1], GROUP=group, ROWS=triton.next_power_of_2(group), HALF=head_dim // 2,
+        PADDED_HALF=triton.next_power_of_2(head_dim // 2), num_warps=1, **overlapping(query.device),
+    )  # fmt: skip
 
 
 @triton.jit

@@ -40,7 +40,11 @@ from lessonlib.workload import Workload
 
 TARGET_ERROR = 0.15  # of a predicted wall-clock time
 TIMED_SEED, FITTED_SEED = 0, 1
-LAUNCHES_BY = ("enforce_eager", "async_scheduling", "max_num_seqs")  # settings that change how a step is launched
+LAUNCHES_BY = (
+    "enforce_eager",
+    "async_scheduling",
+    "max_num_seqs",
+)  # settings that change how a step is launched
 NEEDS_GPU = "not measured here: needs a GPU"
 
 

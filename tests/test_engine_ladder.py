@@ -169,7 +169,8 @@ def test_a_slow_minute_is_not_taken_for_the_cost_of_riders(seed):
     for name in ("static", "+ paged"):
         rides[name][0].steps["duration"][:80] *= 2.3
     costs = fit_costs(rides, steps)
-    assert costs["static"] == costs["+ prefix cache"] != costs["+ graphs"] != costs["+ overlapped host"]
+    assert costs["static"] == costs["continuous"] != costs["+ paged"] == costs["+ prefix cache"]
+    assert costs["+ prefix cache"] != costs["+ graphs"] != costs["+ overlapped host"]
     for rung, settings in steps:
         told = predict(timed, settings, costs[rung.name]).span
         assert told == pytest.approx(spans[rung.name], rel=TARGET_ERROR), rung.name

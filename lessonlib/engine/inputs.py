@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import accumulate
 
 import numpy as np
@@ -183,23 +183,10 @@ class InputBuffers:
         stage, views = self._stages[0], self._stage_views[0]
         self._stages.reverse()
         self._stage_views.reverse()
-        for field in fields(inputs)[1:]:
-            tensor = getattr(inputs, field.name)
-            views[field.name][tuple(map(slice, tensor.shape))] = tensor
+        there = {}
+        for name in self.shapes:
+            tensor = getattr(inputs, name)
+            views[name][tuple(map(slice, tensor.shape))] = tensor
+            there[name] = self._device_views[name][: len(tensor)]
         self._there.copy_(stage, non_blocking=True)
-        return self.view(inputs.num_decodes, inputs.num_tokens, inputs.num_seqs, len(inputs.slots))
-
-    def view(self, num_decodes: int, num_tokens: int, num_seqs: int, num_sampled: int) -> StepInputs:
-        """The GPU's buffers cut to a step's size."""
-        there = self._device_views
-        return StepInputs(
-            num_decodes=num_decodes,
-            token_ids=there["token_ids"][:num_tokens],
-            positions=there["positions"][:num_tokens],
-            slot_mapping=there["slot_mapping"][:num_tokens],
-            seq_lens=there["seq_lens"][:num_seqs],
-            query_start_loc=there["query_start_loc"][: num_seqs + 1],
-            sampled=there["sampled"][:num_sampled],
-            slots=there["slots"][:num_sampled],
-            block_table=there["block_table"][:num_seqs],
-        )
+        return StepInputs(inputs.num_decodes, **there)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from lessonlib.engine.inputs import NO_KV_SLOT, StepInputs
+from lessonlib.engine.inputs import StepInputs, StepShape
 from lessonlib.engine.model import Llama
 from lessonlib.engine.runner import ModelRunner
 from lessonlib.errors import CourseError
@@ -20,14 +20,8 @@ CPU_SHARE = 0.25  # of the memory that is free: the laptop is somebody's
 def kv_bytes_per_block(model: Llama, block_size: int) -> int:
     """Bytes of a block's keys and values in all layers."""
     config = model.config
-    return (
-        2
-        * config.num_layers
-        * block_size
-        * config.num_kv_heads
-        * config.head_dim
-        * model.embedding.element_size()
-    )
+    values = 2 * config.num_layers * block_size * config.num_kv_heads * config.head_dim
+    return values * model.embedding.element_size()
 
 
 def num_blocks_that_fit(
@@ -63,23 +57,8 @@ def num_blocks_that_fit(
 
 def _largest_step(model: Llama, block_size: int, num_tokens: int, num_seqs: int) -> float:
     """Bytes that the activations of a step of `num_tokens` prompt tokens take at their peak."""
-    runner = ModelRunner(model, 2, block_size, num_seqs, num_tokens)
-    device = model.device
-
-    def int32(*values: int) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.int32, device=device)
-
-    inputs = StepInputs(
-        num_decodes=0,
-        token_ids=torch.zeros(num_tokens, dtype=torch.int32, device=device),
-        positions=torch.zeros(num_tokens, dtype=torch.int32, device=device),
-        slot_mapping=torch.full((num_tokens,), NO_KV_SLOT, dtype=torch.int32, device=device),
-        seq_lens=int32(0),
-        query_start_loc=int32(0, num_tokens),
-        sampled=torch.zeros(num_seqs, dtype=torch.int32, device=device),
-        slots=torch.zeros(num_seqs, dtype=torch.int32, device=device),
-        block_table=int32(0)[None],
-    )
+    runner, device = ModelRunner(model, 2, block_size, num_seqs, num_tokens), model.device
+    inputs = runner.load(StepInputs.of([], block_size), StepShape(0, num_seqs, num_tokens))
     torch.cuda.synchronize(device)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)

@@ -140,12 +140,15 @@ class ModelRunner:
         inputs = StepInputs.of(rows, self.block_size)
         count = len(inputs.slots)
         graph = self._graph_for(inputs)
-        if graph is not None:
-            inputs = inputs.padded(graph.shape, self._spare_slot)
-        if self._buffers is not None:
-            inputs = self._buffers.load(inputs)
+        inputs = self.load(inputs, graph.shape if graph else None)
         logits, tokens = graph.replay() if graph else self.forward(inputs)
         return logits[:count], tokens[:count], inputs.slots[:count]
+
+    def load(self, inputs: StepInputs, shape: StepShape | None = None) -> StepInputs:
+        """The inputs where the model is, padded to `shape` if there is one."""
+        if shape is not None:
+            inputs = inputs.padded(shape, self._spare_slot)
+        return inputs if self._buffers is None else self._buffers.load(inputs)
 
     def forward(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
         """Logits `[num_sampled, vocab_size]` and their likeliest tokens, which are also kept by slot."""
@@ -218,7 +221,7 @@ class ModelRunner:
         nobody = StepInputs.of([], self.block_size)
         with torch.inference_mode():
             for shape in reversed(shapes):
-                inputs = self._buffers.load(nobody.padded(shape, self._spare_slot))
+                inputs = self.load(nobody, shape)
                 self._graphs.insert(0, StepGraph.capture(self.forward, shape, inputs, pool))
 
 
