@@ -116,11 +116,12 @@ def _rotary_kernel(
         k_at = key + token * key_token_stride + head * key_head_stride + dims
         v_at = value + token * value_token_stride + head * value_head_stride + dims
         place = slot_offset(slot, head, block_stride, token_stride, head_stride, BLOCK_SIZE) + dims
-        first = tl.load(k_at, mask=kept, other=0.0).to(tl.float32)
-        second = tl.load(k_at + HALF, mask=kept, other=0.0).to(tl.float32)
-        cached = key_cache.dtype.element_ty
-        tl.store(key_cache + place, (first * cos - second * sin).to(cached), mask=kept)
-        tl.store(key_cache + place + HALF, (second * cos + first * sin).to(cached), mask=kept)
+        k_first = tl.load(k_at, mask=kept, other=0.0).to(tl.float32)
+        k_second = tl.load(k_at + HALF, mask=kept, other=0.0).to(tl.float32)
+        rotated = k_first * cos - k_second * sin
+        tl.store(key_cache + place, rotated.to(key_cache.dtype.element_ty), mask=kept)
+        rotated = k_second * cos + k_first * sin
+        tl.store(key_cache + place + HALF, rotated.to(key_cache.dtype.element_ty), mask=kept)
         tl.store(value_cache + place, tl.load(v_at, mask=kept, other=0.0), mask=kept)
         tl.store(value_cache + place + HALF, tl.load(v_at + HALF, mask=kept, other=0.0), mask=kept)
 

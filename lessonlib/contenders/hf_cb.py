@@ -39,7 +39,7 @@ class GenerateBatch:
             "dtype": job.dtype,
             "attention": ATTENTION,
             "max_num_seqs": job.slots,
-            "block_size": self.config.page_size,
+            "block_size": page_size(self.config),
             "block_sharing": False,
         }
 
@@ -97,9 +97,14 @@ class GenerateBatch:
             release_memory()
 
 
+def page_size(config: Any) -> int:
+    """Tokens a block of K/V: transformers 5.17.0 says block_size, which later became a deprecated word for it."""
+    return getattr(config, "page_size", None) or config.block_size
+
+
 def num_blocks(job: Job, config: Any) -> int:
     """As many bytes of K/V as the other paged engines have on a CPU."""
-    page = ContinuousBatchingConfig.page_size
+    page = page_size(ContinuousBatchingConfig)
     heads = config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     size = 4 if job.dtype == "float32" else 2
     return job.kv_gib * 2**30 // (2 * heads * page * size)
