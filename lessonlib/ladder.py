@@ -30,7 +30,7 @@ from lessonlib.engine.memory import kv_bytes_per_block, release_memory
 from lessonlib.engine.model import Llama
 from lessonlib.engine.outputs import SamplingParams
 from lessonlib.ladder_load import Load, Requests, load_for, load_model
-from lessonlib.scheduling.costs import CostModel, kv_tokens
+from lessonlib.scheduling.costs import CostModel, decode_rows, kv_tokens, prefill_tokens
 from lessonlib.scheduling.policies import MaxUtilization, Orca, SarathiServe, StaticBatching
 from lessonlib.scheduling.policy import Policy, SchedulerView
 from lessonlib.scheduling.simulator import align, metrics, simulate
@@ -208,6 +208,7 @@ class Ladder:
             row: dict[str, Any] = {"rung": rung.name, "changes": _plain(rung.changes), "shows": rung.shows}
             if self._is_here(rung):
                 row |= {"measured": True, **self._numbers(self._rides[rung.name])}
+                row["decode_seconds"] = decode_seconds([*self._others[rung.name], *self._rides[rung.name]])
                 row["against_before"] = ratios(before, row) if before else None
                 row["predicted"] = self._predict(rung, settings, row)
                 before = row
@@ -304,6 +305,13 @@ def _least(rides: Sequence[Trace]) -> Trace:
     """A ride whose steps each take the least that they took on any of these, which planned the same steps."""
     durations = np.min([ride.steps["duration"] for ride in rides], axis=0)
     return replace(rides[0], steps={**rides[0].steps, "duration": durations})
+
+
+def decode_seconds(rides: Sequence[Trace]) -> dict[str, float]:
+    """By how many ride (a text, for JSON), the median of what steps took in which everyone decodes."""
+    riders = np.concatenate([decode_rows(ride) * (prefill_tokens(ride) == 0) for ride in rides])
+    took = np.concatenate([ride.steps["duration"] for ride in rides])
+    return {str(count): float(np.median(took[riders == count])) for count in np.unique(riders[riders > 0])}
 
 
 def predict(requests: Requests, settings: Mapping[str, Any], cost: CostModel) -> Trace:

@@ -19,6 +19,7 @@ from lessonlib.ladder import (
     Ladder,
     bench_engine,
     climbs,
+    decode_seconds,
     fit_costs,
     predict,
     report,
@@ -135,6 +136,14 @@ def test_a_prediction_reads_the_settings():
     rides = [predict(requests, settings, cost) for _, settings in climbs(LOAD)[:5]]
     assert rides[1].span < rides[0].span
     assert [ride.header.slots for ride in rides] == [3, 3, 6, 6, 6]
+
+
+def test_a_decode_steps_time_is_told_by_how_many_ride():
+    requests, settings = Requests.draw(LOAD, 128, 0), climbs(LOAD)[1][1]
+    ride = predict(requests, settings, CostModel(1e-3, 0.0, 1e-2, 0.0, per_decode_row=1e-4))
+    told = decode_seconds([ride, ride])
+    assert told == pytest.approx({riders: 1e-3 + 1e-4 * int(riders) for riders in told})
+    assert max(map(int, told)) == settings["max_num_seqs"]
 
 
 def on_a_host_of_changing_speed(ride, rng):
