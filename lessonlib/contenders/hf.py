@@ -2,7 +2,7 @@
 
 A batch runs until its longest request has its tokens; what the others were given beyond their own `max_tokens`
 is counted as raw, not as useful. In a timed run on a GPU the cache is static and the decode step compiled (CUDA
-graphs): 1.7 times plain `generate` on 64 mixed (`benchmarks/results/h100_compare_hf.json`). "hf-dynamic" is plain
+graphs): 1.6 times plain `generate` on 64 mixed (`benchmarks/results/compare_h100_generate.json`). "hf-dynamic" is plain
 `generate`; on a CPU, and where nobody is timed, both are.
 """
 

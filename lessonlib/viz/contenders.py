@@ -32,7 +32,6 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-SOURCE_COLUMNS = 100  # characters of a source that fit a line
 AGAINST = "vllm"  # whose rate others are divided by
 FREE_COMPANY = "twice the requests, twice the tokens"
 
@@ -124,7 +123,7 @@ def _chart(
 
 def _caption(comparison: Comparison, rule: str = "") -> str:
     """What marks mean, where they need it, above the source."""
-    return f"{fill(rule, SOURCE_COLUMNS)}\n{source(comparison)}" if rule else source(comparison)
+    return f"{fill(rule, style.SOURCE_COLUMNS)}\n{source(comparison)}" if rule else source(comparison)
 
 
 def source(comparison: Comparison) -> str:
@@ -132,7 +131,7 @@ def source(comparison: Comparison) -> str:
     machine = comparison.machine
     where = machine.get("gpu") or f"{machine.get('cpu')}, {machine.get('threads')} threads"
     first = f"{comparison.model}, {comparison.how.get('dtype')}; measured on {where}, {comparison.date}"
-    return f"{fill(first, SOURCE_COLUMNS)}\n{fill(comparison.command, SOURCE_COLUMNS)}"
+    return f"{fill(first, style.SOURCE_COLUMNS)}\n{fill(comparison.command, style.SOURCE_COLUMNS)}"
 
 
 def finding(comparison: Comparison) -> str:

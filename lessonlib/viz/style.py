@@ -37,6 +37,7 @@ WIDTH = 6.0  # inches; at DPI 100 a column of 600 px
 DPI = 100  # of the page; the PNG has twice as many pixels, for sharp screens
 SHARPNESS = 2
 TITLE_COLUMNS = 62  # characters of a title that fit a line
+SOURCE_COLUMNS = 96  # the same of its source
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure is the same on every machine
@@ -109,7 +110,8 @@ def finish(figure: Picture, title: str, source: str = "") -> Picture:
     """Write the finding above the figure and, small, its source below."""
     figure.suptitle(fill(title, TITLE_COLUMNS), x=0.01, ha="left", fontsize=11, fontweight="bold")
     if source:
-        figure.supxlabel(source, x=0.01, ha="left", fontsize=7.5)
+        words = "\n".join(fill(line, SOURCE_COLUMNS) for line in source.splitlines())
+        figure.supxlabel(words, x=0.01, ha="left", fontsize=7.5)
     return figure
 
 
