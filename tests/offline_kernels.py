@@ -1,4 +1,4 @@
-"""Compiles every kernel of the course for a card that need not be there; prints each with its registers and spills.
+"""Compiles the kernels of the course for a card that need not be there, and prints their names.
 
     python tests/offline_kernels.py        # for Hopper
     python tests/offline_kernels.py 80     # for compute capability 8.0
@@ -22,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction, MockTensor
 
-from kernels import attention, cache, linear, pointwise, validate
+from kernels import attention, cache, ladder, linear, pointwise, validate
 
 PROCESSORS = {80: 108, 90: 132}  # of an A100 and an H100
 HEADS, KV_HEADS, NUM_BLOCKS, BLOCK = 8, 2, 8, 16
@@ -76,6 +76,9 @@ def call_all(dtype: torch.dtype, head_dim: int) -> None:
         attention.paged_attention(
             query, *caches, counts(4, 2), counts(4), counts(5), scale=1.0, num_decodes=decodes, workspace=room
         )
+    ladder.tiled(empty(head_dim), empty(9, head_dim), empty(9, head_dim), scale=1.0)
+    ladder.ragged(query, *caches, counts(4, 2), counts(4), scale=1.0)
+    ladder.grouped(query, *caches, counts(4, 2), counts(4), scale=1.0)
     if head_dim == 128:
         x = empty(4, 4096)
         pointwise.rms_norm(x, empty(4096), eps=1e-5)

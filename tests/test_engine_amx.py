@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from engine_models import one_prompt, write_config
 
-from lessonlib.engine import amx, native
+from lessonlib.engine.cpu import amx, native
 from lessonlib.engine.model import Llama
 from lessonlib.engine.runner import ModelRunner
 

@@ -8,8 +8,9 @@ import torch
 from engine_models import free_and_unwritten, one_prompt, write_config
 
 from kernels import reference
-from lessonlib.engine import LLM, SamplingParams, loops
+from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.chat import ChatEngine
+from lessonlib.engine.cpu import loops
 from lessonlib.engine.inputs import StepShape
 from lessonlib.engine.model import Llama
 from lessonlib.engine.ops import choose_ops

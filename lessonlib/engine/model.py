@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from lessonlib.engine.checkpoint import LlamaConfig, fill_random, load_weights
-from lessonlib.engine.huge_pages import use_huge_pages
+from lessonlib.engine.cpu.huge_pages import use_huge_pages
 from lessonlib.engine.ops import Ops, Packed, choose_ops
 
 Attend = Callable[[int, Tensor], Tensor]

@@ -77,7 +77,7 @@ def _native() -> Ops:
         raise CourseError(
             "attention 'native' needs Numba: pip install numba, or choose attention 'reference'"
         )
-    from lessonlib.engine import native
+    from lessonlib.engine.cpu import native
 
     return Ops(
         native.rms_norm,

@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from kernels import reference
-from lessonlib.engine import amx, loops
+from lessonlib.engine.cpu import amx, loops
 from lessonlib.engine.inputs import StepInputs
 
 ALIKE = 32  # tokens: prompts that differ by less go side by side
