@@ -40,6 +40,7 @@ from lessonlib.workload import Workload
 
 TARGET_ERROR = 0.15  # of a predicted wall-clock time
 TIMED_SEED, FITTED_SEED = 0, 1
+FEWEST_STEPS = 5  # that a median is told of
 LAUNCHES_BY = (
     "enforce_eager",
     "async_scheduling",
@@ -289,7 +290,8 @@ def fit_costs(
     A machine has slow minutes, and a ride that met one would take it for the cost of what was on board. So each
     step counts with the least it took on any climb: all climbs plan the same steps. And rungs that launch their
     steps in the same way are fitted together: whom a policy boards does not change what a step costs. How many may
-    board does: for few rows a GPU's engine launches products of its own, which take its host longer.
+    board does: for few rows a GPU's engine launches products of its own, which take its host longer. A rung of few
+    slots launches nothing else; the fit of one with more is a mean of both.
     """
     alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
     for rung, settings in steps:
@@ -308,10 +310,12 @@ def _least(rides: Sequence[Trace]) -> Trace:
 
 
 def decode_seconds(rides: Sequence[Trace]) -> dict[str, float]:
-    """By how many ride (a text, for JSON), the median of what steps took in which everyone decodes."""
+    """By how many ride (a text, for JSON), the median of what steps took in which everyone decodes, five or more."""
     riders = np.concatenate([decode_rows(ride) * (prefill_tokens(ride) == 0) for ride in rides])
     took = np.concatenate([ride.steps["duration"] for ride in rides])
-    return {str(count): float(np.median(took[riders == count])) for count in np.unique(riders[riders > 0])}
+    counts, times = np.unique(riders[riders > 0], return_counts=True)
+    often = counts[times >= FEWEST_STEPS].tolist()
+    return {str(count): float(np.median(took[riders == count])) for count in often}
 
 
 def predict(requests: Requests, settings: Mapping[str, Any], cost: CostModel) -> Trace:

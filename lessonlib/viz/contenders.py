@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from textwrap import fill
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -123,7 +123,7 @@ def _chart(
 
 def _caption(comparison: Comparison, rule: str = "") -> str:
     """What marks mean, where they need it, above the source."""
-    return f"{fill(rule, style.SOURCE_COLUMNS)}\n{source(comparison)}" if rule else source(comparison)
+    return f"{style.small_print(rule)}\n{source(comparison)}" if rule else source(comparison)
 
 
 def source(comparison: Comparison) -> str:
@@ -131,7 +131,8 @@ def source(comparison: Comparison) -> str:
     machine = comparison.machine
     where = machine.get("gpu") or f"{machine.get('cpu')}, {machine.get('threads')} threads"
     first = f"{comparison.model}, {comparison.how.get('dtype')}; measured on {where}, {comparison.date}"
-    return f"{fill(first, style.SOURCE_COLUMNS)}\n{fill(comparison.command, style.SOURCE_COLUMNS)}"
+    command = re.sub(r" --json [^ ;]+", "", comparison.command)  # where it was written to is nobody's concern
+    return style.small_print(f"{first}\n{command}")
 
 
 def finding(comparison: Comparison) -> str:
@@ -318,7 +319,7 @@ def _draw_ratios(axes: Axes, comparison: Comparison) -> None:
             ends[name] = points[-1]
     axes.set_ylabel(f"÷ {AGAINST}'s tok/s")
     _label_batches(axes, comparison)
-    axes.margins(y=0.2)
+    axes.margins(y=0.3)
     _name_lines(axes, ends)
 
 

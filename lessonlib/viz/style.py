@@ -37,7 +37,7 @@ WIDTH = 6.0  # inches; at DPI 100 a column of 600 px
 DPI = 100  # of the page; the PNG has twice as many pixels, for sharp screens
 SHARPNESS = 2
 TITLE_COLUMNS = 62  # characters of a title that fit a line
-SOURCE_COLUMNS = 96  # the same of its source
+SOURCE_COLUMNS = 100  # the same of its source
 
 RC: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # ships with matplotlib, so a figure is the same on every machine
@@ -110,9 +110,16 @@ def finish(figure: Picture, title: str, source: str = "") -> Picture:
     """Write the finding above the figure and, small, its source below."""
     figure.suptitle(fill(title, TITLE_COLUMNS), x=0.01, ha="left", fontsize=11, fontweight="bold")
     if source:
-        words = "\n".join(fill(line, SOURCE_COLUMNS) for line in source.splitlines())
-        figure.supxlabel(words, x=0.01, ha="left", fontsize=7.5)
+        figure.supxlabel(small_print(source), x=0.01, ha="left", fontsize=7.5)
     return figure
+
+
+def small_print(words: str) -> str:
+    """Each line of it broken to fit below a figure, names and options whole."""
+    return "\n".join(
+        fill(line, SOURCE_COLUMNS, break_on_hyphens=False, break_long_words=False)
+        for line in words.splitlines()
+    )
 
 
 def word_color(color: str) -> str:
