@@ -14,7 +14,7 @@ from typing import Any
 
 from lessonlib import __version__
 from lessonlib.errors import CourseError
-from lessonlib.files import write_whole
+from lessonlib.files import check_place, write_whole
 from lessonlib.trace import Trace
 from lessonlib.workload import (
     DISTRIBUTION_SPECS,
@@ -285,6 +285,8 @@ def _add_generate(commands: Any) -> None:
 
 def _generate(options: argparse.Namespace) -> int:
     prompts = _read_prompts(options.prompts)
+    if options.save:
+        check_place(options.save)  # better known before than after
     from lessonlib.engine import LLM, SamplingParams
 
     params = SamplingParams(
@@ -601,7 +603,7 @@ def _measured(options: argparse.Namespace) -> Any:
     chosen = compare.Options(
         preset=preset,
         contenders=options.contenders.split(",")
-        if options.contenders
+        if options.contenders is not None
         else compare.contenders_for(preset, workloads),
         workloads=workloads,
         only=options.rows.split(",") if options.rows else (),

@@ -354,7 +354,10 @@ class Comparison:
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise CourseError(f"cannot read a comparison from {path}: {error}") from error
+            reason = getattr(error, "strerror", None) or "it is not JSON"
+            raise CourseError(
+                f"cannot read a comparison from {path} ({reason}): give a file of `lesson compare --json FILE`"
+            ) from error
         if not isinstance(data, dict) or data.get("kind") != KIND:
             raise CourseError(f"{path} is no comparison: make one with `lesson compare --json FILE`")
         if data.get("schema") != SCHEMA_VERSION:

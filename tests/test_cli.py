@@ -148,6 +148,7 @@ def test_bench_without_a_gpu_says_what_its_times_are_not(tmp_path):
         (("generate", "--prompts", "pyproject.toml", "--max-tokens", "0"), "max_tokens 0"),
         (("generate", "--prompts", "pyproject.toml", "--temperature", "-1"), "temperature -1"),
         (("generate", "--prompts", "pyproject.toml", "--device", "tpu"), "device 'tpu'"),
+        (("generate", "--prompts", "pyproject.toml", "--save", "nowhere/ride.json"), "cannot write"),
         (("generate", "--prompts", "pyproject.toml", "--attention", "magic"), "attention 'magic'"),
         (("generate", "--prompts", "pyproject.toml", "--model", "no-such-model"), "no-such-model"),
         (("check", "ex99"), "ex99"),

@@ -659,6 +659,7 @@ def lesson(*words, **variables):
     [
         (("--contenders", "hf,tgi"), "unknown contender 'tgi'"),
         (("--contenders", "hf,hf"), "name each once"),
+        (("--contenders", ""), "unknown contender ''"),
         (("--preset", "tpu"), "unknown preset 'tpu'"),
         (("--repeat", "0"), "repeat 0"),
         (("--against", "no-such-file.json"), "cannot read a comparison"),
@@ -668,6 +669,7 @@ def lesson(*words, **variables):
         (("--rates", "fast", "--workload", "online"), "rate 'fast': give requests a second"),
         (("--rates", "0%", "--workload", "online"), "rate '0%'"),
         (("--rates", "8"), "ask for --workload online"),
+        (("--peak", "5"), "ask for --workload online"),
         (("--runs", "0"), "runs 0"),
         (("--peak", "-3", "--rates", "70%", "--workload", "online"), "peak -3: give requests a second"),
         (("--peak", "no-such-file.json"), "cannot read a comparison"),

@@ -292,6 +292,7 @@ def test_an_interruption_empties_the_car_and_the_next_call_works(llm):
         (lambda llm: llm.generate("hello"), "give a list"),
         (lambda llm: llm.generate([""]), "prompt 0 is empty"),
         (lambda llm: llm.generate([{"text": "hello"}]), "prompt 0 has neither"),
+        (lambda llm: llm.generate([5]), "prompt 0 has neither"),
         (lambda llm: llm.generate([{"prompt_token_ids": [5] * 500}]), "context holds 512"),
         (lambda llm: llm.generate([{"prompt_token_ids": [99_999]}]), "token id 99999"),
         (lambda llm: llm.generate(["a"], SamplingParams(stop_token_ids=[-4])), "token id -4"),

@@ -125,8 +125,8 @@ class Options:
                 raise CourseError(f"{word} {value}: give at least 1")
         for word in self.rates:
             presets.arrival_rate(word, 1.0)
-        if (self.rates or self.online_requests) and "online" not in self.workloads:
-            raise CourseError("rates and requests are those of online rows: ask for --workload online")
+        if (self.rates or self.online_requests or self.peak) and "online" not in self.workloads:
+            raise CourseError("rates, requests and peak are those of online rows: ask for --workload online")
 
 
 def compare(options: Options, say: Callable[[str], None]) -> Comparison:

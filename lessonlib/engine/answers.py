@@ -24,8 +24,8 @@ def encode(prompt: str | Mapping[str, Any], tokenizer: Any, words: str) -> tuple
 
     Raises `CourseError` for an empty prompt or one of another form.
     """
-    text = prompt if isinstance(prompt, str) else prompt.get("prompt")
-    ids = None if isinstance(prompt, str) else prompt.get("prompt_token_ids")
+    parts = prompt if isinstance(prompt, Mapping) else {"prompt": prompt}
+    text, ids = parts.get("prompt"), parts.get("prompt_token_ids")
     if ids is None:
         if not isinstance(text, str):
             raise CourseError(
