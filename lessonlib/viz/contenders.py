@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter, NullLocator
 
+from lessonlib import recorded
 from lessonlib.errors import CourseError
 from lessonlib.result import KEEPS_UP, Comparison, Pace, Result, RowFacts
 from lessonlib.split import Part, split
@@ -123,7 +123,7 @@ def _chart(
 
 def _caption(comparison: Comparison, rule: str = "") -> str:
     """What marks mean, where they need it, above the source."""
-    return f"{style.small_print(rule)}\n{source(comparison)}" if rule else source(comparison)
+    return f"{rule}\n{source(comparison)}" if rule else source(comparison)
 
 
 def source(comparison: Comparison) -> str:
@@ -131,8 +131,7 @@ def source(comparison: Comparison) -> str:
     machine = comparison.machine
     where = machine.get("gpu") or f"{machine.get('cpu')}, {machine.get('threads')} threads"
     first = f"{comparison.model}, {comparison.how.get('dtype')}; measured on {where}, {comparison.date}"
-    command = re.sub(r" --json [^ ;]+", "", comparison.command)  # where it was written to is nobody's concern
-    return style.small_print(f"{first}\n{command}")
+    return style.small_print(f"{first}\n{recorded.measuring(comparison.command)}")
 
 
 def finding(comparison: Comparison) -> str:
