@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lesson", description="The continuous-batching course.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_lab(commands)
     _add_doctor(commands)
     _add_model(commands)
     _add_simulate(commands)
@@ -57,6 +58,25 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_compare(commands)
     return parser
+
+
+# ----- lab -----
+
+
+def _add_lab(commands: Any) -> None:
+    lab = commands.add_parser("lab", help="JupyterLab on the course's folder, with notebook 01 open")
+    lab.add_argument(
+        "--port", type=int, help="the port, or nothing (default: 8888, else the next that is free)"
+    )
+    lab.add_argument("--ip", metavar="ADDRESS", help="where to listen (default: this machine alone)")
+    lab.set_defaults(run=_lab)
+
+
+def _lab(options: argparse.Namespace) -> int:
+    from lessonlib.lab import open_lab
+
+    open_lab(options.port, options.ip)
+    return DONE
 
 
 # ----- doctor -----

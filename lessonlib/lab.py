@@ -1,0 +1,102 @@
+"""`lesson lab`: JupyterLab on the course, for a person at a desk, in a container or on a machine far away."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import sys
+import webbrowser
+from pathlib import Path
+
+from lessonlib.errors import CourseError
+
+FIRST = "notebooks/01_the_elevator_that_waits.ipynb"
+HIGHEST_PORT = 65_535
+
+
+def lab_command(
+    folder: Path, port: int | None, ip: str | None, is_root: bool, has_browser: bool
+) -> list[str]:
+    """The words that start JupyterLab with the course's folder as its root and notebook 01 open.
+
+    A port that was asked for is taken or refused, never exchanged for the next one. Raises `CourseError` for a
+    folder without the course, a port that is none and an address that is none.
+    """
+    if not (folder / FIRST).is_file():
+        raise CourseError(
+            f"{folder} has no {FIRST}: go to the course's folder, or lay one with `lesson start`"
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={folder}",
+        f"--LabApp.default_url=/lab/tree/{FIRST}",
+    ]
+    # A login shell would set PATH anew, and `lesson` would not be found in Lab's terminal.
+    shell = shutil.which(os.environ.get("SHELL", "")) or shutil.which("bash") or "/bin/sh"
+    command.append(f"--ServerApp.terminado_settings=shell_command=['{shell}']")
+    if port is not None:
+        if not 0 < port <= HIGHEST_PORT:
+            raise CourseError(f"port {port}: give 1 to {HIGHEST_PORT:,}")
+        command += [f"--ServerApp.port={port}", "--ServerApp.port_retries=0"]
+    if ip is not None:
+        command.append(f"--ServerApp.ip={_address(ip)}")
+    if is_root:
+        command.append("--allow-root")
+    if not has_browser:
+        command.append("--no-browser")
+    return command
+
+
+def notices(ip: str | None, is_root: bool, has_browser: bool) -> list[str]:
+    """What the person who starts it should know, a line each."""
+    lines = []
+    if is_root:
+        lines.append(
+            "running as root, without Jupyter's guard against it: whoever holds the token below already is root here"
+            if is_open(ip)
+            else "running as root, without Jupyter's guard against it: it listens on this machine alone, behind a token"
+        )
+    if is_open(ip):
+        lines.append(
+            f"open to the network on {ip}, as asked: who has the address with its token can run code here"
+        )
+    if not has_browser:
+        lines.append("no browser here: open the address with its token that is printed below")
+    return lines
+
+
+def is_open(ip: str | None) -> bool:
+    """Whether other machines can reach the server."""
+    return ip is not None and not ipaddress.ip_address(_address(ip)).is_loopback
+
+
+def open_lab(port: int | None, ip: str | None) -> None:
+    """Become JupyterLab; does not return. Raises as `lab_command`."""
+    is_root, has_browser = os.geteuid() == 0, _has_browser()
+    command = lab_command(Path.cwd(), port, ip, is_root, has_browser)
+    for line in notices(ip, is_root, has_browser):
+        print(f"lesson: {line}", file=sys.stderr, flush=True)
+    tools = str(Path(sys.executable).parent)  # `lesson` in Lab's terminal
+    os.environ["PATH"] = os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])
+    os.execv(command[0], command)
+
+
+def _has_browser() -> bool:
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True
+
+
+def _address(ip: str) -> str:
+    """An IP address in its plain form."""
+    try:
+        return str(ipaddress.ip_address({"localhost": "127.0.0.1", "*": "0.0.0.0"}.get(ip, ip)))
+    except ValueError:
+        raise CourseError(
+            f"IP {ip!r} is no address: 0.0.0.0 listens on every network of this machine"
+        ) from None
