@@ -13,7 +13,15 @@ import torch
 
 from kernels import attention, bench
 from kernels.attention import DecodeConfig, PrefillConfig
-from kernels.bench import DECODE_ROWS, NUM_HEADS, PREFILL_ROWS, Batch, decode_batch, time_in_turn
+from kernels.bench import (
+    DECODE_ROWS,
+    NUM_HEADS,
+    PREFILL_ROWS,
+    Batch,
+    decode_batch,
+    prefill_batch,
+    time_in_turn,
+)
 
 # (tile, num_warps, num_stages, max_registers) with each number of programs per processor
 DECODE_KERNELS = (
@@ -41,16 +49,16 @@ def use(decode: DecodeConfig | None = None, prefill: PrefillConfig | None = None
 
 
 def compile_one(job: tuple[str, tuple, int]) -> str:
-    kind, knobs, bench.HEAD_DIM = job
+    kind, knobs, head_dim = job
     try:
         for kv_heads in (8, 32):
             if kind == "decode":
                 tile, warps, stages, registers = knobs
                 use(decode=DecodeConfig(tile, 132, warps, stages, registers))
-                batch = Batch([(1, 300)], NUM_HEADS, kv_heads, "cuda")
+                batch = Batch([(1, 300)], NUM_HEADS, kv_heads, "cuda", head_dim)
             else:
                 use(prefill=PrefillConfig(*knobs))
-                batch = Batch([(64, 300)], NUM_HEADS, kv_heads, "cuda")
+                batch = Batch([(64, 300)], NUM_HEADS, kv_heads, "cuda", head_dim)
             batch.caches = batch.caches[:1]
             batch.ours()[0]()
             torch.cuda.synchronize()
@@ -60,7 +68,6 @@ def compile_one(job: tuple[str, tuple, int]) -> str:
 
 
 def tune(head_dim: int, rows: int) -> dict:
-    bench.HEAD_DIM = head_dim
     began = time.perf_counter()
     jobs = [("decode", knobs) for knobs in DECODE_KERNELS] + [("prefill", knobs) for knobs in PREFILL_KERNELS]
     with multiprocessing.get_context("spawn").Pool(10) as pool:
@@ -79,24 +86,24 @@ def tune(head_dim: int, rows: int) -> dict:
     }
     result |= {"decode": {}, "prefill": {}}
     good = [knobs for kind, knobs in jobs if kind == "prefill" and not failures[kind, knobs]]
-    for name, seqs, kv_heads in PREFILL_ROWS[: min(rows, 6)]:
-        batch = Batch(seqs, NUM_HEADS, kv_heads, "cuda")
+    for prompts in PREFILL_ROWS[: min(rows, 6)]:
+        batch = prefill_batch(prompts._replace(head_dim=head_dim), "cuda")
         times = {}
         for knobs in good:
             use(prefill=PrefillConfig(*knobs))
             times[str(knobs)] = time_in_turn({"ours": batch.ours()}, rounds=8)["ours"]
-        result["prefill"][name] = times
-        show(name, times, 4)
+        result["prefill"][prompts.name] = times
+        show(prompts.name, times, 4)
     good = [knobs for kind, knobs in jobs if kind == "decode" and not failures[kind, knobs]]
     for row in DECODE_ROWS[:rows]:
-        batch = decode_batch(*row, "cuda")
+        batch = decode_batch(row._replace(head_dim=head_dim), "cuda")
         times = {}
         for (tile, warps, stages, registers), programs in itertools.product(good, DECODE_PROGRAMS):
             use(decode=DecodeConfig(tile, programs * processors, warps, stages, registers))
             knobs = (tile, warps, stages, registers, programs)
             times[str(knobs)] = time_in_turn({"ours": batch.ours()}, rounds=6)["ours"]
-        result["decode"][str(row)] = times
-        show(str(row), times, 5)
+        result["decode"][row.name] = times
+        show(row.name, times, 5)
     for kind in ("prefill", "decode"):
         tables = list(result[kind].values())
         loss = {k: [t[k] / min(t.values()) for t in tables] for k in tables[0]}

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -27,39 +27,114 @@ from kernels.validate import INTERPRETED
 
 Call = Callable[[], Any]
 
-# (sequences, context, query heads, K/V heads, ragged)
+HEAD_DIM, BLOCK_SIZE, NUM_HEADS = 128, 16, 32
+
+
+TRITON_DIMS = (64, 128, 256)  # what vLLM's Triton kernel is asked for here
+
+
+class DecodeRow(NamedTuple):
+    """A decode batch: one token from each of ``batch`` sequences, and one long sequence more where ``longest``."""
+
+    batch: int
+    context: int
+    num_heads: int
+    num_kv_heads: int
+    ragged: bool = False
+    head_dim: int = HEAD_DIM
+    longest: int = 0
+
+    @property
+    def name(self) -> str:
+        """As it stands in results."""
+        dim = f", head_dim {self.head_dim}" if self.head_dim != HEAD_DIM else ""
+        long = f" + 1 x {self.longest}" if self.longest else ""
+        length = f"{'ragged up to ' if self.ragged else ''}{self.context}"
+        return f"{self.batch} x {length}{long}, {self.num_heads}/{self.num_kv_heads}{dim}"
+
+    def lengths(self) -> list[int]:
+        """Tokens of context; ragged ones lie between a sixteenth of ``context`` and all of it."""
+        torch.manual_seed(0)
+        shortest, size = self.context // 16, (self.batch,)
+        many = (
+            torch.randint(shortest, self.context + 1, size).tolist()
+            if self.ragged
+            else [self.context] * self.batch
+        )
+        return [*many, self.longest] if self.longest else many
+
+
+class PrefillRow(NamedTuple):
+    """A batch that reads prompts: (query tokens, context) of each sequence."""
+
+    name: str
+    seqs: list[tuple[int, int]]
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int = HEAD_DIM
+
+
+# The shapes that the kernel was tuned on come first, the others after them.
 DECODE_ROWS = (
-    (64, 1024, 32, 32, False),
-    (64, 1024, 32, 32, True),
-    (64, 2048, 32, 8, False),
-    (64, 2048, 32, 8, True),
-    (8, 8192, 32, 8, False),
-    (1, 8192, 32, 8, False),
-    (1, 32768, 32, 8, False),
-    (256, 512, 32, 8, False),
-    (128, 4096, 32, 8, True),
+    DecodeRow(64, 1024, 32, 32),
+    DecodeRow(64, 1024, 32, 32, ragged=True),
+    DecodeRow(64, 2048, 32, 8),
+    DecodeRow(64, 2048, 32, 8, ragged=True),
+    DecodeRow(8, 8192, 32, 8),
+    DecodeRow(1, 8192, 32, 8),
+    DecodeRow(1, 32768, 32, 8),
+    DecodeRow(256, 512, 32, 8),
+    DecodeRow(128, 4096, 32, 8, ragged=True),
+    # One K/V head of a card's share: Llama-3-70B on eight cards.
+    DecodeRow(64, 4096, 8, 1),
+    DecodeRow(64, 4096, 8, 1, ragged=True),
+    # Groups of 5 (Qwen3-14B) and of 7 (Qwen2.5-7B).
+    DecodeRow(32, 2048, 40, 8),
+    DecodeRow(64, 2048, 40, 8, ragged=True),
+    DecodeRow(32, 4096, 28, 4),
+    DecodeRow(64, 4096, 28, 4, ragged=True),
+    # Heads of other sizes: Llama-3.2-1B, Phi-3-mini, Gemma-2-9B.
+    DecodeRow(64, 2048, 32, 8, head_dim=64),
+    DecodeRow(32, 2048, 32, 32, head_dim=96),
+    DecodeRow(32, 2048, 16, 8, head_dim=256),
+    DecodeRow(1, 131072, 32, 8),
+    DecodeRow(63, 512, 32, 8, longest=131072),
 )
 
 _draw = random.Random(0)
-# (name, [(query tokens, context)], K/V heads)
-PREFILL_ROWS: tuple[tuple[str, list[tuple[int, int]], int], ...] = (
-    ("8 x 512", [(512, 512)] * 8, 8),
-    ("4 x 2048", [(2048, 2048)] * 4, 8),
-    ("4 x 2048, 32/32 heads", [(2048, 2048)] * 4, 32),
-    ("1 x 8192", [(8192, 8192)], 8),
-    ("16 ragged, 64 to 2048", [(n, n) for n in (_draw.randint(64, 2048) for _ in range(16))], 8),
-    ("4 chunks of 512 ending at 4096", [(512, 4096)] * 4, 8),
-    ("60 decodes at 1024 + one chunk of 512 ending at 2048", [(1, 1024)] * 60 + [(512, 2048)], 8),
+PREFILL_ROWS = (
+    PrefillRow("8 x 512", [(512, 512)] * 8, 32, 8),
+    PrefillRow("4 x 2048", [(2048, 2048)] * 4, 32, 8),
+    PrefillRow("4 x 2048, 32/32 heads", [(2048, 2048)] * 4, 32, 32),
+    PrefillRow("1 x 8192", [(8192, 8192)], 32, 8),
+    PrefillRow(
+        "16 ragged, 64 to 2048", [(n, n) for n in (_draw.randint(64, 2048) for _ in range(16))], 32, 8
+    ),
+    PrefillRow("4 chunks of 512 ending at 4096", [(512, 4096)] * 4, 32, 8),
+    PrefillRow(
+        "60 decodes at 1024 + one chunk of 512 ending at 2048", [(1, 1024)] * 60 + [(512, 2048)], 32, 8
+    ),
+    PrefillRow("2 x 6000, 28/4 heads", [(6000, 6000)] * 2, 28, 4),
+    PrefillRow("one chunk of 2048 ending at 30000", [(2048, 30000)], 32, 8),
+    PrefillRow("8 x 1024, 8/1 heads", [(1024, 1024)] * 8, 8, 1),
+    PrefillRow("4 x 2048, head_dim 64", [(2048, 2048)] * 4, 32, 8, 64),
+    PrefillRow("2 x 4096, 16/8 heads, head_dim 256", [(4096, 4096)] * 2, 16, 8, 256),
 )
-
-HEAD_DIM, BLOCK_SIZE, NUM_HEADS = 128, 16, 32
 
 
 class Batch:
     """One random batch: permuted blocks, and as many copies of the caches as it takes to outgrow the L2."""
 
-    def __init__(self, seqs: list[tuple[int, int]], num_heads: int, num_kv_heads: int, device: str) -> None:
+    def __init__(
+        self,
+        seqs: list[tuple[int, int]],
+        num_heads: int,
+        num_kv_heads: int,
+        device: str,
+        head_dim: int = HEAD_DIM,
+    ) -> None:
         torch.manual_seed(0)
+        self.head_dim = head_dim
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         self.query_lens = [new for new, _ in seqs]
         self.lengths = [length for _, length in seqs]
@@ -73,23 +148,23 @@ class Batch:
         self.seq_lens = torch.tensor(self.lengths, dtype=torch.int32, device=device)
         starts = [0, *torch.tensor(self.query_lens).cumsum(0).tolist()]
         self.query_start_loc = torch.tensor(starts, dtype=torch.int32, device=device)
-        self.query = torch.randn(starts[-1], num_heads, HEAD_DIM, dtype=dtype, device=device)
-        shape = (sum(needs) + 1, BLOCK_SIZE, num_kv_heads, HEAD_DIM)
-        self.kv_bytes = 2 * sum(self.lengths) * num_kv_heads * HEAD_DIM * dtype.itemsize
+        self.query = torch.randn(starts[-1], num_heads, head_dim, dtype=dtype, device=device)
+        shape = (sum(needs) + 1, BLOCK_SIZE, num_kv_heads, head_dim)
+        self.kv_bytes = 2 * sum(self.lengths) * num_kv_heads * head_dim * dtype.itemsize
         copies = max(1, min(8, -(-(400 << 20) // self.kv_bytes))) if device == "cuda" else 1
         self.caches = [
             (torch.randn(shape, dtype=dtype, device=device), torch.randn(shape, dtype=dtype, device=device))
             for _ in range(copies)
         ]
-        self.scale = HEAD_DIM**-0.5
+        self.scale = head_dim**-0.5
         self.flops = sum(
-            4 * num_heads * HEAD_DIM * (new * (length - new) + new * (new + 1) / 2) for new, length in seqs
+            4 * num_heads * head_dim * (new * (length - new) + new * (new + 1) / 2) for new, length in seqs
         )
 
     def ours(self) -> list[Call]:
         query, out = self.query, torch.empty_like(self.query)
         num_heads, num_kv_heads = query.shape[1], self.caches[0][0].shape[2]
-        workspace = make_workspace(num_heads, num_kv_heads, HEAD_DIM, query.dtype, query.device)
+        workspace = make_workspace(num_heads, num_kv_heads, self.head_dim, query.dtype, query.device)
         return [
             functools.partial(
                 paged_attention,
@@ -109,9 +184,18 @@ class Batch:
             for keys, values in self.caches
         ]
 
-    def flash_attention_3(self) -> list[Call]:
+    def flash_attention_3(self, most_splits: int | None = None) -> list[Call]:
+        """FlashAttention 3: left to itself, or planned ahead once for all layers of a step, as vLLM calls it.
+
+        Args:
+            most_splits: None: the call plans for itself. Else `get_scheduler_metadata` plans ahead with this bound on
+                the splits of a sequence; 0 leaves the number to it. vLLM takes 32 where it captures CUDA graphs.
+        """
         from vllm.vllm_flash_attn import flash_attn_varlen_func
 
+        ahead = {}
+        if most_splits is not None:
+            ahead = {"scheduler_metadata": self._metadata(most_splits), "num_splits": most_splits}
         return [
             functools.partial(
                 flash_attn_varlen_func,
@@ -127,16 +211,35 @@ class Batch:
                 block_table=self.block_table,
                 out=torch.empty_like(self.query),
                 fa_version=3,
+                **ahead,
             )
             for keys, values in self.caches
         ]
+
+    def _metadata(self, most_splits: int) -> torch.Tensor:
+        from vllm.vllm_flash_attn import get_scheduler_metadata
+
+        return get_scheduler_metadata(
+            batch_size=len(self.lengths),
+            max_seqlen_q=max(self.query_lens),
+            max_seqlen_k=max(self.lengths),
+            num_heads_q=self.query.shape[1],
+            num_heads_kv=self.caches[0][0].shape[2],
+            headdim=self.head_dim,
+            cache_seqlens=self.seq_lens,
+            qkv_dtype=self.query.dtype,
+            cu_seqlens_q=self.query_start_loc,
+            page_size=BLOCK_SIZE,
+            causal=True,
+            num_splits=most_splits,
+        )
 
     def vllm_triton(self, split: bool) -> list[Call]:
         from vllm.v1.attention.ops.triton_unified_attention import unified_attention
 
         num_tokens, num_heads, _ = self.query.shape
         segments = 16
-        partials = torch.empty(num_tokens, num_heads, segments, HEAD_DIM, device="cuda")
+        partials = torch.empty(num_tokens, num_heads, segments, self.head_dim, device="cuda")
         best = torch.empty(num_tokens, num_heads, segments, device="cuda")
         return [
             functools.partial(
@@ -196,24 +299,30 @@ def time_in_turn(contenders: dict[str, list[Call]], rounds: int = 25) -> dict[st
 
 
 def peers(batch: Batch, decode: bool) -> dict[str, list[Call]]:
-    """The peers that can be imported here."""
+    """The peers that can be imported here, FlashAttention 3 in every form that vLLM may call it in."""
     try:
         contenders = {"flash_attention_3": batch.flash_attention_3()}
+    except ImportError:
+        return {}
+    contenders["flash_attention_3_ahead"] = batch.flash_attention_3(most_splits=0)
+    if decode:
+        contenders["flash_attention_3_ahead_32"] = batch.flash_attention_3(most_splits=32)
+    if batch.head_dim in TRITON_DIMS:
         contenders["vllm_triton"] = batch.vllm_triton(split=False)
         if decode:
             contenders["vllm_triton_split"] = batch.vllm_triton(split=True)
-    except ImportError:
-        return {}
     return contenders
 
 
-def decode_batch(
-    batch: int, context: int, num_heads: int, num_kv_heads: int, ragged: bool, device: str
-) -> Batch:
-    """A decode row's batch; ragged contexts lie between a sixteenth of ``context`` and all of it."""
-    torch.manual_seed(0)
-    lengths = torch.randint(context // 16, context + 1, (batch,)).tolist() if ragged else [context] * batch
-    return Batch([(1, length) for length in lengths], num_heads, num_kv_heads, device)
+def decode_batch(row: DecodeRow, device: str) -> Batch:
+    """A decode row's batch."""
+    seqs = [(1, length) for length in row.lengths()]
+    return Batch(seqs, row.num_heads, row.num_kv_heads, device, row.head_dim)
+
+
+def prefill_batch(row: PrefillRow, device: str) -> Batch:
+    """A prefill row's batch."""
+    return Batch(row.seqs, row.num_heads, row.num_kv_heads, device, row.head_dim)
 
 
 def _measure(name: str, batch: Batch, decode: bool, copy_gb_s: float) -> dict[str, Any]:
@@ -225,23 +334,23 @@ def _measure(name: str, batch: Batch, decode: bool, copy_gb_s: float) -> dict[st
         "caches": len(batch.caches),
         "us": micros,
     }
-    if "flash_attention_3" in contenders:
-        out, due = (contenders[each][0]().float() for each in ("ours", "flash_attention_3"))
-        row["difference_to_flash_attention_3"] = ((out - due).norm() / due.norm()).item()
-        row["speed_of_flash_attention_3"] = micros["flash_attention_3"] / micros["ours"]
-        row["speed_of_vllm_triton"] = (
-            min(value for each, value in micros.items() if "vllm" in each) / micros["ours"]
+    if forms := [each for each in contenders if each.startswith("flash_attention_3")]:
+        out = contenders["ours"][0]().float()
+        expected = {form: contenders[form][0]().float() for form in forms}
+        best = min(forms, key=micros.__getitem__)
+        row["best_flash_attention_3"] = best
+        row["difference_to_flash_attention_3"] = max(
+            ((out - each).norm() / each.norm()).item() for each in expected.values()
         )
+        row["speed_of_flash_attention_3"] = micros[best] / micros["ours"]
+        if triton := [value for each, value in micros.items() if "vllm" in each]:
+            row["speed_of_vllm_triton"] = min(triton) / micros["ours"]
     if decode:
         row["gb_s"] = {each: batch.kv_bytes / value / 1e3 for each, value in micros.items()}
         row["share_of_copy"] = {each: value / copy_gb_s for each, value in row["gb_s"].items()}
     else:
         row["tflop_s"] = {each: batch.flops / value / 1e6 for each, value in micros.items()}
     return row
-
-
-def _decode_name(batch: int, context: int, num_heads: int, num_kv_heads: int, ragged: bool) -> str:
-    return f"{batch} x {'ragged up to ' if ragged else ''}{context}, {num_heads}/{num_kv_heads}"
 
 
 def bench_ladder(copy_gb_s: float) -> list[dict[str, Any]]:
@@ -266,7 +375,7 @@ def bench_ladder(copy_gb_s: float) -> list[dict[str, Any]]:
     for name, micros in time_in_turn(small).items():
         rows.append({"rung": name, "batch": "1 x 2048, 1/1", "us": micros, "kv": one.kv_bytes})
     for row in (DECODE_ROWS[2], DECODE_ROWS[3], DECODE_ROWS[6]):
-        batch = decode_batch(*row, "cuda")
+        batch = decode_batch(row, "cuda")
         calls: dict[str, list[Call]] = {}
         for rung in (ladder.ragged, ladder.grouped):
             calls[rung.__name__] = [
@@ -276,7 +385,7 @@ def bench_ladder(copy_gb_s: float) -> list[dict[str, Any]]:
                 for caches in batch.caches
             ]
         for name, micros in time_in_turn({**calls, "paged_attention": batch.ours()}).items():
-            rows.append({"rung": name, "batch": _decode_name(*row), "us": micros, "kv": batch.kv_bytes})
+            rows.append({"rung": name, "batch": row.name, "us": micros, "kv": batch.kv_bytes})
     for each in rows:
         each["gb_s"] = each.pop("kv") / each["us"] / 1e3
         each["share_of_copy"] = each["gb_s"] / copy_gb_s
@@ -307,7 +416,7 @@ def bench_attention(decode: bool = True, prefill: bool = True, rungs: bool = Tru
     Returns:
         machine, versions, date, commit, command and tier. Tier "gpu" adds copy_gb_s and the lists decode and
         prefill: per row microseconds of each contender, GB/s of K/V and share of the copy bandwidth or
-        TFLOP/s, and how fast this kernel is as a share of FlashAttention 3 and of vLLM's better Triton mode
+        TFLOP/s, and how fast this kernel is as a share of FlashAttention 3's best form and of vLLM's better Triton mode
         (above 1 is faster); and the list ladder, the rungs that lead to the kernel. Tier
         "interpreter" (no GPU) has a note and two tiny rows.
     """
@@ -317,10 +426,9 @@ def bench_attention(decode: bool = True, prefill: bool = True, rungs: bool = Tru
     result: dict[str, Any] = {**machine(), "tier": "gpu", "dtype": "bfloat16", "head_dim": HEAD_DIM}
     result |= {"block_size": BLOCK_SIZE, "copy_gb_s": copy_gb_s, "decode": [], "prefill": []}
     for row in DECODE_ROWS if decode else ():
-        result["decode"].append(_measure(_decode_name(*row), decode_batch(*row, "cuda"), True, copy_gb_s))
-    for name, seqs, num_kv_heads in PREFILL_ROWS if prefill else ():
-        rows = Batch(seqs, NUM_HEADS, num_kv_heads, "cuda")
-        result["prefill"].append(_measure(name, rows, False, copy_gb_s))
+        result["decode"].append(_measure(row.name, decode_batch(row, "cuda"), True, copy_gb_s))
+    for prompts in PREFILL_ROWS if prefill else ():
+        result["prefill"].append(_measure(prompts.name, prefill_batch(prompts, "cuda"), False, copy_gb_s))
     if rungs:
         result["ladder"] = bench_ladder(copy_gb_s)
     return result
@@ -344,7 +452,8 @@ def report(result: dict[str, Any]) -> str:
             cells.append(cell)
         if "speed_of_flash_attention_3" in row:
             cells.append(f"{row['speed_of_flash_attention_3']:.2f} of FA3")
-            cells.append(f"{row['speed_of_vllm_triton']:.2f} of vLLM's Triton")
+            if "speed_of_vllm_triton" in row:
+                cells.append(f"{row['speed_of_vllm_triton']:.2f} of vLLM's Triton")
             cells.append(f"difference {row['difference_to_flash_attention_3']:.1e}")
         lines.append(f"{row['row']}: " + " | ".join(cells))
     for row in result.get("ladder", []):

@@ -43,7 +43,6 @@ def examine() -> list[Part]:
         "ipywidgets",
         "anywidget",
         "jupyterlab",
-        "nbval",
         "transformers",
     ]
     parts = [_python(), *[_package(name) for name in packages]]
