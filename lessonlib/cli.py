@@ -165,7 +165,7 @@ def _rides(options: argparse.Namespace) -> list[Trace]:
         raise CourseError(
             f"--fill with policy {options.policy}: only static waits for a full car, leave it out"
         )
-    if not costs and set(names) <= set(slots.POLICIES):
+    if not costs and set(names) <= set(slots.SLOT_POLICIES):
         return [slots.ride(workload, options.slots, name, fill=options.fill) for name in names]
     if options.fill:
         raise CourseError(

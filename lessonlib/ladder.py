@@ -31,8 +31,8 @@ from lessonlib.engine.model import Llama
 from lessonlib.engine.outputs import SamplingParams
 from lessonlib.ladder_load import Load, Requests, load_for, load_model
 from lessonlib.scheduling.costs import CostModel, decode_rows, kv_tokens, prefill_tokens
-from lessonlib.scheduling.policies import MaxUtilization, Orca, SarathiServe, StaticBatching
-from lessonlib.scheduling.policy import Policy, SchedulerView
+from lessonlib.scheduling.policies import PrefillFirst, PrefillFirstReserved, SarathiServe, StaticBatching
+from lessonlib.scheduling.policy import Policy
 from lessonlib.scheduling.simulator import align, metrics, simulate
 from lessonlib.trace import Trace
 from lessonlib.utilization import continuous_utilization, static_utilization
@@ -44,25 +44,6 @@ FEWEST_STEPS = 5  # that a median is told of
 # Settings that change how a step is launched.
 LAUNCHES_BY = ("enforce_eager", "async_scheduling", "max_num_seqs")
 NEEDS_GPU = "not measured here: needs a GPU"
-
-
-class Continuous(Orca):
-    """A freed slot is refilled at once. Memory is set aside for the longest sequence; a whole prompt pauses
-    decoding while it is read, as in vLLM's first scheduler."""
-
-    name = "continuous"
-
-    def pauses_decode(self, scheduler: SchedulerView) -> bool:
-        return True
-
-
-class Paged(MaxUtilization):
-    """The same with memory taken block by block."""
-
-    name = "paged"
-
-    def pauses_decode(self, scheduler: SchedulerView) -> bool:
-        return True
 
 
 @dataclass(frozen=True)
@@ -101,8 +82,8 @@ def rungs(load: Load) -> list[Rung]:
     """The ladder, from the ground up."""
     return [
         Rung("static", {"policy": StaticBatching()}, "utilization"),
-        Rung("continuous", {"policy": Continuous()}, "utilization"),
-        Rung("+ paged", {"policy": Paged(), "max_num_seqs": load.paged_slots}, "riders"),
+        Rung("continuous", {"policy": PrefillFirstReserved()}, "utilization"),
+        Rung("+ paged", {"policy": PrefillFirst(), "max_num_seqs": load.paged_slots}, "riders"),
         Rung("+ chunked, mixed prefill", {"policy": SarathiServe(load.chunk_tokens)}, "itl_p99"),
         Rung("+ prefix cache", {"enable_prefix_caching": True}, "prefill_tokens"),
         Rung("+ graphs", {"enforce_eager": False}, "seconds_per_step", needs_gpu=True),

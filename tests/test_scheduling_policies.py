@@ -11,13 +11,16 @@ import pytest
 
 import lessonlib.scheduling
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.policies import POLICIES, SLATiers, make_policy
+from lessonlib.scheduling.policies import ABLATIONS, POLICIES, SLATiers, make_policy
 from lessonlib.scheduling.policy import Policy
 from lessonlib.scheduling.request import RequestRejectedError
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.trace import Kind
 
-EVERY_POLICY = pytest.mark.parametrize("name", POLICIES)
+EVERY = POLICIES | ABLATIONS
+BASES = {"Policy", *(policy.__name__ for policy in EVERY.values())}
+LESSONLIB = Path(lessonlib.scheduling.__file__).parents[1]
+EVERY_POLICY = pytest.mark.parametrize("name", EVERY)
 
 
 def step(scheduler: Scheduler, stopped=()):
@@ -40,7 +43,8 @@ def ride_home(scheduler: Scheduler, limit=10_000):
 @EVERY_POLICY
 def test_a_policy_overrides_at_most_three_hooks(name):
     hooks = {key for key in vars(Policy) if not key.startswith("_")} - {"name", "work_conserving"}
-    assert len(hooks & set(vars(POLICIES[name]))) <= (len(hooks) if name == "continuous" else 3)
+    overridden = hooks & set(vars(EVERY[name]))
+    assert len(overridden) <= 3, f"{name} overrides {', '.join(sorted(overridden))}: at most three hooks"
 
 
 def test_the_scheduler_names_no_policy_and_nobody_sees_a_tensor():
@@ -58,8 +62,33 @@ def test_the_scheduler_names_no_policy_and_nobody_sees_a_tensor():
 
 @EVERY_POLICY
 def test_every_policy_tells_its_source(name):
-    text = inspect.getdoc(POLICIES[name]) or ""
-    assert name == "continuous" or any(word in text for word in ("et al.", "NVIDIA", "Hugging Face", "Liu"))
+    sources = ("et al.", "NVIDIA", "Hugging Face", "Liu")
+    text = inspect.getdoc(EVERY[name]) or ""
+    assert any(source in text for source in sources), (
+        f"the docstring of {EVERY[name].__name__} names no source: say who described the rule, with one of {sources}"
+    )
+
+
+def test_every_policy_has_one_name_and_is_in_policies():
+    classes = {
+        f"{path.relative_to(LESSONLIB)}: {node.name}"
+        for path in LESSONLIB.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and not node.name.startswith("_")
+        and {ast.unparse(base).split(".")[-1] for base in node.bases} & BASES
+    }
+    assert classes == {f"scheduling/policies.py: {policy.__name__}" for policy in EVERY.values()}
+    assert len(EVERY) == len(POLICIES) + len(ABLATIONS)
+    for name, policy in EVERY.items():
+        assert make_policy(name).name == vars(policy)["name"] == name
+
+
+def test_a_policy_without_a_name_is_called_by_its_class():
+    class Mine(EVERY["orca"]):
+        pass
+
+    assert Scheduler(2, policy=Mine()).build_trace().header.policy == "Mine"
 
 
 # ----- promises -----

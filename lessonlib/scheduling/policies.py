@@ -1,7 +1,8 @@
-"""The systems that the lesson names, each as what it decides otherwise than `Policy`.
+"""Every scheduling policy of the course, each as what it decides otherwise than `Policy`.
 
-These are models of published scheduling rules over one scheduler, not ports: each docstring says what is
-modeled, where it is written down, and what is left out.
+`POLICIES` are models of published scheduling rules over one scheduler, not ports: each docstring says what is
+modeled, where it is written down, and what is left out. `ABLATIONS` lie between two of them: each differs from its
+neighbor by one decision, so that a measurement can tell what that decision is worth.
 """
 
 from __future__ import annotations
@@ -18,6 +19,16 @@ def whole_prompt(scheduler: SchedulerView, request: RequestState, num_new: int, 
     if num_new <= budget or request.is_running or num_new > scheduler.token_budget:
         return min(num_new, budget)
     return 0
+
+
+class Continuous(Policy):
+    """Continuous batching at its plainest: `Policy` as it is.
+
+    First come, first served, one token budget a step, prompts in chunks beside requests that decode: the
+    iteration-level scheduling of Yu et al., "Orca", OSDI 2022, with the chunks of `SarathiServe`.
+    """
+
+    name = "continuous"
 
 
 class StaticBatching(Policy):
@@ -147,6 +158,28 @@ class MaxUtilization(Policy):
         return whole_prompt(scheduler, request, num_new, budget)
 
 
+class PrefillFirstReserved(Orca):
+    """A freed slot is refilled at once, and decoding pauses while the new prompt is computed, whole.
+
+    vLLM's first scheduler paused decoding in this way (Kwon et al., SOSP 2023). Memory is reserved for the model's
+    longest sequence, as by `Orca`.
+    """
+
+    name = "prefill-first-reserved"
+
+    def pauses_decode(self, scheduler: SchedulerView) -> bool:
+        return True
+
+
+class PrefillFirst(MaxUtilization):
+    """`PrefillFirstReserved` with memory taken block by block, as vLLM's first scheduler did (Kwon et al.)."""
+
+    name = "prefill-first"
+
+    def pauses_decode(self, scheduler: SchedulerView) -> bool:
+        return True
+
+
 class DynamicSplitFuse(Policy):
     """Every step computes the same number of tokens: long prompts are split, short ones fused to fill it.
 
@@ -247,22 +280,27 @@ def check_weight(name: str, weight: float) -> float:
     return weight
 
 
-POLICIES: dict[str, type[Policy]] = {
-    policy.name: policy
-    for policy in (
-        StaticBatching,
-        Policy,
-        Orca,
-        VLLM,
-        TGI,
-        GuaranteedNoEvict,
-        MaxUtilization,
-        DynamicSplitFuse,
-        SarathiServe,
-        ShortestJobFirst,
-        SLATiers,
-    )
-}
+def _by_name(*policies: type[Policy]) -> dict[str, type[Policy]]:
+    return {policy.name: policy for policy in policies}
+
+
+POLICIES = _by_name(
+    StaticBatching,
+    Continuous,
+    Orca,
+    VLLM,
+    TGI,
+    GuaranteedNoEvict,
+    MaxUtilization,
+    DynamicSplitFuse,
+    SarathiServe,
+    ShortestJobFirst,
+    SLATiers,
+)
+"""The policies that are compared side by side, by name."""
+
+ABLATIONS = _by_name(PrefillFirstReserved, PrefillFirst)
+"""The policies of single rungs of the ladder and of single forms of the engine, by name."""
 
 
 def make_policy(name: str, **options: float) -> Policy:
@@ -270,9 +308,10 @@ def make_policy(name: str, **options: float) -> Policy:
 
     Raises `CourseError` for an unknown name or an option that the policy does not have.
     """
-    if name not in POLICIES:
-        raise CourseError(f"unknown policy {name!r}: use one of {', '.join(POLICIES)}")
+    policies = POLICIES | ABLATIONS
+    if name not in policies:
+        raise CourseError(f"unknown policy {name!r}: use one of {', '.join(policies)}")
     try:
-        return POLICIES[name](**options)
+        return policies[name](**options)
     except TypeError:
         raise CourseError(f"policy {name!r} does not take {', '.join(options)}: see its docstring") from None

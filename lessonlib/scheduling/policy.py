@@ -1,4 +1,7 @@
-"""What a scheduling policy may decide. The scheduler asks these questions and knows no policy by name."""
+"""What a scheduling policy may decide. The scheduler asks these questions and knows no policy by name.
+
+Every policy of the course is in `policies`.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +26,25 @@ class SchedulerView(Protocol):
 
 
 class Policy:
-    """First come, first served, a token budget and no phases: continuous batching at its plainest.
+    """The decisions of a scheduler: first come, first served, within a token budget, without phases.
 
-    A policy overrides what it does otherwise. `scheduler` is there to be looked at, never to be changed.
+    A subclass overrides what it decides differently. `scheduler` is for reading only.
 
     Attributes:
-        name: what it is called on the command line.
+        name: what the command line and every record call it. A subclass that sets none is called by the name of
+            its class, so that no two policies share one.
         seats_ahead: whether requests board even when the step has no tokens left for them.
         work_conserving: whether it promises to leave no slot idle while something that fits is waiting.
     """
 
-    name = "continuous"
+    name = "Policy"
     seats_ahead = False
     work_conserving = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
 
     def rank(self, request: RequestState) -> float:
         """The request's place in the queue, asked once; smaller boards first, ties by arrival."""

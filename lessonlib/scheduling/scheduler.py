@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import Copy, KVCache, UnlimitedKVCache
+from lessonlib.scheduling.policies import Continuous
 from lessonlib.scheduling.policy import Policy
 from lessonlib.scheduling.request import RequestQueue, RequestRejectedError, RequestState, RequestStatus
 from lessonlib.scheduling.watch import TableWatch, is_foreign
@@ -123,7 +124,7 @@ class Scheduler:
         num_blocks: K/V blocks in memory, the null block included; 0: memory is no question.
         block_size: tokens a block.
         token_budget: tokens a step may compute, at least one a slot; None: no limit.
-        policy: what it decides otherwise than `Policy`.
+        policy: what decides; `Continuous` by default.
         max_model_len: longest prompt and output together, in tokens; None: as memory allows.
         prefix_caching: share blocks between requests that begin alike (where token ids are given).
         hash_seed: makes prefix hashes repeatable; random unless given.
@@ -167,7 +168,7 @@ class Scheduler:
         self.token_budget = check_budget(token_budget, slots)
         self.max_model_len = check_model_len(max_model_len)
         self.max_in_flight = check_in_flight(max_in_flight)
-        self.policy = policy or Policy()
+        self.policy = policy or Continuous()
         self.free_prefill = free_prefill
         if kv_cache is None and num_blocks:
             kv_cache = KVCache(BlockPool(num_blocks, block_size, hash_seed), prefix_caching)

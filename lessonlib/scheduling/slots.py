@@ -11,19 +11,20 @@ import heapq
 import numpy as np
 
 from lessonlib.errors import CourseError
+from lessonlib.scheduling.policies import Continuous, StaticBatching
 from lessonlib.trace import NO_SLOT, Header, Kind, Trace, TraceBuilder
 from lessonlib.utilization import check_slots
 from lessonlib.workload import Workload
 
-STATIC, CONTINUOUS = "static", "continuous"
-POLICIES = (STATIC, CONTINUOUS)
+STATIC, CONTINUOUS = StaticBatching.name, Continuous.name
+SLOT_POLICIES = (STATIC, CONTINUOUS)
 NOBODY = -1
 
 
 def check_policy(policy: str) -> str:
     """`policy` itself, or a `CourseError` that lists the ones there are."""
-    if policy not in POLICIES:
-        raise CourseError(f"unknown policy {policy!r}: use {' or '.join(POLICIES)}")
+    if policy not in SLOT_POLICIES:
+        raise CourseError(f"unknown policy {policy!r}: use {' or '.join(SLOT_POLICIES)}")
     return policy
 
 
