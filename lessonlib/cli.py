@@ -137,7 +137,8 @@ def _add_simulate(commands: Any) -> None:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from lessonlib.scheduling.simulator import format_table, metrics
+    from lessonlib.metrics import metrics
+    from lessonlib.simulation.compare import format_table
 
     traces = _rides(options)
     rows = [metrics(trace) for trace in traces]
@@ -154,9 +155,9 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _rides(options: argparse.Namespace) -> list[Trace]:
     """One Trace a policy: by the slot scheduler where memory and prompts are no question, else by the Scheduler."""
-    from lessonlib.scheduling import slots
     from lessonlib.scheduling.policies import POLICIES
-    from lessonlib.scheduling.simulator import simulate_on
+    from lessonlib.simulation import slots
+    from lessonlib.simulation.compare import simulate_on
 
     names = list(POLICIES) if options.policy == "all" else options.policy.split(",")
     workload = _workload(options)

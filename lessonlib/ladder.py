@@ -30,10 +30,12 @@ from lessonlib.engine.memory import kv_bytes_per_block, release_memory
 from lessonlib.engine.model import Llama
 from lessonlib.engine.outputs import SamplingParams
 from lessonlib.ladder_load import Load, Requests, load_for, load_model
-from lessonlib.scheduling.costs import CostModel, decode_rows, kv_tokens, prefill_tokens
+from lessonlib.metrics import decode_rows, kv_tokens, metrics, prefill_tokens
 from lessonlib.scheduling.policies import PrefillFirst, PrefillFirstReserved, SarathiServe, StaticBatching
 from lessonlib.scheduling.policy import Policy
-from lessonlib.scheduling.simulator import align, metrics, simulate
+from lessonlib.simulation.compare import align
+from lessonlib.simulation.costs import CostModel
+from lessonlib.simulation.simulator import simulate
 from lessonlib.trace import Trace
 from lessonlib.utilization import continuous_utilization, static_utilization
 from lessonlib.workload import Workload
@@ -117,14 +119,14 @@ def bench_engine(model: str | None = None, device: str = "auto", load: Load | No
     """Climb the ladder.
 
     Args:
-        model: a folder, a hub name, "smollm2", or one of `scheduling.costs.MODELS`, whose shape gets random
+        model: a folder, a hub name, "smollm2", or one of `simulation.costs.MODELS`, whose shape gets random
             weights. By default SmolLM2 on a CPU, and on a GPU the largest shape that it holds.
         device: "cpu", "cuda" or "auto".
         load: the requests and sizes; by default made for the device and the model.
 
     Returns:
         The machine; model, dtype and workload; copy_gb_s; cost_models by rung; and
-        rungs, each with its numbers (`scheduling.simulator.metrics` and more), what was predicted, and its
+        rungs, each with its numbers (`metrics.metrics` and more), what was predicted, and its
         ratios to the rung before. A rung that cannot be measured here says why.
 
     Raises `CourseError` for a model or device that is not there, or where memory is too small.

@@ -17,7 +17,8 @@ import numpy as np
 
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
-from lessonlib.trace import Trace, percentiles
+from lessonlib.metrics import percentiles
+from lessonlib.trace import Trace
 from lessonlib.utilization import dollars_per_million_tokens
 
 SCHEMA_VERSION = 1

@@ -9,41 +9,28 @@ from __future__ import annotations
 
 import gzip
 import json
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lessonlib import __version__
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
+from lessonlib.metrics import TraceMetrics
+from lessonlib.trace_schema import (
+    EVENT_COLUMNS,
+    NO_SLOT,
+    OVERHEARD_COLUMNS,
+    REQUEST_COLUMNS,
+    SCHEMA_VERSION,
+    STEP_COLUMNS,
+    Header,
+    Kind,
+)
 
-SCHEMA_VERSION = 1
-NO_SLOT = -1
-PERCENTILES = (50, 90, 99)
-
-
-class Kind(IntEnum):
-    """What happened to a request. The order is the order of events within one step."""
-
-    ARRIVE = 0
-    REJECT = 1
-    PREEMPT = 2
-    BOARD = 3
-    PREFILL = 4
-    DECODE = 5
-    FINISH = 6
-    ABORT = 7
-
-
-EVENT_COLUMNS = ("step", "request", "slot", "kind", "tokens", "blocks")
-STEP_COLUMNS = ("start", "duration", "waiting", "running", "free_blocks")
-REQUEST_COLUMNS = ("prompt_tokens", "arrival_time", "priority")
-OVERHEARD_COLUMNS = ("step", "request", "other", "blocks")
+__all__ = ["NO_SLOT", "Header", "Kind", "Trace", "TraceBuilder"]
 
 
 def _nothing_overheard() -> dict[str, np.ndarray]:
@@ -51,36 +38,7 @@ def _nothing_overheard() -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Header:
-    """What a reader must know before it reads the columns.
-
-    Attributes:
-        slots: how many requests may be on board at once.
-        clock: unit of `start` and `duration`: "steps" (one step is one unit) or "seconds".
-        maker: what produced the Trace, e.g. "simulator", "course engine", "vllm".
-        policy: name of the scheduling policy.
-        block_size: tokens per K/V block; 0 where memory is not modelled.
-        num_blocks: K/V blocks in the pool; 0 where memory is not modelled.
-        poisoned: whether free blocks were filled with what is not a number, so that nobody reads one unnoticed.
-        versions: versions of what made it.
-        schema: version of this format.
-    """
-
-    slots: int
-    clock: str = "steps"
-    maker: str = "simulator"
-    policy: str = ""
-    block_size: int = 0
-    num_blocks: int = 0
-    poisoned: bool = False
-    versions: Mapping[str, str] = field(
-        default_factory=lambda: {"lessonlib": __version__, "python": platform.python_version()}
-    )
-    schema: int = SCHEMA_VERSION
-
-
-@dataclass(frozen=True)
-class Trace:
+class Trace(TraceMetrics):
     """The record of one ride.
 
     Attributes:
@@ -109,114 +67,6 @@ class Trace:
     requests: Mapping[str, np.ndarray]
     labels: Sequence[str] = ()
     overheard: Mapping[str, np.ndarray] = field(default_factory=_nothing_overheard)
-
-    @property
-    def num_steps(self) -> int:
-        """Steps from the start to the last one in which anyone was on board."""
-        return len(self.steps["start"])
-
-    @property
-    def num_requests(self) -> int:
-        return len(self.requests["prompt_tokens"])
-
-    def rows(self, kind: Kind) -> dict[str, np.ndarray]:
-        """The event columns of one kind, in order of request."""
-        chosen = self.events["kind"] == kind
-        return {name: column[chosen] for name, column in self.events.items()}
-
-    # ----- metrics -----
-
-    @property
-    def tokens(self) -> int:
-        """Output tokens given."""
-        return int(self.rows(Kind.DECODE)["tokens"].sum())
-
-    @property
-    def utilization(self) -> float:
-        """Output tokens given ÷ (slots × steps)."""
-        return self.tokens / (self.header.slots * self.num_steps) if self.num_steps else 0.0
-
-    @property
-    def occupancy(self) -> float:
-        """Slot-steps with someone on board ÷ (slots × steps): above utilization where prefill takes slot time."""
-        if not self.num_steps:
-            return 0.0
-        return float(self.steps["running"].sum()) / (self.header.slots * self.num_steps)
-
-    @property
-    def span(self) -> float:
-        """Time from the first step's start to the last step's end, in the header's clock."""
-        if not self.num_steps:
-            return 0.0
-        return float(self.steps["start"][-1] + self.steps["duration"][-1] - self.steps["start"][0])
-
-    def _end_of(self, step: np.ndarray) -> np.ndarray:
-        return self.steps["start"][step] + self.steps["duration"][step]
-
-    def first_token_time(self) -> np.ndarray:
-        """Time to first token, one float per request that got one: arrival to the end of the step that gives it."""
-        decode = self.rows(Kind.DECODE)
-        request, first_row = np.unique(decode["request"], return_index=True)
-        return self._end_of(decode["step"][first_row]) - self.requests["arrival_time"][request]
-
-    def latency(self) -> np.ndarray:
-        """One float per finished request: arrival to the end of its last step."""
-        finish = self.rows(Kind.FINISH)
-        return self._end_of(finish["step"]) - self.requests["arrival_time"][finish["request"]]
-
-    def output_tokens(self) -> np.ndarray:
-        """Output tokens given to each request, int64 `[num_requests]`."""
-        decode = self.rows(Kind.DECODE)
-        return np.bincount(decode["request"], decode["tokens"], self.num_requests).astype(np.int64)
-
-    def token_times(self) -> list[list[float]]:
-        """When each request's tokens were there, in the header's clock: the end of the step that gave each."""
-        ends = self.steps["start"] + self.steps["duration"]
-        times: list[list[float]] = [[] for _ in range(self.num_requests)]
-        rows = self.rows(Kind.DECODE)
-        for request, step, count in zip(rows["request"], rows["step"], rows["tokens"], strict=True):
-            times[request] += ends[step : step + count].tolist()
-        return times
-
-    def steps_and_requests(self) -> tuple[list[list[float]], list[dict[str, Any]]]:
-        """The ride in plain lists, as exercise 06 reads it: [start, duration] of each step, and a dict a request.
-
-        A request has its `arrival`, its runs of `decode` as [step, tokens], and whether it has `finished`.
-        """
-        rows, ends = self.rows(Kind.DECODE), set(self.rows(Kind.FINISH)["request"].tolist())
-        requests: list[dict[str, Any]] = [
-            {"arrival": at, "decode": [], "finished": place in ends}
-            for place, at in enumerate(self.requests["arrival_time"].tolist())
-        ]
-        for request, step, count in zip(rows["request"], rows["step"], rows["tokens"], strict=True):
-            requests[request]["decode"].append([int(step), int(count)])
-        steps = np.column_stack([self.steps["start"], self.steps["duration"]]).tolist()
-        return steps, requests
-
-    def time_per_output_token(self) -> np.ndarray:
-        """Mean time between tokens after the first, for each finished request with two tokens or more."""
-        decode, finish = self.rows(Kind.DECODE), self.rows(Kind.FINISH)
-        request, first_row = np.unique(decode["request"], return_index=True)
-        first = np.full(self.num_requests, np.nan)
-        first[request] = self._end_of(decode["step"][first_row])
-        gaps = self.output_tokens()[finish["request"]] - 1
-        elapsed = self._end_of(finish["step"]) - first[finish["request"]]
-        return elapsed[gaps > 0] / gaps[gaps > 0]
-
-    def summary(self) -> dict[str, Any]:
-        """The metrics as plain numbers, ready for JSON. Percentiles are NumPy's linear ones, in the clock's unit."""
-        unit = self.header.clock
-        return {
-            "policy": self.header.policy,
-            "slots": self.header.slots,
-            "requests": self.num_requests,
-            "steps": self.num_steps,
-            "tokens": self.tokens,
-            "utilization": round(self.utilization, 6),
-            "occupancy": round(self.occupancy, 6),
-            f"ttft_{unit}": percentiles(self.first_token_time()),
-            f"latency_{unit}": percentiles(self.latency()),
-        }
 
     # ----- a file -----
 
@@ -296,13 +146,6 @@ class Trace:
             f"Trace({head.policy or head.maker}: {self.num_requests:,} requests in {head.slots:,} slots, "
             f"{self.num_steps:,} steps, {self.tokens:,} tokens, {self.utilization:.2%} utilization)"
         )
-
-
-def percentiles(values: np.ndarray) -> dict[str, float]:
-    """{"p50": …, "p90": …, "p99": …}, linear interpolation; empty for no values."""
-    if not len(values):
-        return {}
-    return {f"p{q}": float(v) for q, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)}
 
 
 class TraceBuilder:

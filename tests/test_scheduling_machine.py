@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lessonlib.errors import CourseError
+from lessonlib.metrics import metrics
 from lessonlib.scheduling.block_pool import NULL_BLOCK
+from lessonlib.scheduling.plan import StepPlan
 from lessonlib.scheduling.policies import POLICIES
 from lessonlib.scheduling.request import RequestRejectedError, RequestState, RequestStatus
-from lessonlib.scheduling.scheduler import Scheduler, StepPlan
-from lessonlib.scheduling.simulator import metrics
+from lessonlib.scheduling.scheduler import Scheduler
 
 FAILING = Path(".hypothesis")
 EXAMPLES, RULES = 120, 40  # of each policy: rides, and what may happen in each

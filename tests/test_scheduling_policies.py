@@ -57,7 +57,7 @@ def test_the_scheduler_names_no_policy_and_nobody_sees_a_tensor():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.split(".")[0] == "torch"], path
             inside = [name.split(".")[1] for name in names if name.startswith("lessonlib.")]
-            assert set(inside) <= {"workload", "utilization", "trace", "errors", "scheduling"}, path
+            assert set(inside) <= {"utilization", "trace", "errors", "scheduling"}, path
 
 
 @EVERY_POLICY

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lessonlib import utilization as u
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.slots import SLOT_POLICIES, SlotScheduler, ride
+from lessonlib.simulation.slots import SLOT_POLICIES, SlotScheduler, ride
 from lessonlib.trace import Kind, Trace
 from lessonlib.workload import Workload, read_trace
 

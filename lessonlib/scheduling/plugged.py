@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import Copy, KVCache
+from lessonlib.scheduling.plan import StepPlan
 from lessonlib.scheduling.request import RequestState
-from lessonlib.scheduling.scheduler import Scheduler, StepPlan
+from lessonlib.scheduling.scheduler import Scheduler
 
 ALLOCATOR = ("free_list", "allocate", "append", "release")
 

@@ -66,7 +66,7 @@ class Orca(Policy):
     Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022:
     batches are formed anew each iteration, prompts are read whole beside requests that are decoding
     ("selective batching"), and a request enters only if its memory is set aside for good. The amount is that
-    of "Orca (Max)" in Kwon et al., SOSP 2023: the model's longest sequence. `scheduling.contiguous` measures
+    of "Orca (Max)" in Kwon et al., SOSP 2023: the model's longest sequence. `simulation.contiguous` measures
     what becomes of such reservations.
     """
 

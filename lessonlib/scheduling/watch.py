@@ -8,23 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import Copy, KVCache, UnlimitedKVCache
-from lessonlib.scheduling.request import RequestState
-
-
-class Row(Protocol):
-    """One request's share of a step, as the scheduler plans it."""
-
-    request: RequestState
-    num_computed_tokens: int
-    block_table: list[int]
-
-    @property
-    def seq_len(self) -> int:
-        """Tokens that attention sees."""
+from lessonlib.scheduling.plan import ScheduledRequest
 
 
 def is_foreign(kv_cache: KVCache | UnlimitedKVCache) -> bool:
@@ -41,7 +28,9 @@ class TableWatch:
         self.block_size = block_size
         self._writer: dict[int, int] = {}  # block -> row of the request in the Trace
 
-    def look(self, rows: Sequence[Row], copies: Sequence[Copy]) -> Iterator[tuple[int, int, int]]:
+    def look(
+        self, rows: Sequence[ScheduledRequest], copies: Sequence[Copy]
+    ) -> Iterator[tuple[int, int, int]]:
         """(request, other, blocks) of each request that reads `blocks` blocks which `other` wrote last.
 
         Blocks found in the prefix cache at boarding are meant to be read by others and do not count.
@@ -58,10 +47,10 @@ class TableWatch:
             for other, blocks in sorted(heard.items()):
                 yield own, other, blocks
 
-    def _written(self, row: Row) -> list[int]:
+    def _written(self, row: ScheduledRequest) -> list[int]:
         first, end = row.num_computed_tokens // self.block_size, -(-row.seq_len // self.block_size)
         return row.block_table[first:end]
 
-    def _read(self, row: Row) -> list[int]:
+    def _read(self, row: ScheduledRequest) -> list[int]:
         meant = row.request.num_cached_tokens // self.block_size
         return row.block_table[meant : -(-row.seq_len // self.block_size)]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from math import ceil
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.costs import CostModel, Hardware, computed_runs, prefill_tokens
-from lessonlib.scheduling.policies import POLICIES, make_policy
+from lessonlib.scheduling.plan import StepPlan
+from lessonlib.scheduling.policies import make_policy
 from lessonlib.scheduling.policy import Policy
 from lessonlib.scheduling.request import RequestRejectedError
-from lessonlib.scheduling.scheduler import Scheduler, StepPlan
-from lessonlib.trace import PERCENTILES, Kind, Trace
+from lessonlib.scheduling.scheduler import Scheduler
+from lessonlib.simulation.costs import CostModel
+from lessonlib.trace import Trace
 from lessonlib.workload import Workload
 
 
@@ -183,176 +182,3 @@ def check_prompts(
             "the prompts' lengths are not the workload's: make it with Workload.from_lengths of them"
         )
     return prompts
-
-
-# ----- what came of it -----
-
-
-def metrics(trace: Trace) -> dict[str, Any]:
-    """The numbers of a ride, ready for JSON: those of `Trace.summary`, memory, and times between tokens.
-
-    Added keys: seconds and tokens_per_second (where the clock is in seconds), preemptions, recomputed_tokens,
-    prefill_tokens (those computed again included), cached_tokens, kv_utilization (blocks held ÷ blocks there
-    are, mean over time), peak_blocks, rejected, finished, and `itl_seconds` or `itl_steps`: percentiles of
-    the time from one token of a request to its next. Memory's numbers are None where it is not modeled.
-    """
-    unit = trace.header.clock
-    span = trace.span
-    return {
-        **trace.summary(),
-        **(
-            {"seconds": span, "tokens_per_second": trace.tokens / span if span else 0.0}
-            if unit == "seconds"
-            else {}
-        ),
-        f"itl_{unit}": inter_token_latency(trace),
-        "finished": len(trace.rows(Kind.FINISH)["step"]),
-        "rejected": len(trace.rows(Kind.REJECT)["step"]),
-        "preemptions": len(trace.rows(Kind.PREEMPT)["step"]),
-        "prefill_tokens": int(prefill_tokens(trace).sum()),
-        "recomputed_tokens": recomputed_tokens(trace),
-        "cached_tokens": int(trace.rows(Kind.BOARD)["tokens"].sum()),
-        **_memory_metrics(trace),
-    }
-
-
-def _memory_metrics(trace: Trace) -> dict[str, Any]:
-    if not trace.header.num_blocks or not trace.num_steps:
-        return {"kv_utilization": None, "peak_blocks": None}
-    capacity = trace.header.num_blocks - 1
-    held = capacity - trace.steps["free_blocks"]
-    time = trace.steps["duration"].sum()
-    return {
-        "kv_utilization": round(float((held * trace.steps["duration"]).sum() / (capacity * time)), 6),
-        "peak_blocks": int(held.max()),
-    }
-
-
-def recomputed_tokens(trace: Trace) -> int:
-    """Tokens that were computed again after a preemption. Those found in the prefix cache were not."""
-    again = set(trace.rows(Kind.PREEMPT)["request"].tolist())
-    furthest = dict.fromkeys(again, 0)
-    total = 0
-    for run in computed_runs(trace):
-        if run.request in again:
-            end = run.stored + run.steps * run.tokens
-            total += max(0, min(end, furthest[run.request]) - run.stored)
-            furthest[run.request] = max(end, furthest[run.request])
-    return total
-
-
-def inter_token_latency(trace: Trace) -> dict[str, float]:
-    """Percentiles of the time from one token of a request to its next, over all tokens but the first ones."""
-    ends = trace.steps["start"] + trace.steps["duration"]
-    decode = trace.rows(Kind.DECODE)
-    request, first, tokens = decode["request"], decode["step"], decode["tokens"]
-    last = first + tokens - 1
-    running = np.zeros(trace.num_steps + 1, np.int64)  # tokens whose request also got one in the step before
-    np.add.at(running, first + 1, 1)
-    np.add.at(running, last + 1, -1)
-    same = request[1:] == request[:-1]
-    pauses = (ends[first[1:]] - ends[last[:-1]])[same]
-    gaps = np.concatenate([np.diff(ends, prepend=0.0), pauses])
-    counts = np.concatenate([np.cumsum(running)[:-1], np.ones(len(pauses), np.int64)])
-    return weighted_percentiles(gaps, counts)
-
-
-def weighted_percentiles(values: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """As `trace.percentiles` of each value repeated `counts` times, without repeating it."""
-    total = int(counts.sum())
-    if not total:
-        return {}
-    order = np.argsort(values, kind="stable")
-    values, up_to = values[order], np.cumsum(counts[order])
-    answer = {}
-    for q in PERCENTILES:
-        place = q / 100 * (total - 1)
-        low, high = (values[np.searchsorted(up_to, rank, side="right")] for rank in (int(place), ceil(place)))
-        answer[f"p{q}"] = float(low + (high - low) * (place - int(place)))
-    return answer
-
-
-# ----- side by side -----
-
-
-def compare_policies(
-    workload: Workload, policies: Iterable[Policy | str] | None = None, **options: Any
-) -> list[dict[str, Any]]:
-    """`metrics` of each policy on one workload, one row each. `options` are those of `simulate`."""
-    chosen = POLICIES if policies is None else policies
-    return [metrics(simulate(workload, policy, **options)) for policy in chosen]
-
-
-def simulate_on(
-    workload: Workload,
-    policies: Sequence[str],
-    slots: int,
-    blocks: int | None = None,
-    block_size: int = 16,
-    token_budget: int | None = None,
-    hardware: str | None = None,
-) -> list[Trace]:
-    """A Trace for each named policy, from the words of a command line.
-
-    Args:
-        blocks: K/V blocks, the null block included; 0: memory is no question; None: what fits beside the
-            weights on the hardware, or no question where none is named.
-        hardware: such as "h100:llama-2-7b"; None: the clock ticks steps.
-
-    Raises:
-        CourseError: for an unknown policy or hardware, before anything runs; and as `simulate` does.
-    """
-    riders = [make_policy(name) for name in policies]
-    machine = Hardware.parse(hardware) if hardware else None
-    if blocks is None:
-        blocks = machine.num_blocks(block_size) if machine else 0
-    cost_model = CostModel.from_hardware(machine) if machine else None
-    return [
-        simulate(workload, rider, slots, blocks, block_size, token_budget, cost_model) for rider in riders
-    ]
-
-
-TABLE_COLUMNS = (
-    ("policy", "policy", ""),
-    ("steps", "steps", ",d"),
-    ("seconds", "seconds", ",.1f"),
-    ("utilization", "util", ".1%"),
-    ("tokens_per_second", "tok/s", ",.0f"),
-    ("kv_utilization", "kv held", ".1%"),
-    ("preemptions", "preempt", ",d"),
-    ("recomputed_tokens", "recomputed", ",d"),
-    ("rejected", "rejected", ",d"),
-)
-
-
-def format_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of `compare_policies` as text, with p50 and p99 of time to first token and between tokens."""
-    unit = "seconds" if "seconds" in rows[0] else "steps"
-    columns = [column for column in TABLE_COLUMNS if rows[0].get(column[0]) is not None]
-    lines = [
-        [title for _, title, _ in columns]
-        + [f"{name} {q}" for name in ("ttft", "itl") for q in ("p50", "p99")]
-    ]
-    for row in rows:
-        cells = [format(row[key], spec) for key, _, spec in columns]
-        times = [row[f"{name}_{unit}"].get(q) for name in ("ttft", "itl") for q in ("p50", "p99")]
-        lines.append(cells + [_format_time(time, unit) for time in times])
-    return align(lines)
-
-
-def align(lines: Sequence[Sequence[str]]) -> str:
-    """Cells as a table for a terminal: the first column to the left, the others to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if not i else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
-
-
-def _format_time(time: float | None, unit: str) -> str:
-    if time is None:
-        return "-"
-    return f"{time:,.1f}" if unit == "steps" else f"{1000 * time:,.1f} ms"

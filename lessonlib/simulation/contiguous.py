@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.costs import kv_tokens
+from lessonlib.metrics import kv_tokens
 from lessonlib.scheduling.policies import make_policy
-from lessonlib.scheduling.simulator import simulate
+from lessonlib.simulation.simulator import simulate
 from lessonlib.workload import Workload
 
 Hole = tuple[int, int]

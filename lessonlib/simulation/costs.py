@@ -12,18 +12,16 @@ the model.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.scheduler import StepPlan
-from lessonlib.trace import Kind, Trace
+from lessonlib.metrics import decode_rows, kv_tokens, prefill_tokens
+from lessonlib.scheduling.plan import StepPlan
+from lessonlib.trace import Trace
 
 BYTES_PER_VALUE = 2  # bf16 and fp16
-NEVER = -1
 SIZES_TRIED = 40
 LEAST_EXPECTED = 0.05  # of the mean step: no step counts more than that makes it
 Column = np.ndarray  # a number for each step
@@ -267,73 +265,3 @@ def _non_negative_fit(columns: np.ndarray, target: np.ndarray) -> list[float]:
     if len(used):
         fitted[used] = answer / scale[used]
     return fitted.tolist()
-
-
-def prefill_tokens(trace: Trace) -> np.ndarray:
-    """Prompt tokens computed in each step, int64 `[num_steps]`; those computed again count again."""
-    rows = trace.rows(Kind.PREFILL)
-    return np.bincount(rows["step"], rows["tokens"], trace.num_steps).astype(np.int64)
-
-
-def kv_tokens(trace: Trace) -> np.ndarray:
-    """K/V tokens that attention reads in each step, int64 `[num_steps]`.
-
-    A request reads what it has stored, the tokens of the step included. A run of decode reads one more each
-    step, so its share is a ramp, kept as a jump and a slope at either end.
-    """
-    level, slope = np.zeros(trace.num_steps + 1, np.int64), np.zeros(trace.num_steps + 1, np.int64)
-    for run in computed_runs(trace):
-        last = run.step + run.steps
-        level[run.step] += run.stored + run.tokens
-        level[last] -= run.stored + run.tokens + run.steps - 1
-        slope[run.step + 1] += 1
-        slope[last] -= 1
-    return (np.cumsum(level) + np.cumsum(np.cumsum(slope)))[:-1]
-
-
-def decode_rows(trace: Trace) -> np.ndarray:
-    """Requests that decode in each step, int64 `[num_steps]`; one that reads the last of its prompt does not."""
-    rows = np.zeros(trace.num_steps + 1, np.int64)
-    for run in computed_runs(trace):
-        if not run.is_prefill:
-            rows[run.step] += 1
-            rows[run.step + run.steps] -= 1
-    return np.cumsum(rows)[:-1]
-
-
-class Run(NamedTuple):
-    """`steps` steps from `step` on, each computing `tokens` tokens of a request that had `stored` before.
-
-    `is_prefill`: a chunk of a prompt, in one step.
-    """
-
-    request: int
-    step: int
-    steps: int
-    stored: int
-    tokens: int
-    is_prefill: bool
-
-
-def computed_runs(trace: Trace) -> Iterator[Run]:
-    """What was computed, request after request: chunks of prompts, and runs of decode without the token that
-    comes with a prompt's last chunk. Where prompts are free, a request boards with its prompt stored."""
-    prompts = np.maximum(trace.requests["prompt_tokens"], 1).tolist()
-    rows = (trace.events[name].tolist() for name in ("request", "step", "kind", "tokens"))
-    stored = given = 0
-    read_in: int | None = None  # the step that last read a part of the prompt; None: none since boarding
-    for request, step, kind, tokens in zip(*rows, strict=True):
-        if kind == Kind.ARRIVE:
-            given = 0
-        elif kind == Kind.BOARD:
-            stored, read_in = tokens, None
-        elif kind == Kind.PREFILL:
-            yield Run(request, step, 1, stored, tokens, True)
-            stored, read_in = stored + tokens, step
-        elif kind == Kind.DECODE:
-            if read_in is None:
-                stored, read_in = prompts[request] + given - 1, NEVER
-            first, last = step + (read_in == step), step + tokens
-            if last > first:
-                yield Run(request, first, last - first, stored, 1, False)
-            stored, given = stored + last - first, given + tokens
