@@ -1,6 +1,7 @@
 """Everything that is computed from a Trace.
 
-What a reader asks of one Trace again and again is an attribute of it (`TraceMetrics`); the rest are functions.
+The metrics that are asked for most are attributes of a Trace (`TraceMetrics`); the others are functions.
+Percentiles are NumPy's, with linear interpolation.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ NEVER = -1
 
 
 class TraceMetrics:
-    """The metrics that a `Trace` has as attributes."""
+    """The metrics that a `Trace` has as attributes. Times are in the unit of the header's clock."""
 
     header: Header
     events: Mapping[str, np.ndarray]
@@ -27,7 +28,7 @@ class TraceMetrics:
 
     @property
     def num_steps(self) -> int:
-        """Steps from the start to the last one in which anyone was on board."""
+        """Steps from the start to the last one with a running request."""
         return len(self.steps["start"])
 
     @property
@@ -39,28 +40,26 @@ class TraceMetrics:
         chosen = self.events["kind"] == kind
         return {name: column[chosen] for name, column in self.events.items()}
 
-    # ----- metrics -----
-
     @property
     def tokens(self) -> int:
-        """Output tokens given."""
+        """Output tokens of all requests."""
         return int(self.rows(Kind.DECODE)["tokens"].sum())
 
     @property
     def utilization(self) -> float:
-        """Output tokens given ÷ (slots × steps)."""
+        """Output tokens ÷ (slots × steps)."""
         return self.tokens / (self.header.slots * self.num_steps) if self.num_steps else 0.0
 
     @property
     def occupancy(self) -> float:
-        """Slot-steps with someone on board ÷ (slots × steps): above utilization where prefill takes slot time."""
+        """Occupied slots, summed over steps ÷ (slots × steps). Above `utilization` if prefill takes steps."""
         if not self.num_steps:
             return 0.0
         return float(self.steps["running"].sum()) / (self.header.slots * self.num_steps)
 
     @property
     def span(self) -> float:
-        """Time from the first step's start to the last step's end, in the header's clock."""
+        """Time from the first step's start to the last step's end."""
         if not self.num_steps:
             return 0.0
         return float(self.steps["start"][-1] + self.steps["duration"][-1] - self.steps["start"][0])
@@ -69,23 +68,23 @@ class TraceMetrics:
         return self.steps["start"][step] + self.steps["duration"][step]
 
     def first_token_time(self) -> np.ndarray:
-        """Time to first token, one float per request that got one: arrival to the end of the step that gives it."""
+        """TTFT of each request that got a token, float64: from its arrival to the end of that token's step."""
         decode = self.rows(Kind.DECODE)
         request, first_row = np.unique(decode["request"], return_index=True)
         return self._end_of(decode["step"][first_row]) - self.requests["arrival_time"][request]
 
     def latency(self) -> np.ndarray:
-        """One float per finished request: arrival to the end of its last step."""
+        """Of each finished request, float64: from its arrival to the end of its last step."""
         finish = self.rows(Kind.FINISH)
         return self._end_of(finish["step"]) - self.requests["arrival_time"][finish["request"]]
 
     def output_tokens(self) -> np.ndarray:
-        """Output tokens given to each request, int64 `[num_requests]`."""
+        """Output tokens of each request, int64 `[num_requests]`."""
         decode = self.rows(Kind.DECODE)
         return np.bincount(decode["request"], decode["tokens"], self.num_requests).astype(np.int64)
 
     def token_times(self) -> list[list[float]]:
-        """When each request's tokens were there, in the header's clock: the end of the step that gave each."""
+        """For each request the times of its output tokens: of each, the end of its step."""
         ends = self.steps["start"] + self.steps["duration"]
         times: list[list[float]] = [[] for _ in range(self.num_requests)]
         rows = self.rows(Kind.DECODE)
@@ -94,14 +93,14 @@ class TraceMetrics:
         return times
 
     def steps_and_requests(self) -> tuple[list[list[float]], list[dict[str, Any]]]:
-        """The ride in plain lists, as exercise 06 reads it: [start, duration] of each step, and a dict a request.
+        """The Trace as plain lists for exercise 06: [start, duration] of each step, and a dictionary for each request.
 
-        A request has its `arrival`, its runs of `decode` as [step, tokens], and whether it has `finished`.
+        Its keys: `arrival`, a time; `decode`, its runs of output tokens as [first step, tokens]; `finished`, a bool.
         """
-        rows, ends = self.rows(Kind.DECODE), set(self.rows(Kind.FINISH)["request"].tolist())
+        rows, finished = self.rows(Kind.DECODE), set(self.rows(Kind.FINISH)["request"].tolist())
         requests: list[dict[str, Any]] = [
-            {"arrival": at, "decode": [], "finished": place in ends}
-            for place, at in enumerate(self.requests["arrival_time"].tolist())
+            {"arrival": arrival, "decode": [], "finished": request in finished}
+            for request, arrival in enumerate(self.requests["arrival_time"].tolist())
         ]
         for request, step, count in zip(rows["request"], rows["step"], rows["tokens"], strict=True):
             requests[request]["decode"].append([int(step), int(count)])
@@ -109,7 +108,7 @@ class TraceMetrics:
         return steps, requests
 
     def time_per_output_token(self) -> np.ndarray:
-        """Mean time between tokens after the first, for each finished request with two tokens or more."""
+        """TPOT of each finished request with two tokens or more, float64: the mean time from one token to the next."""
         decode, finish = self.rows(Kind.DECODE), self.rows(Kind.FINISH)
         request, first_row = np.unique(decode["request"], return_index=True)
         first = np.full(self.num_requests, np.nan)
@@ -119,7 +118,7 @@ class TraceMetrics:
         return elapsed[gaps > 0] / gaps[gaps > 0]
 
     def summary(self) -> dict[str, Any]:
-        """The metrics as plain numbers, ready for JSON. Percentiles are NumPy's linear ones, in the clock's unit."""
+        """The metrics as plain numbers, ready for JSON."""
         unit = self.header.clock
         return {
             "policy": self.header.policy,
@@ -135,7 +134,7 @@ class TraceMetrics:
 
 
 def percentiles(values: np.ndarray) -> dict[str, float]:
-    """{"p50": …, "p90": …, "p99": …}, linear interpolation; empty for no values."""
+    """{"p50": …, "p90": …, "p99": …}; empty if there are no values."""
     if not len(values):
         return {}
     return {f"p{q}": float(v) for q, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)}
@@ -145,7 +144,7 @@ def percentiles(values: np.ndarray) -> dict[str, float]:
 
 
 def prefill_tokens(trace: TraceMetrics) -> np.ndarray:
-    """Prompt tokens computed in each step, int64 `[num_steps]`; those computed again count again."""
+    """Prompt tokens computed in each step, int64 `[num_steps]`, those computed again after a preemption included."""
     rows = trace.rows(Kind.PREFILL)
     return np.bincount(rows["step"], rows["tokens"], trace.num_steps).astype(np.int64)
 
@@ -153,8 +152,8 @@ def prefill_tokens(trace: TraceMetrics) -> np.ndarray:
 def kv_tokens(trace: TraceMetrics) -> np.ndarray:
     """K/V tokens that attention reads in each step, int64 `[num_steps]`.
 
-    A request reads what it has stored, the tokens of the step included. A run of decode reads one more each
-    step, so its share is a ramp, kept as a jump and a slope at either end.
+    A request reads the tokens it has stored, those of the step included. A run of decode reads one more each
+    step: a ramp, kept as a change of level and of slope at either end.
     """
     level, slope = np.zeros(trace.num_steps + 1, np.int64), np.zeros(trace.num_steps + 1, np.int64)
     for run in computed_runs(trace):
@@ -167,7 +166,7 @@ def kv_tokens(trace: TraceMetrics) -> np.ndarray:
 
 
 def decode_rows(trace: TraceMetrics) -> np.ndarray:
-    """Requests that decode in each step, int64 `[num_steps]`; one that reads the last of its prompt does not."""
+    """Requests that decode in each step, int64 `[num_steps]`. The last chunk of a prompt is no decode."""
     rows = np.zeros(trace.num_steps + 1, np.int64)
     for run in computed_runs(trace):
         if not run.is_prefill:
@@ -177,9 +176,15 @@ def decode_rows(trace: TraceMetrics) -> np.ndarray:
 
 
 class Run(NamedTuple):
-    """`steps` steps from `step` on, each computing `tokens` tokens of a request that had `stored` before.
+    """Consecutive steps in which a request computes the same number of tokens.
 
-    `is_prefill`: a chunk of a prompt, in one step.
+    Attributes:
+        request: its row in the Trace.
+        step: the first step.
+        steps: how many steps; 1 for a chunk of a prompt.
+        stored: tokens it had stored before.
+        tokens: tokens computed in each step.
+        is_prefill: whether they are a chunk of a prompt.
     """
 
     request: int
@@ -191,24 +196,29 @@ class Run(NamedTuple):
 
 
 def computed_runs(trace: TraceMetrics) -> Iterator[Run]:
-    """What was computed, request after request: chunks of prompts, and runs of decode without the token that
-    comes with a prompt's last chunk. Where prompts are free, a request boards with its prompt stored."""
+    """All that was computed, request after request: chunks of prompts, and runs of decode.
+
+    The token that is sampled from a prompt's last chunk is not part of a run. Where prompts are free, a request is
+    admitted with its prompt stored.
+    """
     prompts = np.maximum(trace.requests["prompt_tokens"], 1).tolist()
     rows = (trace.events[name].tolist() for name in ("request", "step", "kind", "tokens"))
     stored = given = 0
-    read_in: int | None = None  # the step that last read a part of the prompt; None: none since boarding
+    prefill_step: int | None = (
+        None  # the last step that computed a chunk of the prompt; None: none since admission
+    )
     for request, step, kind, tokens in zip(*rows, strict=True):
         if kind == Kind.ARRIVE:
             given = 0
         elif kind == Kind.BOARD:
-            stored, read_in = tokens, None
+            stored, prefill_step = tokens, None
         elif kind == Kind.PREFILL:
             yield Run(request, step, 1, stored, tokens, True)
-            stored, read_in = stored + tokens, step
+            stored, prefill_step = stored + tokens, step
         elif kind == Kind.DECODE:
-            if read_in is None:
-                stored, read_in = prompts[request] + given - 1, NEVER
-            first, last = step + (read_in == step), step + tokens
+            if prefill_step is None:
+                stored, prefill_step = prompts[request] + given - 1, NEVER
+            first, last = step + (prefill_step == step), step + tokens
             if last > first:
                 yield Run(request, first, last - first, stored, 1, False)
             stored, given = stored + last - first, given + tokens
@@ -218,12 +228,12 @@ def computed_runs(trace: TraceMetrics) -> Iterator[Run]:
 
 
 def metrics(trace: TraceMetrics) -> dict[str, Any]:
-    """The numbers of a ride, ready for JSON: those of `Trace.summary`, memory, and times between tokens.
+    """The numbers of a Trace, ready for JSON: those of `Trace.summary`, of memory, and times between tokens.
 
-    Added keys: seconds and tokens_per_second (where the clock is in seconds), preemptions, recomputed_tokens,
-    prefill_tokens (those computed again included), cached_tokens, kv_utilization (blocks held ÷ blocks there
-    are, mean over time), peak_blocks, rejected, finished, and `itl_seconds` or `itl_steps`: percentiles of
-    the time from one token of a request to its next. Memory's numbers are None where it is not modeled.
+    Further keys: seconds and tokens_per_second (if the clock is in seconds), finished, rejected, preemptions,
+    prefill_tokens (those computed again included), recomputed_tokens, cached_tokens, kv_utilization (blocks held ÷
+    all blocks, mean over time) and peak_blocks (both None where memory is not modeled), and `itl_seconds` or
+    `itl_steps`: percentiles of the time from one token of a request to its next.
     """
     unit = trace.header.clock
     span = trace.span
@@ -258,12 +268,12 @@ def _memory_metrics(trace: TraceMetrics) -> dict[str, Any]:
 
 
 def recomputed_tokens(trace: TraceMetrics) -> int:
-    """Tokens that were computed again after a preemption. Those found in the prefix cache were not."""
-    again = set(trace.rows(Kind.PREEMPT)["request"].tolist())
-    furthest = dict.fromkeys(again, 0)
+    """Tokens that were computed again after a preemption, without those found in the prefix cache."""
+    preempted = set(trace.rows(Kind.PREEMPT)["request"].tolist())
+    furthest = dict.fromkeys(preempted, 0)
     total = 0
     for run in computed_runs(trace):
-        if run.request in again:
+        if run.request in preempted:
             end = run.stored + run.steps * run.tokens
             total += max(0, min(end, furthest[run.request]) - run.stored)
             furthest[run.request] = max(end, furthest[run.request])
@@ -271,12 +281,12 @@ def recomputed_tokens(trace: TraceMetrics) -> int:
 
 
 def inter_token_latency(trace: TraceMetrics) -> dict[str, float]:
-    """Percentiles of the time from one token of a request to its next, over all tokens but the first ones."""
+    """Percentiles of the time from one token of a request to its next, over all requests."""
     ends = trace.steps["start"] + trace.steps["duration"]
     decode = trace.rows(Kind.DECODE)
     request, first, tokens = decode["request"], decode["step"], decode["tokens"]
     last = first + tokens - 1
-    running = np.zeros(trace.num_steps + 1, np.int64)  # tokens whose request also got one in the step before
+    running = np.zeros(trace.num_steps + 1, np.int64)  # requests with a token in this step and the one before
     np.add.at(running, first + 1, 1)
     np.add.at(running, last + 1, -1)
     same = request[1:] == request[:-1]
@@ -287,7 +297,7 @@ def inter_token_latency(trace: TraceMetrics) -> dict[str, float]:
 
 
 def weighted_percentiles(values: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """As `trace.percentiles` of each value repeated `counts` times, without repeating it."""
+    """`percentiles` of `np.repeat(values, counts)`, without making that array."""
     total = int(counts.sum())
     if not total:
         return {}
@@ -295,7 +305,7 @@ def weighted_percentiles(values: np.ndarray, counts: np.ndarray) -> dict[str, fl
     values, up_to = values[order], np.cumsum(counts[order])
     answer = {}
     for q in PERCENTILES:
-        place = q / 100 * (total - 1)
-        low, high = (values[np.searchsorted(up_to, rank, side="right")] for rank in (int(place), ceil(place)))
-        answer[f"p{q}"] = float(low + (high - low) * (place - int(place)))
+        rank = q / 100 * (total - 1)
+        low, high = (values[np.searchsorted(up_to, at, side="right")] for at in (int(rank), ceil(rank)))
+        answer[f"p{q}"] = float(low + (high - low) * (rank - int(rank)))
     return answer

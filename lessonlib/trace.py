@@ -1,8 +1,8 @@
-"""The Trace: the one record of a ride, written by every simulator and engine, read by every picture.
+"""The Trace: the one record of a run, written by every simulator and engine, read by every picture.
 
-Events are columns, one row each. A run of decode steps is one row with a length, so a million requests
-cost four rows each. Rows are ordered by request, then by step, then by kind: the two forms of a scheduler
-are compared by comparing their Traces.
+Events are rows of columns. Consecutive decode steps of a request are one row with a length, so that a request takes
+about four rows. Rows are ordered by request, then by step, then by kind, so that two schedulers are compared by
+comparing their Traces. `metrics` has all that is computed from one.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ def _nothing_overheard() -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Trace(TraceMetrics):
-    """The record of one ride.
+    """The record of one run.
 
     Attributes:
         header: see `Header`.
         events: int64 arrays of equal length, one row per event:
             step, request (row of `requests`), slot (-1: none), kind (`Kind`), tokens, blocks (K/V blocks held
             after the event; 0 where memory is not modelled).
-            ARRIVE: `step` is the first step that could board the request.
-            BOARD: `tokens` of its prompt were found in the prefix cache.
+            ARRIVE: `step` is the first step that could admit the request.
+            BOARD: the request was admitted, and `tokens` of its prompt were found in the prefix cache.
             PREFILL: `tokens` prompt tokens were computed in `step`.
-            DECODE: one output token was given in each of the steps `step … step + tokens - 1`. A prompt's last
+            DECODE: the request got one output token in each of the steps `step … step + tokens - 1`. A prompt's last
             prefill step also gives the first output token, so both rows may name the same step.
-            FINISH, ABORT: `step` is the last step the request was on board for.
-            PREEMPT: `step` is the first step that the request is no longer on board for.
+            FINISH, ABORT: `step` is the last step in which the request was running.
+            PREEMPT: `step` is the first step in which the request is no longer running.
         steps: arrays of length `num_steps`: start, duration (float64, in the header's clock), waiting, running
-            (int64, counted after boarding), free_blocks (int64).
+            (int64, counted after admission), free_blocks (int64).
         requests: per request: prompt_tokens, priority (int64) and arrival_time (float64, in the header's clock).
         labels: optional text per request (a prompt, a name). Shown as text, never as markup.
         overheard: int64 arrays of equal length, in order of step: in `step`, `request` read `blocks` blocks
-            whose words `other` had written. Empty where the allocator is sound, or where nobody looked.
+            that `other` had written. Empty if the allocator is correct, or was not watched.
     """
 
     header: Header
@@ -83,7 +83,7 @@ class Trace(TraceMetrics):
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Trace:
-        """The inverse of `to_dict`. Raises `CourseError` for another schema or missing columns."""
+        """The inverse of `to_dict`. Raises `CourseError` for a newer schema or missing columns."""
         try:
             schema = data["header"]["schema"]
             if schema > SCHEMA_VERSION:
@@ -117,13 +117,13 @@ class Trace(TraceMetrics):
             ) from error
 
     def save(self, path: str | Path) -> Path:
-        """Write JSON; gzip-compressed where the name ends in .gz. Raises `CourseError` where it cannot be written."""
+        """Write JSON, gzip-compressed if the name ends in .gz. Raises `CourseError` if it cannot be written."""
         text = json.dumps(self.to_dict(), separators=(",", ":")).encode()
         return write_whole(path, gzip.compress(text, mtime=0) if Path(path).suffix == ".gz" else text)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Read what `save` wrote. Raises `CourseError` where the file is missing or is no Trace."""
+        """Read a file of `save`. Raises `CourseError` if it is missing or not a Trace."""
         path = Path(path)
         if not path.is_file():
             raise CourseError(f"no trace at {path}: save one with Trace.save")
@@ -134,7 +134,7 @@ class Trace(TraceMetrics):
             raise CourseError(f"{path} is not a trace: {error}; save one with Trace.save") from error
 
     def same_ride(self, other: Trace) -> bool:
-        """Whether every event and every step's counts agree (times and versions aside)."""
+        """Whether all events and all counts of steps are equal. Times and versions are not compared."""
         return all(np.array_equal(self.events[name], other.events[name]) for name in EVENT_COLUMNS) and all(
             np.array_equal(self.steps[name], other.steps[name])
             for name in ("waiting", "running", "free_blocks")
@@ -149,9 +149,14 @@ class Trace(TraceMetrics):
 
 
 class TraceBuilder:
-    """Collects events in the order they happen and folds runs of decode into one row each.
+    """Collects events in the order they happen, with consecutive decodes of a request as one row.
 
-    A scheduler or an engine calls the methods as things happen, `end_step` once a step, then `build`.
+    A scheduler or an engine calls `add` for each event, `end_step` once a step, and `build` at the end.
+
+    Args:
+        header: of the Trace.
+        prompt_tokens, arrival_time, priority: one for each request that is known from the start.
+        labels: optional text for each request.
     """
 
     def __init__(
@@ -186,7 +191,7 @@ class TraceBuilder:
         blocks: int = 0,
         step: int | None = None,
     ) -> None:
-        """Record one event, of the current step unless told. For DECODE, `tokens` is 1: the run grows by itself."""
+        """Record one event, by default of the current step. A DECODE of the step after the last one extends its row."""
         if kind is Kind.DECODE:
             row = self._rows[self._open_run[request]] if request in self._open_run else None
             if row is not None and row[0] + row[4] == self.step and row[2] == slot:
@@ -197,7 +202,7 @@ class TraceBuilder:
         self._rows.append([self.step if step is None else step, request, slot, int(kind), tokens, blocks])
 
     def overhear(self, step: int, request: int, other: int, blocks: int) -> None:
-        """Record that `request` read `blocks` blocks that `other` had written."""
+        """Record that in `step` `request` read `blocks` blocks that `other` had written."""
         self._overheard.append((step, request, other, blocks))
 
     def end_step(
@@ -208,13 +213,13 @@ class TraceBuilder:
         start: float | None = None,
         duration: float = 1.0,
     ) -> None:
-        """Close the current step. Without `start`, the step starts where the last one ended."""
+        """Close the current step. By default it started when the last one ended."""
         if start is None:
             start = self._steps[-1][0] + self._steps[-1][1] if self._steps else 0.0
         self._steps.append((start, duration, waiting, running, free_blocks))
 
     def add_request(self, prompt_tokens: int, arrival_time: float, priority: int = 0) -> int:
-        """Announce a request that was not known at the start; returns its row."""
+        """Add a request that was not known at the start. Returns its row."""
         self._prompt_tokens.append(prompt_tokens)
         self._arrival_time.append(arrival_time)
         self._priority.append(priority)

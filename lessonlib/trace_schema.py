@@ -34,17 +34,17 @@ OVERHEARD_COLUMNS = ("step", "request", "other", "blocks")
 
 @dataclass(frozen=True)
 class Header:
-    """What a reader must know before it reads the columns.
+    """The facts that a reader of the columns needs.
 
     Attributes:
-        slots: how many requests may be on board at once.
+        slots: how many requests may run at once.
         clock: unit of `start` and `duration`: "steps" (one step is one unit) or "seconds".
         maker: what produced the Trace, e.g. "simulator", "course engine", "vllm".
         policy: name of the scheduling policy.
         block_size: tokens per K/V block; 0 where memory is not modelled.
         num_blocks: K/V blocks in the pool; 0 where memory is not modelled.
-        poisoned: whether free blocks were filled with what is not a number, so that nobody reads one unnoticed.
-        versions: versions of what made it.
+        poisoned: whether free blocks were filled with NaN, so that reading one shows.
+        versions: of the packages that made it.
         schema: version of this format.
     """
 

@@ -216,7 +216,7 @@ class Ride(RuleBasedStateMachine):
         plan = self.scheduler.schedule()
         STEPS_RUN[self.scheduler.policy.name] += 1
         SEEN.update(preempted=len(plan.preempted), resumed=len(plan.resumed), copies=len(plan.copies))
-        SEEN.update(hits=sum(r.num_cached_tokens > 0 for r in plan.boarded + plan.resumed))
+        SEEN.update(hits=sum(r.num_cached_tokens > 0 for r in plan.admitted + plan.resumed))
         self.plans.append(plan)
         self.check_budgets(plan, decoding)
         self.check_nobody_waits_in_vain(plan)
@@ -264,7 +264,7 @@ class Ride(RuleBasedStateMachine):
             self.last_loss[request] = self.stored.pop(request)
             self.lost[request] += self.last_loss[request]
             self.tables.pop(request, None)
-        for request in plan.boarded + plan.resumed:
+        for request in plan.admitted + plan.resumed:
             self.hit[request] += request.num_cached_tokens
             self.stored[request] = request.num_cached_tokens
             assert request.num_cached_tokens < request.num_tokens
@@ -369,7 +369,7 @@ class Patient(POLICIES["vllm"]):
 
     name = "patient"
 
-    def may_board(self, scheduler):
+    def may_admit(self, scheduler):
         return len(scheduler.waiting) > 1 or not scheduler.running
 
 

@@ -226,7 +226,7 @@ def test_splitfuse_boards_a_prompt_that_memory_cannot_hold_yet():
         for _ in range(6):
             step(scheduler)
         scheduler.add_request("reader", 12, 2)
-        boards[name] = len(step(scheduler).boarded)
+        boards[name] = len(step(scheduler).admitted)
     assert boards == {"vllm": 0, "splitfuse": 1}
 
 
@@ -251,7 +251,7 @@ def test_a_better_tier_takes_a_seat_and_the_other_waits_its_bound():
     scheduler.add_request("first", 1, 2, priority=0)
     plan = step(scheduler)
     assert [request.id for request in plan.preempted] == ["economy"]
-    assert [request.id for request in plan.boarded] == ["first"]
+    assert [request.id for request in plan.admitted] == ["first"]
     for late in range(30):
         scheduler.add_request(f"first {late}", 1, 2, priority=0)
     first_seats = 0
@@ -360,7 +360,7 @@ def busy_scheduler() -> Scheduler:
         (lambda s, old, new: s.fork("nobody", "dot"), "no request 'nobody' to fork"),
         (lambda s, old, new: s.fork("ann", "bob"), "'bob' is already here"),
         (lambda s, old, new: s.schedule(), "step 1 has not been reported"),
-        (lambda s, old, new: s.update(old, {"ann": 0, "bob": 0}), "plan of step 0, but step 1 is due"),
+        (lambda s, old, new: s.update(old, {"ann": 0, "bob": 0}), "plan of step 0, but step 1 is next"),
         (lambda s, old, new: s.update(new, {"ann": 0}), "no token for request 'bob'"),
         (lambda s, old, new: s.update(new, {"ann": 0, "bob": 0}, ["cyd"]), "'cyd' got no token in step 1"),
     ],
@@ -382,7 +382,7 @@ def test_a_refused_call_changes_nothing(call, message):
 def test_a_plan_cannot_be_reported_twice():
     scheduler = busy_scheduler()
     plan = step(scheduler)
-    with pytest.raises(CourseError, match="but none is due"):
+    with pytest.raises(CourseError, match="but every plan is reported"):
         scheduler.update(plan, dict.fromkeys(plan.sampled_ids, 0))
 
 
@@ -396,3 +396,8 @@ def test_a_policy_may_not_throw_out_whoever_it_likes():
     scheduler.add_request("bob", 2, 3)
     with pytest.raises(CourseError, match="choose a candidate"):
         ride_home(scheduler)
+
+
+def test_a_hook_by_its_former_name_is_refused_by_its_new_one():
+    with pytest.raises(CourseError, match=r"Mine\.may_board is called may_admit now"):
+        type("Mine", (Policy,), {"may_board": lambda self, scheduler: True})

@@ -315,7 +315,7 @@ def test_a_policy_that_serves_nobody_is_named():
     class Asleep(POLICIES["vllm"]):
         name = "asleep"
 
-        def may_board(self, scheduler):
+        def may_admit(self, scheduler):
             return False
 
     with pytest.raises(CourseError, match="'asleep' leaves 2 requests waiting"):

@@ -13,15 +13,15 @@ class ScheduledRequest:
     """One request's share of a step.
 
     Attributes:
-        request: its state; `request.token_ids[num_computed_tokens:][:num_scheduled_tokens]` are the inputs,
-            where token ids are known.
-        slot: the slot it rides in.
-        num_computed_tokens: tokens already stored before this step: the position of the first input.
+        request: its state. Where token ids are known, the step's inputs are
+            `request.token_ids[num_computed_tokens:][:num_scheduled_tokens]`.
+        slot: the request slot it holds.
+        num_computed_tokens: tokens stored before this step, which is the position of the first input.
         num_scheduled_tokens: tokens to compute in this step.
-        block_table: its blocks, in order of position. It grows at its end as the request does; read, do not
-            change.
-        is_prefill: whether it is reading tokens that it boarded with.
-        yields_token: whether the last of its tokens is to be sampled from.
+        block_table: ids of its K/V blocks, in order of position. The scheduler appends to it as the request grows;
+            read it, do not change it.
+        is_prefill: whether the tokens are among those it was admitted with, rather than newly sampled.
+        yields_token: whether the next token is sampled from the last of these.
     """
 
     request: RequestState
@@ -48,24 +48,25 @@ class StepPlan:
 
     Attributes:
         step: its number, from 0.
-        budget: tokens that were left over.
-        decodes, prefills: the requests that compute something. Decodes have one token each.
-        boarded, resumed: requests that boarded in this step for the first time, or again after a preemption.
-            `request.num_cached_tokens` says how much of each was found in the prefix cache.
-        preempted, vacated: requests thrown out in this step, and the slots they had. They hold no blocks any
-            more.
-        copies: (source, destination) blocks to copy before the step runs.
-        waiting, running, free_blocks: counts after boarding.
+        budget: tokens of the step's budget that were left over.
+        decodes, prefills: the requests that compute something. A decode computes one token.
+        admitted, resumed: requests admitted in this step for the first time, and again after a preemption.
+            `request.num_cached_tokens` tells how much of each was found in the prefix cache.
+        preempted, vacated_slots: requests preempted in this step, and the slot that each of them had. They hold no
+            blocks any more.
+        copies: (source, destination) ids of blocks to copy before the step runs.
+        waiting, running: requests, counted after admission.
+        free_blocks: K/V blocks, counted after admission.
     """
 
     step: int
     budget: int
     decodes: list[ScheduledRequest] = field(default_factory=list)
     prefills: list[ScheduledRequest] = field(default_factory=list)
-    boarded: list[RequestState] = field(default_factory=list)
+    admitted: list[RequestState] = field(default_factory=list)
     resumed: list[RequestState] = field(default_factory=list)
     preempted: list[RequestState] = field(default_factory=list)
-    vacated: list[int] = field(default_factory=list)
+    vacated_slots: list[int] = field(default_factory=list)
     copies: list[Copy] = field(default_factory=list)
     waiting: int = 0
     running: int = 0
@@ -73,7 +74,7 @@ class StepPlan:
 
     @property
     def scheduled(self) -> list[ScheduledRequest]:
-        """Everyone's share of the step, decodes first."""
+        """Every request's share of the step, decodes first."""
         return self.decodes + self.prefills
 
     @property
@@ -83,10 +84,10 @@ class StepPlan:
 
     @property
     def sampled_rows(self) -> list[ScheduledRequest]:
-        """The rows that get a token from this step, in order of `scheduled`."""
+        """The rows that yield a token, in order of `scheduled`."""
         return [row for row in self.scheduled if row.yields_token]
 
     @property
     def sampled_ids(self) -> list[str]:
-        """The requests that get a token from this step, in order of `scheduled`."""
+        """Ids of the requests that yield a token, in order of `scheduled`."""
         return [row.request.id for row in self.sampled_rows]

@@ -17,7 +17,12 @@ from lessonlib.workload import Workload
 def compare_policies(
     workload: Workload, policies: Iterable[Policy | str] | None = None, **options: Any
 ) -> list[dict[str, Any]]:
-    """`metrics` of each policy on one workload, one row each. `options` are those of `simulate`."""
+    """`metrics` of each policy on one workload, one row each.
+
+    Args:
+        policies: policies or their names; by default all of `POLICIES`.
+        options: of `simulate`.
+    """
     chosen = POLICIES if policies is None else policies
     return [metrics(simulate(workload, policy, **options)) for policy in chosen]
 
@@ -31,23 +36,24 @@ def simulate_on(
     token_budget: int | None = None,
     hardware: str | None = None,
 ) -> list[Trace]:
-    """A Trace for each named policy, from the words of a command line.
+    """A Trace for each named policy, from the options of a command line.
 
     Args:
-        blocks: K/V blocks, the null block included; 0: memory is no question; None: what fits beside the
-            weights on the hardware, or no question where none is named.
-        hardware: such as "h100:llama-2-7b"; None: the clock ticks steps.
+        policies: names.
+        blocks: K/V blocks, the null block included; 0: memory without limit; None: as many as fit beside the
+            weights on `hardware`, or memory without limit if no hardware is named.
+        hardware: such as "h100:llama-2-7b"; None: the clock counts steps.
 
     Raises:
         CourseError: for an unknown policy or hardware, before anything runs; and as `simulate` does.
     """
-    riders = [make_policy(name) for name in policies]
+    made = [make_policy(name) for name in policies]
     machine = Hardware.parse(hardware) if hardware else None
     if blocks is None:
         blocks = machine.num_blocks(block_size) if machine else 0
     cost_model = CostModel.from_hardware(machine) if machine else None
     return [
-        simulate(workload, rider, slots, blocks, block_size, token_budget, cost_model) for rider in riders
+        simulate(workload, policy, slots, blocks, block_size, token_budget, cost_model) for policy in made
     ]
 
 
@@ -65,7 +71,7 @@ TABLE_COLUMNS = (
 
 
 def format_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of `compare_policies` as text, with p50 and p99 of time to first token and between tokens."""
+    """The rows of `compare_policies` as text, with p50 and p99 of the times to first token and between tokens."""
     unit = "seconds" if "seconds" in rows[0] else "steps"
     columns = [column for column in TABLE_COLUMNS if rows[0].get(column[0]) is not None]
     lines = [
@@ -80,7 +86,7 @@ def format_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def align(lines: Sequence[Sequence[str]]) -> str:
-    """Cells as a table for a terminal: the first column to the left, the others to the right."""
+    """Cells as a table for a terminal: the first column aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(

@@ -1,4 +1,4 @@
-"""Any policy against a step-cost model: a Workload goes in, a Trace comes out."""
+"""A policy on a workload, with a step-cost model in place of a model: a Workload goes in, a Trace comes out."""
 
 from __future__ import annotations
 
@@ -22,11 +22,15 @@ class Simulator:
 
     Args:
         workload: requests; arrivals in steps without a cost model, in seconds with one.
-        scheduler: made for it; `simulate` makes one.
-        cost_model: seconds of each step; None: every step takes one tick.
-        prompts: token ids of each prompt, for prefix caching; without them only lengths are known.
-        max_tokens: what the scheduler is told of each answer's length, in place of the length itself.
+        scheduler: a new one; `simulate` makes it.
+        cost_model: seconds of each step; None: the clock counts steps.
+        prompts: token ids of each prompt, for prefix caching; None: only their lengths are known.
+        max_tokens: the limit that the scheduler sees for every answer; None: the answer's own length.
         salts: a tenant's name for each request.
+
+    Raises:
+        CourseError: for arrivals in another unit, prompts of other lengths, or a `max_tokens` below an answer's
+            length.
     """
 
     def __init__(
@@ -54,7 +58,7 @@ class Simulator:
         self.now = 0.0
 
     def run(self) -> Trace:
-        """Ride until everyone is home or was refused."""
+        """Run until every request is finished or rejected."""
         while self.arrived < len(self.workload) or self.scheduler.has_unfinished:
             if self.cost_model and not self.scheduler.has_unfinished:
                 self.now = max(self.now, self.arrivals[self.arrived])
@@ -64,7 +68,7 @@ class Simulator:
         return self.scheduler.build_trace()
 
     def receive(self) -> None:
-        """Everyone who has arrived by now joins the queue; whoever can never fit is refused."""
+        """Hand the requests that have arrived by now to the scheduler, which rejects those that can never fit."""
         while self.arrived < len(self.workload) and self.arrivals[self.arrived] <= self.now:
             row, self.arrived = self.arrived, self.arrived + 1
             self.scheduler.still_to_come = len(self.workload) - self.arrived
@@ -78,10 +82,10 @@ class Simulator:
                     arrival_time=self.arrivals[row],
                 )
             except RequestRejectedError:
-                continue  # the Trace has it
+                continue  # the Trace records it
 
     def step(self) -> None:
-        """One step: plan, pretend to compute, report."""
+        """One step: plan it, take its cost, report its tokens."""
         plan = self.scheduler.schedule()
         duration = self._duration(plan)
         tokens = dict.fromkeys(plan.sampled_ids, 0)
@@ -94,12 +98,12 @@ class Simulator:
         if self.arrived == len(self.workload):
             name, left = self.scheduler.policy.name, len(self.scheduler.requests)
             raise CourseError(
-                f"policy {name!r} leaves {left} requests waiting for ever: let it schedule someone"
+                f"policy {name!r} leaves {left} requests waiting for ever: let it schedule one of them"
             )
         return self.arrivals[self.arrived] - self.now if self.cost_model else 1.0
 
     def _stopped(self, plan: StepPlan) -> list[str]:
-        """Those whose answer ends here, although they might have asked for more."""
+        """Requests whose answer ends with this step, below the limit that the scheduler sees."""
         if self.max_tokens is None:
             return []
         rows = (row.request for row in plan.sampled_rows)
@@ -125,7 +129,7 @@ def simulate(
     max_tokens: int | None = None,
     salts: Sequence[str] = (),
 ) -> Trace:
-    """One workload under one policy.
+    """Simulate one workload under one policy.
 
     Args:
         workload: requests with arrivals in steps, or in seconds where there is a cost model. A prompt of 0
@@ -140,7 +144,7 @@ def simulate(
         The Trace, its clock in steps or seconds.
 
     Raises:
-        CourseError: for sizes that nothing could run with, or arrivals in another unit.
+        CourseError: for sizes with which no request could run, or arrivals in another unit.
     """
     longest = int((np.maximum(workload.prompt_tokens, 1) + workload.output_tokens).max())
     scheduler = Scheduler(
@@ -160,20 +164,20 @@ def simulate(
 
 
 def check_unit(workload: Workload, cost_model: CostModel | None) -> None:
-    """Raises `CourseError` where the workload's arrivals and the clock do not go together."""
-    together = not workload.arrival_time.any()
-    if cost_model and workload.time_unit != "seconds" and not together:
+    """Raises `CourseError` if the arrivals are in another unit than the clock."""
+    all_at_once = not workload.arrival_time.any()
+    if cost_model and workload.time_unit != "seconds" and not all_at_once:
         raise CourseError(
             f"arrivals are in {workload.time_unit}, a cost model needs seconds: give arrivals in seconds"
         )
-    if not cost_model and workload.time_unit != "steps" and not together:
+    if not cost_model and workload.time_unit != "steps" and not all_at_once:
         raise CourseError(f"arrivals are in {workload.time_unit}: bring them to steps with Workload.in_steps")
 
 
 def check_prompts(
     workload: Workload, prompts: Sequence[Sequence[int]] | None
 ) -> Sequence[Sequence[int]] | None:
-    """The prompts themselves, or a `CourseError` where their lengths are not the workload's."""
+    """`prompts` itself, or a `CourseError` if their lengths are not the workload's."""
     if prompts is None:
         return None
     lengths = [len(prompt) for prompt in prompts]
