@@ -31,10 +31,12 @@ from benchmarks import vllm_scheduler
 from benchmarks.record import record
 from benchmarks.vllm_scheduler import BLOCK_SIZE, BLOCKS_EACH, MAX_MODEL_LEN, MAX_TOKENS, PROMPT, time_steps
 from lessonlib.engine.checkpoint import resolve
-from lessonlib.scheduling.costs import CostModel, Hardware
+from lessonlib.metrics import metrics
+from lessonlib.scheduling.plan import StepPlan
 from lessonlib.scheduling.policies import POLICIES, make_policy
-from lessonlib.scheduling.scheduler import Scheduler, StepPlan
-from lessonlib.scheduling.simulator import Simulator, metrics
+from lessonlib.scheduling.scheduler import Scheduler
+from lessonlib.simulation.costs import CostModel, Hardware
+from lessonlib.simulation.simulator import Simulator
 from lessonlib.workload import Workload, azure_lengths, azure_prompts, poisson_arrivals
 
 RUNNING = (8, 16, 32, 64, 128, 256, 512, 1024)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import record
-from lessonlib.scheduling.slots import SlotScheduler, ride
+from lessonlib.simulation.slots import SlotScheduler, ride
 from lessonlib.workload import Workload, azure_lengths, read_trace
 
 SLOTS = (8, 64, 256)

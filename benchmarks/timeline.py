@@ -29,8 +29,8 @@ from lessonlib.engine.llm import choose_device
 from lessonlib.engine.memory import kv_bytes_per_block
 from lessonlib.engine.model import Llama
 from lessonlib.files import write_whole
-from lessonlib.ladder import Paged
 from lessonlib.ladder_load import load_model
+from lessonlib.scheduling.policies import PrefillFirst
 
 RIDERS = (1, 16, 64)
 CONTEXT, STEPS, WARM_UP = 512, 20, 8
@@ -101,7 +101,7 @@ def measure(llama: Llama, riders: int, context: int, bandwidth: float) -> dict[s
         "skip_tokenizer_init": True,
     }
     # Nobody decodes before all prompts are read, so that all decode to the end.
-    llm = LLM(llama, policy=Paged(), **sizes)
+    llm = LLM(llama, policy=PrefillFirst(), **sizes)
     params = SamplingParams(max_tokens=tokens, temperature=0, ignore_eos=True)
     for rider in range(riders):
         llm.add_request(str(rider), {"prompt_token_ids": [rider + 3] * context}, params)

@@ -157,7 +157,8 @@ def _add_simulate(commands: Any) -> None:
 
 
 def _simulate(options: argparse.Namespace) -> int:
-    from lessonlib.scheduling.simulator import format_table, metrics
+    from lessonlib.metrics import metrics
+    from lessonlib.simulation.compare import format_table
 
     traces = _rides(options)
     rows = [metrics(trace) for trace in traces]
@@ -174,9 +175,9 @@ def _simulate(options: argparse.Namespace) -> int:
 
 def _rides(options: argparse.Namespace) -> list[Trace]:
     """One Trace a policy: by the slot scheduler where memory and prompts are no question, else by the Scheduler."""
-    from lessonlib.scheduling import slots
     from lessonlib.scheduling.policies import POLICIES
-    from lessonlib.scheduling.simulator import simulate_on
+    from lessonlib.simulation import slots
+    from lessonlib.simulation.compare import simulate_on
 
     names = list(POLICIES) if options.policy == "all" else options.policy.split(",")
     workload = _workload(options)
@@ -185,7 +186,7 @@ def _rides(options: argparse.Namespace) -> list[Trace]:
         raise CourseError(
             f"--fill with policy {options.policy}: only static waits for a full car, leave it out"
         )
-    if not costs and set(names) <= set(slots.POLICIES):
+    if not costs and set(names) <= set(slots.SLOT_POLICIES):
         return [slots.ride(workload, options.slots, name, fill=options.fill) for name in names]
     if options.fill:
         raise CourseError(

@@ -30,10 +30,12 @@ from lessonlib.engine.memory import kv_bytes_per_block, release_memory
 from lessonlib.engine.model import Llama
 from lessonlib.engine.outputs import SamplingParams
 from lessonlib.ladder_load import Load, Requests, load_for, load_model
-from lessonlib.scheduling.costs import CostModel, decode_rows, kv_tokens, prefill_tokens
-from lessonlib.scheduling.policies import MaxUtilization, Orca, SarathiServe, StaticBatching
-from lessonlib.scheduling.policy import Policy, SchedulerView
-from lessonlib.scheduling.simulator import align, metrics, simulate
+from lessonlib.metrics import decode_rows, kv_tokens, metrics, prefill_tokens
+from lessonlib.scheduling.policies import PrefillFirst, PrefillFirstReserved, SarathiServe, StaticBatching
+from lessonlib.scheduling.policy import Policy
+from lessonlib.simulation.compare import align
+from lessonlib.simulation.costs import CostModel
+from lessonlib.simulation.simulator import simulate
 from lessonlib.trace import Trace
 from lessonlib.utilization import continuous_utilization, static_utilization
 from lessonlib.workload import Workload
@@ -44,25 +46,6 @@ FEWEST_STEPS = 5  # that a median is told of
 # Settings that change how a step is launched.
 LAUNCHES_BY = ("enforce_eager", "async_scheduling", "max_num_seqs")
 NEEDS_GPU = "not measured here: needs a GPU"
-
-
-class Continuous(Orca):
-    """A freed slot is refilled at once. Memory is set aside for the longest sequence; a whole prompt pauses
-    decoding while it is read, as in vLLM's first scheduler."""
-
-    name = "continuous"
-
-    def pauses_decode(self, scheduler: SchedulerView) -> bool:
-        return True
-
-
-class Paged(MaxUtilization):
-    """The same with memory taken block by block."""
-
-    name = "paged"
-
-    def pauses_decode(self, scheduler: SchedulerView) -> bool:
-        return True
 
 
 @dataclass(frozen=True)
@@ -101,8 +84,8 @@ def rungs(load: Load) -> list[Rung]:
     """The ladder, from the ground up."""
     return [
         Rung("static", {"policy": StaticBatching()}, "utilization"),
-        Rung("continuous", {"policy": Continuous()}, "utilization"),
-        Rung("+ paged", {"policy": Paged(), "max_num_seqs": load.paged_slots}, "riders"),
+        Rung("continuous", {"policy": PrefillFirstReserved()}, "utilization"),
+        Rung("+ paged", {"policy": PrefillFirst(), "max_num_seqs": load.paged_slots}, "riders"),
         Rung("+ chunked, mixed prefill", {"policy": SarathiServe(load.chunk_tokens)}, "itl_p99"),
         Rung("+ prefix cache", {"enable_prefix_caching": True}, "prefill_tokens"),
         Rung("+ graphs", {"enforce_eager": False}, "seconds_per_step", needs_gpu=True),
@@ -136,14 +119,14 @@ def bench_engine(model: str | None = None, device: str = "auto", load: Load | No
     """Climb the ladder.
 
     Args:
-        model: a folder, a hub name, "smollm2", or one of `scheduling.costs.MODELS`, whose shape gets random
+        model: a folder, a hub name, "smollm2", or one of `simulation.costs.MODELS`, whose shape gets random
             weights. By default SmolLM2 on a CPU, and on a GPU the largest shape that it holds.
         device: "cpu", "cuda" or "auto".
         load: the requests and sizes; by default made for the device and the model.
 
     Returns:
         The machine; model, dtype and workload; copy_gb_s; cost_models by rung; and
-        rungs, each with its numbers (`scheduling.simulator.metrics` and more), what was predicted, and its
+        rungs, each with its numbers (`metrics.metrics` and more), what was predicted, and its
         ratios to the rung before. A rung that cannot be measured here says why.
 
     Raises `CourseError` for a model or device that is not there, or where memory is too small.

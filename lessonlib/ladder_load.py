@@ -15,7 +15,7 @@ from lessonlib.engine.llm import choose_dtype
 from lessonlib.engine.memory import clear_words, kv_bytes_per_block
 from lessonlib.engine.model import Llama
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.costs import BYTES_PER_VALUE, MODELS, ModelShape
+from lessonlib.simulation.costs import BYTES_PER_VALUE, MODELS, ModelShape
 from lessonlib.workload import homework_lengths
 
 LARGEST_FIRST = ("llama-2-7b", "tinyllama-1.1b", "smollm2-135m")

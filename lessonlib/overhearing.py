@@ -16,7 +16,8 @@ from lessonlib.engine.model import Llama
 from lessonlib.engine.runner import ModelRunner, step_model
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import KVCache
-from lessonlib.scheduling.scheduler import Scheduler, StepPlan
+from lessonlib.scheduling.plan import StepPlan
+from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.trace import Trace
 
 FIRST, GUEST, STRANGER = "first", "guest", "stranger"

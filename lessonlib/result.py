@@ -17,7 +17,8 @@ import numpy as np
 
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
-from lessonlib.trace import Trace, percentiles
+from lessonlib.metrics import percentiles
+from lessonlib.trace import Trace
 from lessonlib.utilization import dollars_per_million_tokens
 
 SCHEMA_VERSION = 1
@@ -25,6 +26,11 @@ KIND = "comparison"
 DOLLARS_A_MONTH = 30_000
 LIMITS = ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_blocks", "kv_bytes")
 """Settings of every result: riders, tokens a step, tokens a K/V block, blocks, bytes of K/V. None: no such limit."""
+FORMER_POLICIES = {
+    ("course-continuous", "continuous"): "prefill-first-reserved",
+    ("course-paged", "paged"): "prefill-first",
+}
+"""(contender, policy in records of before 2026-12) -> the name that the policy has in `scheduling.policies`."""
 KEEPS_UP = 0.95  # of the rate of arrival; what starts fewer is saturated
 
 
@@ -209,7 +215,8 @@ class Result:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Result:
-        """The inverse of `to_dict`."""
+        """The inverse of `to_dict`. In older records a policy is called by its name of today."""
+        data = _with_policy_of_today(data)
         known = {name: data[name] for name in cls.__dataclass_fields__}
         return cls(
             **{
@@ -371,6 +378,17 @@ class Comparison:
             return cls(**known)
         except (KeyError, TypeError) as error:
             raise CourseError(f"{path} is no whole comparison: {error} is missing or malformed") from error
+
+
+def _with_policy_of_today(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A result as plain data, its policy renamed where an older record calls it by a name that it shared."""
+    name = FORMER_POLICIES.get((data["contender"], data["settings"].get("policy", "")))
+    if name is None:
+        return data
+    settings, trace = {**data["settings"], "policy": name}, data["trace"]
+    if trace:
+        trace = {**trace, "header": {**trace["header"], "policy": name}}
+    return {**data, "settings": settings, "trace": trace}
 
 
 def _median(values: Sequence[float | None], otherwise: float) -> float:

@@ -1,49 +1,36 @@
-"""The Trace: the one record of a ride, written by every simulator and engine, read by every picture.
+"""The Trace: the one record of a run, written by every simulator and engine, read by every picture.
 
-Events are columns, one row each. A run of decode steps is one row with a length, so a million requests
-cost four rows each. Rows are ordered by request, then by step, then by kind: the two forms of a scheduler
-are compared by comparing their Traces.
+Events are rows of columns. Consecutive decode steps of a request are one row with a length, so that a request takes
+about four rows. Rows are ordered by request, then by step, then by kind, so that two schedulers are compared by
+comparing their Traces. `metrics` has all that is computed from one.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lessonlib import __version__
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
+from lessonlib.metrics import TraceMetrics
+from lessonlib.trace_schema import (
+    EVENT_COLUMNS,
+    NO_SLOT,
+    OVERHEARD_COLUMNS,
+    REQUEST_COLUMNS,
+    SCHEMA_VERSION,
+    STEP_COLUMNS,
+    Header,
+    Kind,
+)
 
-SCHEMA_VERSION = 1
-NO_SLOT = -1
-PERCENTILES = (50, 90, 99)
-
-
-class Kind(IntEnum):
-    """What happened to a request. The order is the order of events within one step."""
-
-    ARRIVE = 0
-    REJECT = 1
-    PREEMPT = 2
-    BOARD = 3
-    PREFILL = 4
-    DECODE = 5
-    FINISH = 6
-    ABORT = 7
-
-
-EVENT_COLUMNS = ("step", "request", "slot", "kind", "tokens", "blocks")
-STEP_COLUMNS = ("start", "duration", "waiting", "running", "free_blocks")
-REQUEST_COLUMNS = ("prompt_tokens", "arrival_time", "priority")
-OVERHEARD_COLUMNS = ("step", "request", "other", "blocks")
+__all__ = ["NO_SLOT", "Header", "Kind", "Trace", "TraceBuilder"]
 
 
 def _nothing_overheard() -> dict[str, np.ndarray]:
@@ -51,56 +38,27 @@ def _nothing_overheard() -> dict[str, np.ndarray]:
 
 
 @dataclass(frozen=True)
-class Header:
-    """What a reader must know before it reads the columns.
-
-    Attributes:
-        slots: how many requests may be on board at once.
-        clock: unit of `start` and `duration`: "steps" (one step is one unit) or "seconds".
-        maker: what produced the Trace, e.g. "simulator", "course engine", "vllm".
-        policy: name of the scheduling policy.
-        block_size: tokens per K/V block; 0 where memory is not modelled.
-        num_blocks: K/V blocks in the pool; 0 where memory is not modelled.
-        poisoned: whether free blocks were filled with what is not a number, so that nobody reads one unnoticed.
-        versions: versions of what made it.
-        schema: version of this format.
-    """
-
-    slots: int
-    clock: str = "steps"
-    maker: str = "simulator"
-    policy: str = ""
-    block_size: int = 0
-    num_blocks: int = 0
-    poisoned: bool = False
-    versions: Mapping[str, str] = field(
-        default_factory=lambda: {"lessonlib": __version__, "python": platform.python_version()}
-    )
-    schema: int = SCHEMA_VERSION
-
-
-@dataclass(frozen=True)
-class Trace:
-    """The record of one ride.
+class Trace(TraceMetrics):
+    """The record of one run.
 
     Attributes:
         header: see `Header`.
         events: int64 arrays of equal length, one row per event:
             step, request (row of `requests`), slot (-1: none), kind (`Kind`), tokens, blocks (K/V blocks held
             after the event; 0 where memory is not modelled).
-            ARRIVE: `step` is the first step that could board the request.
-            BOARD: `tokens` of its prompt were found in the prefix cache.
+            ARRIVE: `step` is the first step that could admit the request.
+            BOARD: the request was admitted, and `tokens` of its prompt were found in the prefix cache.
             PREFILL: `tokens` prompt tokens were computed in `step`.
-            DECODE: one output token was given in each of the steps `step … step + tokens - 1`. A prompt's last
+            DECODE: the request got one output token in each of the steps `step … step + tokens - 1`. A prompt's last
             prefill step also gives the first output token, so both rows may name the same step.
-            FINISH, ABORT: `step` is the last step the request was on board for.
-            PREEMPT: `step` is the first step that the request is no longer on board for.
+            FINISH, ABORT: `step` is the last step in which the request was running.
+            PREEMPT: `step` is the first step in which the request is no longer running.
         steps: arrays of length `num_steps`: start, duration (float64, in the header's clock), waiting, running
-            (int64, counted after boarding), free_blocks (int64).
+            (int64, counted after admission), free_blocks (int64).
         requests: per request: prompt_tokens, priority (int64) and arrival_time (float64, in the header's clock).
         labels: optional text per request (a prompt, a name). Shown as text, never as markup.
         overheard: int64 arrays of equal length, in order of step: in `step`, `request` read `blocks` blocks
-            whose words `other` had written. Empty where the allocator is sound, or where nobody looked.
+            that `other` had written. Empty if the allocator is correct, or was not watched.
     """
 
     header: Header
@@ -109,114 +67,6 @@ class Trace:
     requests: Mapping[str, np.ndarray]
     labels: Sequence[str] = ()
     overheard: Mapping[str, np.ndarray] = field(default_factory=_nothing_overheard)
-
-    @property
-    def num_steps(self) -> int:
-        """Steps from the start to the last one in which anyone was on board."""
-        return len(self.steps["start"])
-
-    @property
-    def num_requests(self) -> int:
-        return len(self.requests["prompt_tokens"])
-
-    def rows(self, kind: Kind) -> dict[str, np.ndarray]:
-        """The event columns of one kind, in order of request."""
-        chosen = self.events["kind"] == kind
-        return {name: column[chosen] for name, column in self.events.items()}
-
-    # ----- metrics -----
-
-    @property
-    def tokens(self) -> int:
-        """Output tokens given."""
-        return int(self.rows(Kind.DECODE)["tokens"].sum())
-
-    @property
-    def utilization(self) -> float:
-        """Output tokens given ÷ (slots × steps)."""
-        return self.tokens / (self.header.slots * self.num_steps) if self.num_steps else 0.0
-
-    @property
-    def occupancy(self) -> float:
-        """Slot-steps with someone on board ÷ (slots × steps): above utilization where prefill takes slot time."""
-        if not self.num_steps:
-            return 0.0
-        return float(self.steps["running"].sum()) / (self.header.slots * self.num_steps)
-
-    @property
-    def span(self) -> float:
-        """Time from the first step's start to the last step's end, in the header's clock."""
-        if not self.num_steps:
-            return 0.0
-        return float(self.steps["start"][-1] + self.steps["duration"][-1] - self.steps["start"][0])
-
-    def _end_of(self, step: np.ndarray) -> np.ndarray:
-        return self.steps["start"][step] + self.steps["duration"][step]
-
-    def first_token_time(self) -> np.ndarray:
-        """Time to first token, one float per request that got one: arrival to the end of the step that gives it."""
-        decode = self.rows(Kind.DECODE)
-        request, first_row = np.unique(decode["request"], return_index=True)
-        return self._end_of(decode["step"][first_row]) - self.requests["arrival_time"][request]
-
-    def latency(self) -> np.ndarray:
-        """One float per finished request: arrival to the end of its last step."""
-        finish = self.rows(Kind.FINISH)
-        return self._end_of(finish["step"]) - self.requests["arrival_time"][finish["request"]]
-
-    def output_tokens(self) -> np.ndarray:
-        """Output tokens given to each request, int64 `[num_requests]`."""
-        decode = self.rows(Kind.DECODE)
-        return np.bincount(decode["request"], decode["tokens"], self.num_requests).astype(np.int64)
-
-    def token_times(self) -> list[list[float]]:
-        """When each request's tokens were there, in the header's clock: the end of the step that gave each."""
-        ends = self.steps["start"] + self.steps["duration"]
-        times: list[list[float]] = [[] for _ in range(self.num_requests)]
-        rows = self.rows(Kind.DECODE)
-        for request, step, count in zip(rows["request"], rows["step"], rows["tokens"], strict=True):
-            times[request] += ends[step : step + count].tolist()
-        return times
-
-    def steps_and_requests(self) -> tuple[list[list[float]], list[dict[str, Any]]]:
-        """The ride in plain lists, as exercise 06 reads it: [start, duration] of each step, and a dict a request.
-
-        A request has its `arrival`, its runs of `decode` as [step, tokens], and whether it has `finished`.
-        """
-        rows, ends = self.rows(Kind.DECODE), set(self.rows(Kind.FINISH)["request"].tolist())
-        requests: list[dict[str, Any]] = [
-            {"arrival": at, "decode": [], "finished": place in ends}
-            for place, at in enumerate(self.requests["arrival_time"].tolist())
-        ]
-        for request, step, count in zip(rows["request"], rows["step"], rows["tokens"], strict=True):
-            requests[request]["decode"].append([int(step), int(count)])
-        steps = np.column_stack([self.steps["start"], self.steps["duration"]]).tolist()
-        return steps, requests
-
-    def time_per_output_token(self) -> np.ndarray:
-        """Mean time between tokens after the first, for each finished request with two tokens or more."""
-        decode, finish = self.rows(Kind.DECODE), self.rows(Kind.FINISH)
-        request, first_row = np.unique(decode["request"], return_index=True)
-        first = np.full(self.num_requests, np.nan)
-        first[request] = self._end_of(decode["step"][first_row])
-        gaps = self.output_tokens()[finish["request"]] - 1
-        elapsed = self._end_of(finish["step"]) - first[finish["request"]]
-        return elapsed[gaps > 0] / gaps[gaps > 0]
-
-    def summary(self) -> dict[str, Any]:
-        """The metrics as plain numbers, ready for JSON. Percentiles are NumPy's linear ones, in the clock's unit."""
-        unit = self.header.clock
-        return {
-            "policy": self.header.policy,
-            "slots": self.header.slots,
-            "requests": self.num_requests,
-            "steps": self.num_steps,
-            "tokens": self.tokens,
-            "utilization": round(self.utilization, 6),
-            "occupancy": round(self.occupancy, 6),
-            f"ttft_{unit}": percentiles(self.first_token_time()),
-            f"latency_{unit}": percentiles(self.latency()),
-        }
 
     # ----- a file -----
 
@@ -233,7 +83,7 @@ class Trace:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Trace:
-        """The inverse of `to_dict`. Raises `CourseError` for another schema or missing columns."""
+        """The inverse of `to_dict`. Raises `CourseError` for a newer schema or missing columns."""
         try:
             schema = data["header"]["schema"]
             if schema > SCHEMA_VERSION:
@@ -267,13 +117,13 @@ class Trace:
             ) from error
 
     def save(self, path: str | Path) -> Path:
-        """Write JSON; gzip-compressed where the name ends in .gz. Raises `CourseError` where it cannot be written."""
+        """Write JSON, gzip-compressed if the name ends in .gz. Raises `CourseError` if it cannot be written."""
         text = json.dumps(self.to_dict(), separators=(",", ":")).encode()
         return write_whole(path, gzip.compress(text, mtime=0) if Path(path).suffix == ".gz" else text)
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Read what `save` wrote. Raises `CourseError` where the file is missing or is no Trace."""
+        """Read a file of `save`. Raises `CourseError` if it is missing or not a Trace."""
         path = Path(path)
         if not path.is_file():
             raise CourseError(f"no trace at {path}: save one with Trace.save")
@@ -284,7 +134,7 @@ class Trace:
             raise CourseError(f"{path} is not a trace: {error}; save one with Trace.save") from error
 
     def same_ride(self, other: Trace) -> bool:
-        """Whether every event and every step's counts agree (times and versions aside)."""
+        """Whether all events and all counts of steps are equal. Times and versions are not compared."""
         return all(np.array_equal(self.events[name], other.events[name]) for name in EVENT_COLUMNS) and all(
             np.array_equal(self.steps[name], other.steps[name])
             for name in ("waiting", "running", "free_blocks")
@@ -298,17 +148,15 @@ class Trace:
         )
 
 
-def percentiles(values: np.ndarray) -> dict[str, float]:
-    """{"p50": …, "p90": …, "p99": …}, linear interpolation; empty for no values."""
-    if not len(values):
-        return {}
-    return {f"p{q}": float(v) for q, v in zip(PERCENTILES, np.percentile(values, PERCENTILES), strict=True)}
-
-
 class TraceBuilder:
-    """Collects events in the order they happen and folds runs of decode into one row each.
+    """Collects events in the order they happen, with consecutive decodes of a request as one row.
 
-    A scheduler or an engine calls the methods as things happen, `end_step` once a step, then `build`.
+    A scheduler or an engine calls `add` for each event, `end_step` once a step, and `build` at the end.
+
+    Args:
+        header: of the Trace.
+        prompt_tokens, arrival_time, priority: one for each request that is known from the start.
+        labels: optional text for each request.
     """
 
     def __init__(
@@ -343,7 +191,7 @@ class TraceBuilder:
         blocks: int = 0,
         step: int | None = None,
     ) -> None:
-        """Record one event, of the current step unless told. For DECODE, `tokens` is 1: the run grows by itself."""
+        """Record one event, by default of the current step. A DECODE of the step after the last one extends its row."""
         if kind is Kind.DECODE:
             row = self._rows[self._open_run[request]] if request in self._open_run else None
             if row is not None and row[0] + row[4] == self.step and row[2] == slot:
@@ -354,7 +202,7 @@ class TraceBuilder:
         self._rows.append([self.step if step is None else step, request, slot, int(kind), tokens, blocks])
 
     def overhear(self, step: int, request: int, other: int, blocks: int) -> None:
-        """Record that `request` read `blocks` blocks that `other` had written."""
+        """Record that in `step` `request` read `blocks` blocks that `other` had written."""
         self._overheard.append((step, request, other, blocks))
 
     def end_step(
@@ -365,13 +213,13 @@ class TraceBuilder:
         start: float | None = None,
         duration: float = 1.0,
     ) -> None:
-        """Close the current step. Without `start`, the step starts where the last one ended."""
+        """Close the current step. By default it started when the last one ended."""
         if start is None:
             start = self._steps[-1][0] + self._steps[-1][1] if self._steps else 0.0
         self._steps.append((start, duration, waiting, running, free_blocks))
 
     def add_request(self, prompt_tokens: int, arrival_time: float, priority: int = 0) -> int:
-        """Announce a request that was not known at the start; returns its row."""
+        """Add a request that was not known at the start. Returns its row."""
         self._prompt_tokens.append(prompt_tokens)
         self._arrival_time.append(arrival_time)
         self._priority.append(priority)

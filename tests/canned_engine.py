@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.rehearsal import Output, Rehearsal
+from lessonlib.simulation.rehearsal import Output, Rehearsal
 
 WORDS = ("the", "car", "goes", "up", "and", "the", "doors", "let", "one", "more", "in", "<b>now</b>", "🛗")
 

@@ -306,6 +306,20 @@ def test_a_static_cache_is_as_long_as_its_batchs_longest():
     assert cache_tokens(row, 3) == 3 * (2 + 5)
 
 
+@pytest.mark.parametrize("machine", ["cpu", "h100"])
+def test_a_record_names_the_policy_that_ran(machine):
+    """Those of before the policies had a name each, too; what is saved again has the name of today."""
+    found = Comparison.load(ROOT / "benchmarks" / "results" / f"compare_{machine}_split.json")
+    job = Job("", "bfloat16", "cpu", 4, 64, 1, [], [])
+    for result in found.results:
+        if not result.contender.startswith("course"):
+            continue
+        policy = form(result.contender, job)["policy"].name
+        assert result.trace is not None
+        assert (result.settings["policy"], result.trace.header.policy) == (policy, policy), result.contender
+        assert Result.from_dict(result.to_dict()).settings == result.settings
+
+
 def test_fairness_tells_the_limits_that_were_recorded():
     text = (ROOT / "docs" / "fairness.md").read_text(encoding="utf-8")
     for result in [each for found in recorded.comparisons().values() for each in found.results]:

@@ -9,8 +9,8 @@ from engine_models import conversations
 
 from lessonlib.engine import LLM, SamplingParams
 from lessonlib.errors import CourseError
+from lessonlib.metrics import metrics
 from lessonlib.scheduling.plugged import plug
-from lessonlib.scheduling.simulator import metrics
 from lessonlib.trace import Kind
 from solutions import ex03
 

@@ -26,7 +26,7 @@ from lessonlib.ladder import (
     rungs,
 )
 from lessonlib.ladder_load import Load, Requests, config_json, cpu_load, gpu_load
-from lessonlib.scheduling.costs import MODELS, CostModel, ModelShape
+from lessonlib.simulation.costs import MODELS, CostModel, ModelShape
 
 TINY = ModelShape(2, 32, 4, 2, 8, 64, 128)
 LOAD = Load(3, 6, 12, (3, 6, 12), 16, (2, 9), 40, step_tokens=256, chunk_tokens=16, repeats=1, block_size=8)

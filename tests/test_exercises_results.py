@@ -16,7 +16,7 @@ from lessonlib.checks.hints import HINTS
 from lessonlib.cli import main
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.scheduler import Scheduler
-from lessonlib.scheduling.slots import ride
+from lessonlib.simulation.slots import ride
 from lessonlib.split import split
 from lessonlib.trace import Kind
 from lessonlib.workload import Workload

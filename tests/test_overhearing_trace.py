@@ -11,8 +11,8 @@ import pytest
 from lessonlib.overhearing import DoubleFreePool
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import KVCache
-from lessonlib.scheduling.rehearsal import Rehearsal
 from lessonlib.scheduling.scheduler import Scheduler
+from lessonlib.simulation.rehearsal import Rehearsal
 from lessonlib.trace import Trace
 
 

@@ -8,6 +8,7 @@ from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.model import Llama
 from lessonlib.engine.runner import ModelRunner, ride_model
 from lessonlib.errors import CourseError
+from lessonlib.metrics import metrics
 from lessonlib.overhearing import (
     GUEST,
     STRANGER,
@@ -17,7 +18,6 @@ from lessonlib.overhearing import (
     leaked_words,
 )
 from lessonlib.scheduling.scheduler import Scheduler
-from lessonlib.scheduling.simulator import metrics
 from lessonlib.workload import questions
 
 COUNT, LONGEST = 8, 24

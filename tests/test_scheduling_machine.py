@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lessonlib.errors import CourseError
+from lessonlib.metrics import metrics
 from lessonlib.scheduling.block_pool import NULL_BLOCK
+from lessonlib.scheduling.plan import StepPlan
 from lessonlib.scheduling.policies import POLICIES
 from lessonlib.scheduling.request import RequestRejectedError, RequestState, RequestStatus
-from lessonlib.scheduling.scheduler import Scheduler, StepPlan
-from lessonlib.scheduling.simulator import metrics
+from lessonlib.scheduling.scheduler import Scheduler
 
 FAILING = Path(".hypothesis")
 EXAMPLES, RULES = 120, 40  # of each policy: rides, and what may happen in each
@@ -215,7 +216,7 @@ class Ride(RuleBasedStateMachine):
         plan = self.scheduler.schedule()
         STEPS_RUN[self.scheduler.policy.name] += 1
         SEEN.update(preempted=len(plan.preempted), resumed=len(plan.resumed), copies=len(plan.copies))
-        SEEN.update(hits=sum(r.num_cached_tokens > 0 for r in plan.boarded + plan.resumed))
+        SEEN.update(hits=sum(r.num_cached_tokens > 0 for r in plan.admitted + plan.resumed))
         self.plans.append(plan)
         self.check_budgets(plan, decoding)
         self.check_nobody_waits_in_vain(plan)
@@ -263,7 +264,7 @@ class Ride(RuleBasedStateMachine):
             self.last_loss[request] = self.stored.pop(request)
             self.lost[request] += self.last_loss[request]
             self.tables.pop(request, None)
-        for request in plan.boarded + plan.resumed:
+        for request in plan.admitted + plan.resumed:
             self.hit[request] += request.num_cached_tokens
             self.stored[request] = request.num_cached_tokens
             assert request.num_cached_tokens < request.num_tokens
@@ -368,7 +369,7 @@ class Patient(POLICIES["vllm"]):
 
     name = "patient"
 
-    def may_board(self, scheduler):
+    def may_admit(self, scheduler):
         return len(scheduler.waiting) > 1 or not scheduler.running
 
 

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.block_pool import BlockPool, block_hash, root_hash
-from lessonlib.scheduling.contiguous import (
+from lessonlib.scheduling.kv_cache import KVCache
+from lessonlib.scheduling.request import RequestState
+from lessonlib.simulation.contiguous import (
     ContiguousAllocator,
     contiguous_regions,
     memory_shares,
     reservations,
 )
-from lessonlib.scheduling.kv_cache import KVCache
-from lessonlib.scheduling.request import RequestState
 from lessonlib.workload import Workload, azure_lengths, azure_prompts
 
 

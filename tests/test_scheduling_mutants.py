@@ -56,10 +56,10 @@ def lose_the_words(self, plan, request, candidates):
 
 
 def prompts_before_decodes(self, plan, order):
-    for place, request in enumerate(order):
+    for position, request in enumerate(order):
         tokens = self._chunk(request, request.num_new_tokens, plan.budget) * (not request.is_exhausted)
-        if request.is_running and tokens and self._make_room(plan, request, tokens, order, place):
-            self._give_tokens(plan, request, tokens)
+        if request.is_running and tokens and self._make_room(plan, request, tokens, order, position):
+            self._schedule_tokens(plan, request, tokens)
 
 
 MUTANTS = {

@@ -11,13 +11,16 @@ import pytest
 
 import lessonlib.scheduling
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.policies import POLICIES, SLATiers, make_policy
+from lessonlib.scheduling.policies import ABLATIONS, POLICIES, SLATiers, make_policy
 from lessonlib.scheduling.policy import Policy
 from lessonlib.scheduling.request import RequestRejectedError
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.trace import Kind
 
-EVERY_POLICY = pytest.mark.parametrize("name", POLICIES)
+EVERY = POLICIES | ABLATIONS
+BASES = {"Policy", *(policy.__name__ for policy in EVERY.values())}
+LESSONLIB = Path(lessonlib.scheduling.__file__).parents[1]
+EVERY_POLICY = pytest.mark.parametrize("name", EVERY)
 
 
 def step(scheduler: Scheduler, stopped=()):
@@ -40,7 +43,8 @@ def ride_home(scheduler: Scheduler, limit=10_000):
 @EVERY_POLICY
 def test_a_policy_overrides_at_most_three_hooks(name):
     hooks = {key for key in vars(Policy) if not key.startswith("_")} - {"name", "work_conserving"}
-    assert len(hooks & set(vars(POLICIES[name]))) <= (len(hooks) if name == "continuous" else 3)
+    overridden = hooks & set(vars(EVERY[name]))
+    assert len(overridden) <= 3, f"{name} overrides {', '.join(sorted(overridden))}: at most three hooks"
 
 
 def test_the_scheduler_names_no_policy_and_nobody_sees_a_tensor():
@@ -53,13 +57,38 @@ def test_the_scheduler_names_no_policy_and_nobody_sees_a_tensor():
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not [name for name in names if name.split(".")[0] == "torch"], path
             inside = [name.split(".")[1] for name in names if name.startswith("lessonlib.")]
-            assert set(inside) <= {"workload", "utilization", "trace", "errors", "scheduling"}, path
+            assert set(inside) <= {"utilization", "trace", "errors", "scheduling"}, path
 
 
 @EVERY_POLICY
 def test_every_policy_tells_its_source(name):
-    text = inspect.getdoc(POLICIES[name]) or ""
-    assert name == "continuous" or any(word in text for word in ("et al.", "NVIDIA", "Hugging Face", "Liu"))
+    sources = ("et al.", "NVIDIA", "Hugging Face", "Liu")
+    text = inspect.getdoc(EVERY[name]) or ""
+    assert any(source in text for source in sources), (
+        f"the docstring of {EVERY[name].__name__} names no source: say who described the rule, with one of {sources}"
+    )
+
+
+def test_every_policy_has_one_name_and_is_in_policies():
+    classes = {
+        f"{path.relative_to(LESSONLIB)}: {node.name}"
+        for path in LESSONLIB.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        and not node.name.startswith("_")
+        and {ast.unparse(base).split(".")[-1] for base in node.bases} & BASES
+    }
+    assert classes == {f"scheduling/policies.py: {policy.__name__}" for policy in EVERY.values()}
+    assert len(EVERY) == len(POLICIES) + len(ABLATIONS)
+    for name, policy in EVERY.items():
+        assert make_policy(name).name == vars(policy)["name"] == name
+
+
+def test_a_policy_without_a_name_is_called_by_its_class():
+    class Mine(EVERY["orca"]):
+        pass
+
+    assert Scheduler(2, policy=Mine()).build_trace().header.policy == "Mine"
 
 
 # ----- promises -----
@@ -197,7 +226,7 @@ def test_splitfuse_boards_a_prompt_that_memory_cannot_hold_yet():
         for _ in range(6):
             step(scheduler)
         scheduler.add_request("reader", 12, 2)
-        boards[name] = len(step(scheduler).boarded)
+        boards[name] = len(step(scheduler).admitted)
     assert boards == {"vllm": 0, "splitfuse": 1}
 
 
@@ -222,7 +251,7 @@ def test_a_better_tier_takes_a_seat_and_the_other_waits_its_bound():
     scheduler.add_request("first", 1, 2, priority=0)
     plan = step(scheduler)
     assert [request.id for request in plan.preempted] == ["economy"]
-    assert [request.id for request in plan.boarded] == ["first"]
+    assert [request.id for request in plan.admitted] == ["first"]
     for late in range(30):
         scheduler.add_request(f"first {late}", 1, 2, priority=0)
     first_seats = 0
@@ -331,7 +360,7 @@ def busy_scheduler() -> Scheduler:
         (lambda s, old, new: s.fork("nobody", "dot"), "no request 'nobody' to fork"),
         (lambda s, old, new: s.fork("ann", "bob"), "'bob' is already here"),
         (lambda s, old, new: s.schedule(), "step 1 has not been reported"),
-        (lambda s, old, new: s.update(old, {"ann": 0, "bob": 0}), "plan of step 0, but step 1 is due"),
+        (lambda s, old, new: s.update(old, {"ann": 0, "bob": 0}), "plan of step 0, but step 1 is next"),
         (lambda s, old, new: s.update(new, {"ann": 0}), "no token for request 'bob'"),
         (lambda s, old, new: s.update(new, {"ann": 0, "bob": 0}, ["cyd"]), "'cyd' got no token in step 1"),
     ],
@@ -353,7 +382,7 @@ def test_a_refused_call_changes_nothing(call, message):
 def test_a_plan_cannot_be_reported_twice():
     scheduler = busy_scheduler()
     plan = step(scheduler)
-    with pytest.raises(CourseError, match="but none is due"):
+    with pytest.raises(CourseError, match="but every plan is reported"):
         scheduler.update(plan, dict.fromkeys(plan.sampled_ids, 0))
 
 
@@ -367,3 +396,8 @@ def test_a_policy_may_not_throw_out_whoever_it_likes():
     scheduler.add_request("bob", 2, 3)
     with pytest.raises(CourseError, match="choose a candidate"):
         ride_home(scheduler)
+
+
+def test_a_hook_by_its_former_name_is_refused_by_its_new_one():
+    with pytest.raises(CourseError, match=r"Mine\.may_board is called may_admit now"):
+        type("Mine", (Policy,), {"may_board": lambda self, scheduler: True})

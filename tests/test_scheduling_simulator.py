@@ -11,21 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lessonlib.errors import CourseError
-from lessonlib.scheduling import costs
-from lessonlib.scheduling.costs import CostModel, Hardware
-from lessonlib.scheduling.policies import POLICIES, StaticBatching
-from lessonlib.scheduling.scheduler import Scheduler
-from lessonlib.scheduling.simulator import (
-    Simulator,
-    compare_policies,
-    format_table,
+from lessonlib.metrics import (
+    decode_rows,
+    kv_tokens,
     metrics,
-    simulate,
-    simulate_on,
+    percentiles,
+    prefill_tokens,
     weighted_percentiles,
 )
-from lessonlib.scheduling.slots import ride
-from lessonlib.trace import Kind, Trace, percentiles
+from lessonlib.scheduling.policies import POLICIES, StaticBatching
+from lessonlib.scheduling.scheduler import Scheduler
+from lessonlib.simulation.compare import compare_policies, format_table, simulate_on
+from lessonlib.simulation.costs import CostModel, Hardware
+from lessonlib.simulation.simulator import Simulator, simulate
+from lessonlib.simulation.slots import ride
+from lessonlib.trace import Kind, Trace
 from lessonlib.workload import Workload, azure_lengths, poisson_arrivals, uniform_lengths
 
 LESSON = [687, 527, 433, 252, 280, 80, 106, 62, 181, 659, 537, 734, 427, 504, 778, 597, 524, 457, 469, 751]
@@ -183,9 +183,9 @@ def test_the_trace_tells_what_each_step_read(name, free_prefill):
     scheduler = Scheduler(6, 30, 4, 16, POLICIES[name](), max_model_len=60, free_prefill=free_prefill)
     recorder = Recorder(workload, scheduler)
     trace = recorder.run()
-    assert costs.kv_tokens(trace).tolist() == recorder.kv
-    assert costs.prefill_tokens(trace).tolist() == recorder.prompts_read
-    assert costs.decode_rows(trace).tolist() == recorder.decodes
+    assert kv_tokens(trace).tolist() == recorder.kv
+    assert prefill_tokens(trace).tolist() == recorder.prompts_read
+    assert decode_rows(trace).tolist() == recorder.decodes
     assert COST.predict(trace) == pytest.approx(recorder.paid)
 
 
@@ -315,7 +315,7 @@ def test_a_policy_that_serves_nobody_is_named():
     class Asleep(POLICIES["vllm"]):
         name = "asleep"
 
-        def may_board(self, scheduler):
+        def may_admit(self, scheduler):
             return False
 
     with pytest.raises(CourseError, match="'asleep' leaves 2 requests waiting"):

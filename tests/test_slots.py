@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lessonlib import utilization as u
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.slots import POLICIES, SlotScheduler, ride
+from lessonlib.simulation.slots import SLOT_POLICIES, SlotScheduler, ride
 from lessonlib.trace import Kind, Trace
 from lessonlib.workload import Workload, read_trace
 
@@ -25,7 +25,7 @@ def workload_of(pairs):
     return Workload.from_lengths(lengths, arrival_time=arrivals)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("policy", SLOT_POLICIES)
 @pytest.mark.parametrize("fill", [False, True])
 @settings(max_examples=120, deadline=None)
 @given(pairs=rides, slots=st.integers(1, 6))

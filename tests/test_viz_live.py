@@ -16,7 +16,7 @@ from canned_engine import CannedEngine
 from jupyter_client.manager import start_new_kernel
 
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.rehearsal import Answer, Output, Rehearsal
+from lessonlib.simulation.rehearsal import Answer, Output, Rehearsal
 from lessonlib.viz import LiveElevator
 from lessonlib.viz.live import OPEN, rider_changes
 

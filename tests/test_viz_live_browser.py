@@ -12,7 +12,7 @@ from accessibility import violations
 from canned_engine import CannedEngine
 from test_viz_browser import keep
 
-from lessonlib.scheduling.rehearsal import Rehearsal
+from lessonlib.simulation.rehearsal import Rehearsal
 from lessonlib.viz import LiveElevator
 from lessonlib.viz.widget import STYLE, script
 

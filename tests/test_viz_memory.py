@@ -13,7 +13,7 @@ from test_viz import empty, fifo, preempted
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.policies import POLICIES, make_policy
 from lessonlib.scheduling.scheduler import Scheduler
-from lessonlib.scheduling.simulator import Simulator, simulate
+from lessonlib.simulation.simulator import Simulator, simulate
 from lessonlib.trace import Kind, Trace
 from lessonlib.viz import Elevator, MemoryFilm, memory
 from lessonlib.viz.ride import Ride

@@ -9,7 +9,7 @@ from typing import Any
 from lessonlib.checks.replay import whole_ride
 from lessonlib.checks.rides import lengths_and_slots, smaller_lengths
 from lessonlib.checks.spec import Exercise, Given, Property, Task, close, count, number, parts, whole
-from lessonlib.scheduling.slots import CONTINUOUS, STATIC, ride
+from lessonlib.simulation.slots import CONTINUOUS, STATIC, ride
 from lessonlib.utilization import (
     expected_static_utilization,
     expected_uniform_maximum,

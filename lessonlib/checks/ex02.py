@@ -27,7 +27,7 @@ from lessonlib.checks.spec import (
     whole,
     whole_list,
 )
-from lessonlib.scheduling.slots import NOBODY, STATIC, SlotScheduler, ride
+from lessonlib.simulation.slots import NOBODY, STATIC, SlotScheduler, ride
 from lessonlib.trace import Trace
 from lessonlib.workload import Workload
 

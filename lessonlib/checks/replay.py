@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from lessonlib.scheduling.slots import ride
+from lessonlib.simulation.slots import ride
 from lessonlib.trace import Header, Kind, Trace, TraceBuilder
 from lessonlib.workload import Workload
 

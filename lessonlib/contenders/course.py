@@ -12,9 +12,8 @@ from lessonlib.contenders.mine import load
 from lessonlib.contenders.online import drive
 from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.checkpoint import LlamaConfig, resolve
-from lessonlib.ladder import Continuous, Paged
 from lessonlib.scheduling.plugged import plug
-from lessonlib.scheduling.policies import StaticBatching
+from lessonlib.scheduling.policies import Continuous, PrefillFirst, PrefillFirstReserved, StaticBatching
 
 MINE = "mine"
 
@@ -93,9 +92,9 @@ def forms(job: Job) -> list[tuple[str, dict[str, Any]]]:
     bare = {"max_num_seqs": job.slots, "enforce_eager": True, "async_scheduling": False}
     return [
         ("course-static", {**bare, "policy": StaticBatching()}),
-        ("course-continuous", {"policy": Continuous()}),
-        ("course-paged", {"policy": Paged(), "max_num_seqs": job.paged_slots or job.slots}),
-        ("course-mixed", {"policy": "continuous"}),
+        ("course-continuous", {"policy": PrefillFirstReserved()}),
+        ("course-paged", {"policy": PrefillFirst(), "max_num_seqs": job.paged_slots or job.slots}),
+        ("course-mixed", {"policy": Continuous()}),
         ("course", {"enforce_eager": False, "async_scheduling": None}),
     ]
 

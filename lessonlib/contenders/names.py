@@ -51,7 +51,7 @@ COUNTERPARTS = tuple(
         (
             "02",
             "who waits",
-            "lessonlib.scheduling.slots",
+            "lessonlib.simulation.slots",
             "SlotScheduler.waiting",
             SCHEDULER,
             "Scheduler.waiting",
@@ -59,7 +59,7 @@ COUNTERPARTS = tuple(
         (
             "02",
             "who rides",
-            "lessonlib.scheduling.slots",
+            "lessonlib.simulation.slots",
             "SlotScheduler.occupant",
             SCHEDULER,
             "Scheduler.running",
@@ -67,7 +67,7 @@ COUNTERPARTS = tuple(
         (
             "02",
             "let them board",
-            "lessonlib.scheduling.slots",
+            "lessonlib.simulation.slots",
             "SlotScheduler.admit",
             SCHEDULER,
             "Scheduler.schedule",
@@ -75,7 +75,7 @@ COUNTERPARTS = tuple(
         (
             "02",
             "let them leave",
-            "lessonlib.scheduling.slots",
+            "lessonlib.simulation.slots",
             "SlotScheduler.evict",
             SCHEDULER,
             "Scheduler.update_from_output",
@@ -125,7 +125,7 @@ COUNTERPARTS = tuple(
         (
             "03",
             "one step's plan",
-            "lessonlib.scheduling.scheduler",
+            "lessonlib.scheduling.plan",
             "StepPlan",
             "v1/core/sched/output.py",
             "SchedulerOutput",

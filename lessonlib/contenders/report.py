@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator
 from itertools import groupby
 
+from lessonlib.metrics import percentiles
 from lessonlib.result import KEEPS_UP, LIMITS, Comparison, Result, RowFacts
 from lessonlib.split import split
-from lessonlib.trace import percentiles
 
 HEADER = (
     f"  {'':<12}{'tok/s':>9}{'spread':>15}{'s':>9}{'raw tok/s':>11}{'of roof':>9}{'$/M tok':>9}"

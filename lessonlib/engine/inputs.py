@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from lessonlib.scheduling.scheduler import ScheduledRequest
+from lessonlib.scheduling.plan import ScheduledRequest
 
 NO_KV_SLOT = -1
 

@@ -26,9 +26,10 @@ from lessonlib.engine.runner import ModelRunner, PendingStep, Sampling
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import KVCache
+from lessonlib.scheduling.plan import StepPlan
 from lessonlib.scheduling.policies import make_policy
 from lessonlib.scheduling.policy import Policy
-from lessonlib.scheduling.scheduler import Scheduler, StepPlan
+from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.trace import Trace
 
 Prompt = str | dict[str, Any]

@@ -19,7 +19,8 @@ from lessonlib.engine.inputs import InputBuffers, StepInputs, StepShape
 from lessonlib.engine.model import Attend, Llama
 from lessonlib.engine.sampler import Draw, sample, top_logprobs
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.scheduler import ScheduledRequest, Scheduler, StepPlan
+from lessonlib.scheduling.plan import ScheduledRequest, StepPlan
+from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.trace import Trace
 
 MIXED_DECODES = 64  # decodes by which graphs of mixed steps differ

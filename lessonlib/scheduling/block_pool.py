@@ -1,6 +1,6 @@
-"""K/V memory in blocks of one size: who holds which, which are free, which still hold a prefix worth finding.
+"""K/V memory in blocks of one size: which blocks are held, which are free, which still keep a cached prefix.
 
-The pool hands out numbers. What lies in the blocks is the data plane's business.
+The pool hands out block ids. The contents of the blocks are in the data plane.
 """
 
 from __future__ import annotations
@@ -24,15 +24,22 @@ def check_block_size(block_size: int) -> int:
 
 
 def root_hash(seed: bytes, salt: str = "") -> bytes:
-    """Where a chain of block hashes starts: 32 bytes that nobody without the seed can compute."""
+    """The start of a chain of block hashes: 32 bytes that cannot be computed without the seed.
+
+    Requests with different salts get different chains, so they share no blocks.
+    """
     return hashlib.sha256(hashlib.sha256(seed).digest() + salt.encode()).digest()
 
 
 def block_hash(parent: bytes, tokens: Sequence[int]) -> bytes:
-    """The hash of a full block: of all tokens up to its end, since its parent's is the hash of all before.
+    """The hash of a full block, which stands for all tokens up to its end: `parent` is that of the block before.
 
-    K/V at a position depends on every token before it; so two blocks may be shared only where the whole
-    prefix agrees, and the same words behind another beginning must get another hash.
+    K/V at a position depends on every token before it. So two blocks may be shared only if the whole prefix is
+    the same, and the same tokens after another beginning must get another hash.
+
+    Args:
+        parent: the hash of the block before, or `root_hash` for the first.
+        tokens: the ids in this block.
     """
     return hashlib.sha256(parent + array("q", tokens).tobytes()).digest()
 
@@ -40,8 +47,8 @@ def block_hash(parent: bytes, tokens: Sequence[int]) -> bytes:
 class BlockPool:
     """Fixed-size K/V blocks with reference counts. Every operation takes constant time a block.
 
-    Block 0 is the null block: it is never handed out, so that padded rows of a block table have somewhere
-    harmless to point. A free block keeps its contents and its hash until it is handed out again.
+    Block 0 is the null block: it is never handed out, so padded rows of a block table can point to it. A free block
+    keeps its contents and its hash until it is handed out again.
 
     The idea, and the order of the free queue, are vLLM's (Kwon et al., "PagedAttention", SOSP 2023; class
     `BlockPool` of vLLM V1).
@@ -49,12 +56,15 @@ class BlockPool:
     Args:
         num_blocks: blocks in memory, the null block included; at least 2.
         block_size: tokens a block.
-        seed: makes the hashes unguessable; drawn at random unless given.
+        seed: makes the hashes unguessable; drawn at random by default.
 
     Attributes:
         ref_counts: per block, how many requests hold it.
-        hashes: per block, what it can be found by; None where its contents are nobody else's business. The
-            contents of a block with a hash must stay as they are.
+        hashes: per block, the hash it can be found by; None for a block that is not shared. The contents of a block
+            with a hash must not change.
+
+    Raises:
+        CourseError: for fewer than 2 blocks, or a block size below 1.
     """
 
     def __init__(self, num_blocks: int, block_size: int = 16, seed: bytes | int | None = None) -> None:
@@ -75,21 +85,21 @@ class BlockPool:
 
     @property
     def num_free(self) -> int:
-        """Blocks nobody holds, those that still keep a cached prefix included."""
+        """Blocks that no request holds, those that still keep a cached prefix included."""
         return len(self._free)
 
     def is_free(self, block: int) -> bool:
-        """Whether nobody holds the block."""
+        """Whether no request holds the block."""
         return block in self._free
 
     def free_blocks(self) -> list[int]:
-        """The free blocks, next to be handed out first. For pictures and tests: it takes time."""
+        """Ids of the free blocks, in the order they will be handed out. Takes time; for pictures and tests."""
         return list(self._free)
 
     def allocate(self, count: int) -> list[int]:
-        """`count` blocks, each held once. A prefix that one of them kept is forgotten now, and not before.
+        """Ids of `count` blocks, each held once. A cached prefix in one of them is lost.
 
-        Raises `CourseError` where fewer are free; nothing is taken then.
+        Raises `CourseError` if fewer are free; then none is taken.
         """
         if count > self.num_free:
             raise CourseError(f"{count} blocks wanted, {self.num_free} free: ask `num_free` first")
@@ -104,23 +114,23 @@ class BlockPool:
         return block
 
     def touch(self, blocks: Iterable[int]) -> None:
-        """Hold each block once more; one that was free is taken out of the free queue with its contents."""
+        """Hold each block once more. A free one leaves the free queue and keeps its contents."""
         for block in blocks:
             if self.ref_counts[block] == 0:
                 del self._free[block]
             self.ref_counts[block] += 1
 
     def free(self, blocks: Sequence[int]) -> None:
-        """Let go of each block once, the last one first.
+        """Release each block once, the last one first.
 
-        A block without a hash is of no use to anyone and is handed out next. One with a hash goes to the end
-        of the queue; since the tail of a prefix goes before its head, the head survives longest.
+        A block without a hash cannot be found again, so it is handed out next. A block with a hash goes to the end
+        of the queue; the tail of a prefix goes before its head, so that the head is kept longest.
 
-        Raises `CourseError` for a block that nobody holds; nothing is freed then.
+        Raises `CourseError` for a block that is not held; then none is freed.
         """
         for block in blocks:
             if block == NULL_BLOCK or self.ref_counts[block] < 1:
-                raise CourseError(f"block {block} is not held by anyone: free a block table once")
+                raise CourseError(f"block {block} is not held: free a block table once")
         for block in reversed(blocks):
             self.ref_counts[block] -= 1
             if self.ref_counts[block] == 0:
@@ -129,9 +139,9 @@ class BlockPool:
                     self._free.move_to_end(block, last=False)
 
     def register(self, block: int, digest: bytes) -> None:
-        """Let the prefix cache find this full block. The first block with a hash keeps it.
+        """Let the prefix cache find this full block. A hash belongs to the first block registered with it.
 
-        Two blocks with the same contents are not merged: a block table only ever grows at its end.
+        Two blocks with the same contents are not merged, since a block table changes only by growing at its end.
         """
         if self.hashes[block] is None and digest not in self._cached:
             self.hashes[block] = digest

@@ -1,6 +1,6 @@
 """Block tables: which blocks hold which positions of a request's K/V.
 
-`can_allocate` / `allocate` when a request boards, `can_append` / `append` as it grows, `free` when it leaves.
+`can_allocate` and `allocate` at admission, `can_append` and `append` as the request grows, `free` at its end.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from lessonlib.scheduling.block_pool import BlockPool, block_hash, root_hash
 from lessonlib.scheduling.request import RequestState
 
 Copy = tuple[int, int]
+"""(source, destination) ids of a block to copy."""
 
 
 class KVCache:
@@ -43,12 +44,12 @@ class KVCache:
         """Blocks that hold `num_tokens` tokens."""
         return -(-num_tokens // self.block_size)
 
-    # ----- boarding -----
+    # ----- admission -----
 
     def cached_prefix(self, request: RequestState) -> list[int]:
-        """Blocks that already hold the request's first tokens, as many as there are in a row.
+        """Ids of the blocks that already hold the request's first tokens, without a gap from the start.
 
-        At least one token is left to compute: without it there would be nothing to sample the next one from.
+        At least one token is left to compute, since the next one is sampled from its result.
         """
         if not self.prefix_caching or request.token_ids is None:
             return []
@@ -63,16 +64,16 @@ class KVCache:
     def can_allocate(self, num_tokens: int, prefix: Sequence[int] = (), watermark: int = 0) -> bool:
         """Whether `num_tokens` tokens fit and leave `watermark` blocks free.
 
-        The first of them are in the blocks of `prefix`; those of its blocks that nobody holds are taken too.
+        The first of them are in the blocks of `prefix`. Those of its blocks that are free now will be held too.
         """
         revived = sum(self.pool.is_free(block) for block in prefix)
-        wanted = self.blocks_for(num_tokens) - len(prefix) + revived
-        return wanted <= self.pool.num_free - watermark
+        needed = self.blocks_for(num_tokens) - len(prefix) + revived
+        return needed <= self.pool.num_free - watermark
 
     def allocate(self, request: RequestState, num_tokens: int, prefix: Sequence[int] = ()) -> None:
         """Give the request a block table for `num_tokens` tokens, the first in the blocks of `prefix`.
 
-        Raises `CourseError` where they do not fit; nothing is taken then.
+        Raises `CourseError` if they do not fit; then no block is taken.
         """
         self.pool.touch(prefix)  # first, so that the new blocks cannot be these
         try:
@@ -86,29 +87,32 @@ class KVCache:
     # ----- growing -----
 
     def has_room(self, request: RequestState, num_tokens: int) -> bool:
-        """Whether the table holds `num_tokens` tokens as it is, so that there is nothing to append."""
+        """Whether the table holds `num_tokens` tokens as it is, without an `append`."""
         return num_tokens <= len(request.block_table) * self.block_size and not self._must_copy(request)
 
     def can_append(self, request: RequestState, num_tokens: int) -> bool:
         """Whether the request's table can grow to hold `num_tokens` tokens in all."""
-        wanted = max(0, self.blocks_for(num_tokens) - len(request.block_table)) + self._must_copy(request)
-        return wanted <= self.pool.num_free
+        needed = max(0, self.blocks_for(num_tokens) - len(request.block_table)) + self._must_copy(request)
+        return needed <= self.pool.num_free
 
     def append(self, request: RequestState, num_tokens: int) -> list[Copy]:
         """Grow the table to hold `num_tokens` tokens in all.
 
-        Returns the (source, destination) blocks to copy before anything is written: where the block that is
-        written next is shared, the request gets one of its own. Raises `CourseError` where the pool is too
-        small.
+        Returns:
+            The blocks to copy before anything is written: if the block to be written next is shared, the request
+            gets a copy of its own.
+
+        Raises:
+            CourseError: if the pool is too small.
         """
         copies = [self._copy_on_write(request)] if self._must_copy(request) else []
-        wanted = self.blocks_for(num_tokens) - len(request.block_table)
-        if wanted > 0:
-            request.block_table += self.pool.allocate(wanted)
+        needed = self.blocks_for(num_tokens) - len(request.block_table)
+        if needed > 0:
+            request.block_table += self.pool.allocate(needed)
         return copies
 
     def _must_copy(self, request: RequestState) -> bool:
-        """Whether the next write goes into a half-full block that somebody else holds or may be handed."""
+        """Whether the next write goes into a half-full block that another request holds, or may find by its hash."""
         index, offset = divmod(request.num_computed_tokens, self.block_size)
         if not offset or index >= len(request.block_table):
             return False
@@ -124,17 +128,20 @@ class KVCache:
         return source, destination
 
     def fork(self, parent: RequestState, child: RequestState, num_tokens: int) -> None:
-        """Let the child share the parent's first `num_tokens` tokens, and copy when one of them writes."""
+        """Let the child share the blocks of the parent's first `num_tokens` tokens. The first to write copies."""
         child.block_table = parent.block_table[: self.blocks_for(num_tokens)]
         child.block_hashes = parent.block_hashes[: num_tokens // self.block_size]
         child.num_registered_blocks = num_tokens // self.block_size
         child.num_computed_tokens = num_tokens
         self.pool.touch(child.block_table)
 
-    # ----- remembering and leaving -----
+    # ----- registering and releasing -----
 
     def commit(self, request: RequestState, num_computed: int) -> None:
-        """Let others find the full blocks of the request's first `num_computed` tokens, now stored."""
+        """Register the full blocks of the request's first `num_computed` tokens with the prefix cache.
+
+        Called when their K/V is stored.
+        """
         if not self.prefix_caching or request.token_ids is None:
             return
         for index in range(request.num_registered_blocks, num_computed // self.block_size):
@@ -142,13 +149,13 @@ class KVCache:
             request.num_registered_blocks = index + 1
 
     def free(self, request: RequestState) -> None:
-        """Let go of every block of the request."""
+        """Release every block of the request."""
         self.pool.free(request.block_table)
         request.block_table = []
         request.num_registered_blocks = 0
 
     def _hash(self, request: RequestState, index: int) -> bytes:
-        """The hash of the request's full block number `index`. Each is computed once."""
+        """The hash of the request's full block number `index`, computed once."""
         hashes, size = request.block_hashes, self.block_size
         while len(hashes) <= index:
             parent = hashes[-1] if hashes else self._root(request.salt)
@@ -164,7 +171,7 @@ class KVCache:
 
 
 class UnlimitedKVCache:
-    """Memory that is no question: everything fits and nothing is counted."""
+    """Memory without limit: everything fits and no blocks are counted."""
 
     num_blocks = block_size = capacity = num_free = 0
     prefix_caching = False
@@ -179,7 +186,7 @@ class UnlimitedKVCache:
         return True
 
     def allocate(self, request: RequestState, num_tokens: int, prefix: Sequence[int] = ()) -> None:
-        """Nothing to give."""
+        """Does nothing: there are no blocks."""
 
     def has_room(self, request: RequestState, num_tokens: int) -> bool:
         return True
@@ -194,7 +201,7 @@ class UnlimitedKVCache:
         child.num_computed_tokens = num_tokens
 
     def commit(self, request: RequestState, num_computed: int) -> None:
-        """Nothing to find."""
+        """Does nothing: there is no prefix cache."""
 
     def free(self, request: RequestState) -> None:
-        """Nothing to let go of."""
+        """Does nothing: there are no blocks."""

@@ -1,9 +1,9 @@
-"""A student's functions in the scheduler's seats: exercise 03's allocator, admission and preemption, driving.
+"""A student's functions in place of the scheduler's own: the allocator, admission and preemption of exercise 03.
 
-    parts = plug(my_ex03)          # a module, or anything that has the functions
+    parts = plug(my_ex03)          # a module, or any object that has the functions
     LLM(scheduler_cls=parts.scheduler_cls, kv_cache_cls=parts.kv_cache_cls)
 
-What the functions decide, happens; nothing is checked or mended here. A function that is not there leaves its
+The functions decide; nothing they return is checked or corrected here. A function that is missing leaves its
 decision to the course.
 """
 
@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import Copy, KVCache
+from lessonlib.scheduling.plan import StepPlan
 from lessonlib.scheduling.request import RequestState
-from lessonlib.scheduling.scheduler import Scheduler, StepPlan
+from lessonlib.scheduling.scheduler import Scheduler
 
 ALLOCATOR = ("free_list", "allocate", "append", "release")
 
 
 class Parts(NamedTuple):
-    """What `LLM` takes, and the names of the functions that are really in use."""
+    """Classes for `LLM`, and the names of the functions that are used in them."""
 
     scheduler_cls: type[Scheduler]
     kv_cache_cls: Callable[..., Any]
@@ -29,11 +30,11 @@ class Parts(NamedTuple):
 
 
 def plug(functions: Any) -> Parts:
-    """Seats for the functions of exercise 03 that `functions` holds.
+    """A scheduler and an allocator that call the functions of exercise 03 which `functions` has.
 
     Args:
-        functions: has any of `free_list`, `allocate`, `append` and `release` (ex03.1, all four or none),
-            `admit` (ex03.2) and `preempt` (ex03.3).
+        functions: has any of `free_list`, `allocate`, `append` and `release` (ex03.1; used only if all four are
+            there), `admit` (ex03.2) and `preempt` (ex03.3).
     """
     allocator = all(hasattr(functions, name) for name in ALLOCATOR)
     decisions = tuple(name for name in ("admit", "preempt") if hasattr(functions, name))
@@ -48,11 +49,11 @@ def plug(functions: Any) -> Parts:
 
 
 class PluggedKVCache:
-    """`KVCache` without prefix caching over the functions of ex03.1: a list of free blocks, and tables.
+    """`KVCache` without prefix caching, by the functions of ex03.1: a list of free blocks, and block tables.
 
     Args:
         functions: has `free_list`, `allocate`, `append` and `release`.
-        pool: says how many blocks of what size there are; it hands out none.
+        pool: gives the number and the size of the blocks, and nothing else.
     """
 
     prefix_caching = False
@@ -95,11 +96,11 @@ class PluggedKVCache:
         return self._functions.append(self.free_blocks, request.block_table, num_tokens, self.block_size)
 
     def fork(self, parent: RequestState, child: RequestState, num_tokens: int) -> None:
-        """Nothing is shared: the child starts with nothing computed."""
+        """Shares no blocks: the child starts with no token computed."""
         child.num_computed_tokens = 0
 
     def commit(self, request: RequestState, num_computed: int) -> None:
-        """Nothing to find."""
+        """Does nothing: there is no prefix cache."""
 
     def free(self, request: RequestState) -> None:
         self.free_blocks = self._functions.release(self.free_blocks, request.block_table)
@@ -107,24 +108,24 @@ class PluggedKVCache:
 
 
 class PluggedScheduler(Scheduler):
-    """`Scheduler` that asks `student.admit` who boards and `student.preempt` who is thrown out."""
+    """`Scheduler` in which `student.admit` decides on admission and `student.preempt` on preemption."""
 
     student: Any = None
 
     def _serve(self, plan: StepPlan, order: list[RequestState]) -> None:
         if hasattr(self.student, "preempt"):
-            self._preempt_as_told(plan)
+            self._preempt_by_student(plan)
         super()._serve(plan, order)
 
-    def _preempt_as_told(self, plan: StepPlan) -> None:
-        seated = {request.order: request for request in self.running}
+    def _preempt_by_student(self, plan: StepPlan) -> None:
+        running = {request.order: request for request in self.running}
         rows = [self._row(request) for request in self.running]
         stays, _, _ = self.student.preempt(rows, [], self._free_ids(), self.kv_cache.block_size)
-        for name in seated.keys() - {row["id"] for row in stays}:
-            self._preempt(plan, seated[name], self.running)
+        for order in running.keys() - {row["id"] for row in stays}:
+            self._preempt(plan, running[order], self.running)
 
     def _free_ids(self) -> list[int]:
-        """As many ids as there are free blocks; `preempt` counts them."""
+        """As many ids as there are free blocks: `preempt` only counts them."""
         return list(range(1, self.kv_cache.num_free + 1))
 
     @staticmethod
@@ -137,13 +138,13 @@ class PluggedScheduler(Scheduler):
             "table": list(request.block_table),
         }
 
-    def _board(self, plan: StepPlan) -> None:
+    def _admit_waiting(self, plan: StepPlan) -> None:
         if not hasattr(self.student, "admit"):
-            super()._board(plan)
+            super()._admit_waiting(plan)
             return
         queue = self.waiting.in_order()
         sizes = [request.num_tokens for request in queue]
-        boarded, _, _ = self.student.admit(
+        admitted, _, _ = self.student.admit(
             list(range(len(queue))),
             sizes,
             len(self.running),
@@ -154,12 +155,12 @@ class PluggedScheduler(Scheduler):
             self.policy.watermark(self),
             plan.budget + len(self.running),
         )
-        for place, tokens in boarded:
-            self._admit_as_told(plan, queue[place], tokens)
+        for index, tokens in admitted:
+            self._admit_by_student(plan, queue[index], tokens)
 
-    def _admit_as_told(self, plan: StepPlan, request: RequestState, tokens: int) -> None:
+    def _admit_by_student(self, plan: StepPlan, request: RequestState, tokens: int) -> None:
         self.waiting.remove(request)
         self.kv_cache.allocate(request, request.num_tokens)
-        (plan.resumed if request.num_preemptions else plan.boarded).append(request)
-        self._take_seat(request, 0)
-        self._give_tokens(plan, request, tokens)
+        (plan.resumed if request.num_preemptions else plan.admitted).append(request)
+        self._start(request, 0)
+        self._schedule_tokens(plan, request, tokens)

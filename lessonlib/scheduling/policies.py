@@ -1,7 +1,8 @@
-"""The systems that the lesson names, each as what it decides otherwise than `Policy`.
+"""Every scheduling policy of the course, each as what it decides differently from `Policy`.
 
-These are models of published scheduling rules over one scheduler, not ports: each docstring says what is
-modeled, where it is written down, and what is left out.
+`POLICIES` are models of published scheduling rules over one scheduler, not ports: each docstring says what is
+modeled, where it is written down, and what is left out. `ABLATIONS` lie between two of them: each differs from its
+neighbor by one decision, so that a measurement can tell what that decision is worth.
 """
 
 from __future__ import annotations
@@ -14,36 +15,49 @@ from lessonlib.scheduling.request import RequestState
 
 
 def whole_prompt(scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
-    """A prompt in one step or not yet. One that fits no step whole is cut, or it would never ride."""
+    """All `num_new` tokens of a prompt if they fit in `budget`, else 0.
+
+    A prompt longer than a whole step's budget is cut; otherwise it would wait for ever.
+    """
     if num_new <= budget or request.is_running or num_new > scheduler.token_budget:
         return min(num_new, budget)
     return 0
 
 
-class StaticBatching(Policy):
-    """The elevator that waits: a batch boards when the car is empty, and nobody boards before all are home.
+class Continuous(Policy):
+    """Continuous batching at its plainest: `Policy` as it is.
 
-    So did servers that batch whole requests, such as NVIDIA FasterTransformer behind Triton (the baseline of
-    Yu et al., "Orca", OSDI 2022), and so does Hugging Face `generate`. Memory for everyone's whole answer is
-    set aside, so that a batch can always finish. A prompt longer than the step's budget is read over several
-    steps here; padding, and the compute it wastes, are left out.
+    First come, first served, one token budget a step, prompts in chunks beside requests that decode: the
+    iteration-level scheduling of Yu et al., "Orca", OSDI 2022, with the chunks of `SarathiServe`.
+    """
+
+    name = "continuous"
+
+
+class StaticBatching(Policy):
+    """The next batch is admitted when every request of the last one has finished.
+
+    This is what servers that batch whole requests do, such as NVIDIA FasterTransformer behind Triton (the baseline
+    of Yu et al., "Orca", OSDI 2022), and Hugging Face `generate`. Memory for every whole answer is set aside, so
+    that a batch can always finish. A prompt longer than the step's budget is computed over several steps here;
+    padding, and the compute it wastes, are left out.
 
     Args:
-        fill: wait for a full car while more requests are still to come.
+        fill: wait until every slot can be filled, while more requests are still to come.
     """
 
     name = "static"
-    seats_ahead = True
+    admits_without_budget = True
     work_conserving = False
 
     def __init__(self, fill: bool = False) -> None:
         self.fill = fill
 
-    def may_board(self, scheduler: SchedulerView) -> bool:
+    def may_admit(self, scheduler: SchedulerView) -> bool:
         if scheduler.running:
             return False
-        due = min(scheduler.slots, len(scheduler.waiting) + scheduler.still_to_come)
-        return not self.fill or len(scheduler.waiting) >= due
+        full_batch = min(scheduler.slots, len(scheduler.waiting) + scheduler.still_to_come)
+        return not self.fill or len(scheduler.waiting) >= full_batch
 
     def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         return request.most_stored_tokens
@@ -53,10 +67,10 @@ class Orca(Policy):
     """Iteration-level scheduling with K/V memory reserved for the longest answer there could be.
 
     Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022:
-    batches are formed anew each iteration, prompts are read whole beside requests that are decoding
-    ("selective batching"), and a request enters only if its memory is set aside for good. The amount is that
-    of "Orca (Max)" in Kwon et al., SOSP 2023: the model's longest sequence. `scheduling.contiguous` measures
-    what becomes of such reservations.
+    batches are formed anew each iteration, prompts are computed whole beside requests that are decoding
+    ("selective batching"), and a request is admitted only if its memory can be reserved for good. The amount is that
+    of "Orca (Max)" in Kwon et al., SOSP 2023: the model's longest sequence. `simulation.contiguous` measures
+    how much of such reservations is used.
     """
 
     name = "orca"
@@ -69,7 +83,7 @@ class Orca(Policy):
 
 
 class VLLM(Policy):
-    """Paged memory, taken as it is needed; whoever came last is thrown out and recomputed when it runs short.
+    """Paged memory, taken as it is needed; when it runs short, the last request is preempted and recomputed.
 
     Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP
     2023, in the form of vLLM V1's scheduler: chunked prefill, running requests first, no admission in a step
@@ -85,12 +99,12 @@ class VLLM(Policy):
 
 
 class TGI(Policy):
-    """Prompts wait until there are enough of them, then everyone on board pauses while they are read.
+    """Prompts wait until there are enough of them; then decoding pauses while they are computed.
 
     Hugging Face Text Generation Inference, its router's batching task and launcher options: a new batch is
-    prefilled when the queue holds `waiting_served_ratio` requests for each one on board, or after
+    prefilled when the queue holds `waiting_served_ratio` requests for each running one, or after
     `max_waiting_tokens` steps of decoding; memory for prompt and whole answer is set aside. A prompt over the
-    budget is read in pieces here.
+    budget is computed in chunks here.
 
     Raises:
         CourseError: for a negative ratio or number of steps.
@@ -106,7 +120,7 @@ class TGI(Policy):
             raise CourseError(f"a max_waiting_tokens of {max_waiting_tokens}: give 0 or more")
         self.waiting_served_ratio, self.max_waiting_tokens = waiting_served_ratio, max_waiting_tokens
 
-    def may_board(self, scheduler: SchedulerView) -> bool:
+    def may_admit(self, scheduler: SchedulerView) -> bool:
         enough = int(self.waiting_served_ratio * len(scheduler.running))
         return len(scheduler.waiting) >= enough or scheduler.steps_since_prefill >= self.max_waiting_tokens
 
@@ -118,9 +132,9 @@ class TGI(Policy):
 
 
 class GuaranteedNoEvict(Policy):
-    """Whoever boards will finish: a request enters only if its longest answer fits beside everyone else's.
+    """A request is admitted only if its longest answer fits beside all the others', so each one can finish.
 
-    NVIDIA TensorRT-LLM, capacity scheduler policy `GUARANTEED_NO_EVICT`, its default; prompts are read whole,
+    NVIDIA TensorRT-LLM, capacity scheduler policy `GUARANTEED_NO_EVICT`, its default; prompts are computed whole,
     as without chunked context. TensorRT-LLM counts the blocks that requests may still need; here they are
     held from the start, which admits the same requests.
     """
@@ -135,9 +149,9 @@ class GuaranteedNoEvict(Policy):
 
 
 class MaxUtilization(Policy):
-    """Board whoever fits now, and pause the last ones when memory runs short.
+    """Admit every request that fits now, and pause the last ones when memory runs short.
 
-    NVIDIA TensorRT-LLM, capacity scheduler policy `MAX_UTILIZATION`; prompts are read whole, as without
+    NVIDIA TensorRT-LLM, capacity scheduler policy `MAX_UTILIZATION`; prompts are computed whole, as without
     chunked context, and no blocks are kept back. Paused requests are computed again.
     """
 
@@ -147,12 +161,34 @@ class MaxUtilization(Policy):
         return whole_prompt(scheduler, request, num_new, budget)
 
 
+class PrefillFirstReserved(Orca):
+    """A freed slot is refilled at once, and decoding pauses while the new prompt is computed, whole.
+
+    Agrawal et al. ("Sarathi-Serve", OSDI 2024) call such schedules prefill-prioritizing and count vLLM's first
+    scheduler among them. Memory is reserved for the model's longest sequence, as by `Orca`.
+    """
+
+    name = "prefill-first-reserved"
+
+    def pauses_decode(self, scheduler: SchedulerView) -> bool:
+        return True
+
+
+class PrefillFirst(MaxUtilization):
+    """`PrefillFirstReserved` with memory taken block by block, as by vLLM's first scheduler (Kwon et al., 2023)."""
+
+    name = "prefill-first"
+
+    def pauses_decode(self, scheduler: SchedulerView) -> bool:
+        return True
+
+
 class DynamicSplitFuse(Policy):
     """Every step computes the same number of tokens: long prompts are split, short ones fused to fill it.
 
     DeepSpeed-FastGen: Holmes et al., "DeepSpeed-FastGen: High-throughput Text Generation for LLMs via MII and
-    DeepSpeed-Inference", 2024. A prompt boards as soon as its first piece fits, and takes memory piece by
-    piece. The number of tokens is the scheduler's budget.
+    DeepSpeed-Inference", 2024. A request is admitted as soon as the first chunk of its prompt fits, and takes memory
+    chunk by chunk. The number of tokens is the scheduler's budget.
     """
 
     name = "splitfuse"
@@ -162,8 +198,7 @@ class DynamicSplitFuse(Policy):
 
 
 class SarathiServe(Policy):
-    """Stall-free batching: prompts are read in chunks small enough that no decode waits long for its next
-    token.
+    """Stall-free batching: prompts are computed in chunks so small that no decode waits long for its next token.
 
     Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", OSDI 2024:
     decodes first, then one prompt's chunk at a time, within a budget derived from the latency target. Here
@@ -182,12 +217,12 @@ class SarathiServe(Policy):
         self.chunk_tokens = chunk_tokens
 
     def chunk(self, scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
-        spent = max(0, scheduler.token_budget - self.chunk_tokens)
-        return min(num_new, budget - spent)
+        left_to_decodes = max(0, scheduler.token_budget - self.chunk_tokens)
+        return min(num_new, budget - left_to_decodes)
 
 
 class ShortestJobFirst(Policy):
-    """Short answers board before long ones, and a long one still boards some day.
+    """Requests with short answers are admitted before those with long ones, which do not wait for ever.
 
     Shortest job first gives the least mean waiting time (Smith, "Various optimizers for single-stage
     production", 1956) and starves long jobs; for language models with predicted lengths see Fu et al.,
@@ -209,9 +244,9 @@ class ShortestJobFirst(Policy):
 
 
 class SLATiers(Policy):
-    """Tiers of service: who paid for speed boards first, and throws others out if the car is full.
+    """Tiers of service: requests of a better tier are admitted first, and preempt others if every slot is taken.
 
-    Each request's place is its deadline: its arrival plus `patience` steps for each tier below the best
+    A request's rank is its deadline: its arrival plus `patience` steps for each tier below the best
     (priority 0). Serving the earliest deadline first is Liu and Layland, "Scheduling Algorithms for
     Multiprogramming in a Hard-Real-Time Environment", 1973; tiers by number, smaller first, are vLLM's
     `priority` scheduling. The bound on starvation: a request is overtaken only by those of a better tier that
@@ -233,11 +268,8 @@ class SLATiers(Policy):
         self, scheduler: SchedulerView, candidates: Sequence[RequestState], request: RequestState
     ) -> RequestState | None:
         last = candidates[-1]
-        return (
-            last
-            if request.is_running or (last.priority > request.priority and last.key > request.key)
-            else None
-        )
+        is_outranked = last.priority > request.priority and last.key > request.key
+        return last if request.is_running or is_outranked else None
 
 
 def check_weight(name: str, weight: float) -> float:
@@ -247,32 +279,39 @@ def check_weight(name: str, weight: float) -> float:
     return weight
 
 
-POLICIES: dict[str, type[Policy]] = {
-    policy.name: policy
-    for policy in (
-        StaticBatching,
-        Policy,
-        Orca,
-        VLLM,
-        TGI,
-        GuaranteedNoEvict,
-        MaxUtilization,
-        DynamicSplitFuse,
-        SarathiServe,
-        ShortestJobFirst,
-        SLATiers,
-    )
-}
+def _by_name(*policies: type[Policy]) -> dict[str, type[Policy]]:
+    return {policy.name: policy for policy in policies}
+
+
+POLICIES = _by_name(
+    StaticBatching,
+    Continuous,
+    Orca,
+    VLLM,
+    TGI,
+    GuaranteedNoEvict,
+    MaxUtilization,
+    DynamicSplitFuse,
+    SarathiServe,
+    ShortestJobFirst,
+    SLATiers,
+)
+"""The policies that are compared side by side, by name."""
+
+ABLATIONS = _by_name(PrefillFirstReserved, PrefillFirst)
+"""The policies of single rungs of the ladder and of single forms of the engine, by name."""
 
 
 def make_policy(name: str, **options: float) -> Policy:
     """The policy of that name, e.g. `make_policy("sla", patience=500)`.
 
-    Raises `CourseError` for an unknown name or an option that the policy does not have.
+    Raises:
+        CourseError: for an unknown name, or an option that the policy does not have.
     """
-    if name not in POLICIES:
-        raise CourseError(f"unknown policy {name!r}: use one of {', '.join(POLICIES)}")
+    policies = POLICIES | ABLATIONS
+    if name not in policies:
+        raise CourseError(f"unknown policy {name!r}: use one of {', '.join(policies)}")
     try:
-        return POLICIES[name](**options)
+        return policies[name](**options)
     except TypeError:
         raise CourseError(f"policy {name!r} does not take {', '.join(options)}: see its docstring") from None

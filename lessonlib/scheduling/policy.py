@@ -1,16 +1,22 @@
-"""What a scheduling policy may decide. The scheduler asks these questions and knows no policy by name."""
+"""What a scheduling policy may decide. The scheduler asks these questions and knows no policy by name.
+
+Every policy of the course is in `policies`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Protocol
 
+from lessonlib.errors import CourseError
 from lessonlib.scheduling.kv_cache import KVCache, UnlimitedKVCache
 from lessonlib.scheduling.request import RequestQueue, RequestState
 
+RENAMED = {"may_board": "may_admit", "seats_ahead": "admits_without_budget"}
+
 
 class SchedulerView(Protocol):
-    """What a policy may look at: part of `Scheduler`, described there."""
+    """What a policy may read: part of `Scheduler`, described there."""
 
     slots: int
     token_budget: int
@@ -23,50 +29,67 @@ class SchedulerView(Protocol):
 
 
 class Policy:
-    """First come, first served, a token budget and no phases: continuous batching at its plainest.
+    """The decisions of a scheduler: first come, first served, within a token budget, without phases.
 
-    A policy overrides what it does otherwise. `scheduler` is there to be looked at, never to be changed.
+    A subclass overrides what it decides differently. It reads `scheduler` and changes nothing in it.
 
     Attributes:
-        name: what it is called on the command line.
-        seats_ahead: whether requests board even when the step has no tokens left for them.
-        work_conserving: whether it promises to leave no slot idle while something that fits is waiting.
+        name: what the command line and every record call it. A subclass that sets no name gets that of its class,
+            so that no two policies share one.
+        admits_without_budget: whether requests are admitted even when the step has no tokens left for them.
+        work_conserving: whether it promises to leave no slot idle while a request that fits is waiting.
+
+    Raises:
+        CourseError: when a subclass is defined that overrides a method by its former name.
     """
 
-    name = "continuous"
-    seats_ahead = False
+    name = "Policy"
+    admits_without_budget = False
     work_conserving = True
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        for former, name in RENAMED.items():
+            if former in vars(cls):
+                raise CourseError(f"{cls.__name__}.{former} is called {name} now: rename it")
+        if "name" not in vars(cls):
+            cls.name = cls.__name__
+
     def rank(self, request: RequestState) -> float:
-        """The request's place in the queue, asked once; smaller boards first, ties by arrival."""
+        """The request's position in the queue: smaller is served first, ties by arrival. Asked once a request."""
         return 0.0
 
-    def may_board(self, scheduler: SchedulerView) -> bool:
-        """Whether the doors open in this step."""
+    def may_admit(self, scheduler: SchedulerView) -> bool:
+        """Whether waiting requests may be admitted in this step."""
         return True
 
     def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
-        """Tokens of K/V memory set aside when the request boards; what this step writes is the least."""
+        """Tokens of K/V memory to set aside at admission. The scheduler sets aside at least what the step writes."""
         return request.num_tokens
 
     def chunk(self, scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
-        """How many of a prompt's `num_new` tokens to compute in this step, at most `budget`; 0: none yet."""
+        """How many of a prompt's `num_new` remaining tokens to compute in this step: 0 to `budget`."""
         return min(num_new, budget)
 
     def victim(
         self, scheduler: SchedulerView, candidates: Sequence[RequestState], request: RequestState
     ) -> RequestState | None:
-        """Whom to throw out so that `request` can go on (or board, if it waits); None: nobody.
+        """The request to preempt so that `request` can go on, or be admitted if it is waiting.
 
-        `candidates` are on board and not yet served in this step, in order of rank; where `request` is on
-        board, it is one of them. The last has the lowest claim, or came last.
+        Args:
+            candidates: running requests that this step has not served yet, in order of rank, so that the last has
+                the lowest claim. `request` is one of them if it is running.
+
+        Returns:
+            One of `candidates`; None to preempt no other: then a running `request` is preempted itself, and a
+            waiting one goes on waiting.
         """
         return candidates[-1] if request.is_running else None
 
     def pauses_decode(self, scheduler: SchedulerView) -> bool:
-        """Whether this step is for prompts alone, if there is one that can be read."""
+        """Whether a step computes prompts alone as long as there is a prompt that fits."""
         return False
 
     def watermark(self, scheduler: SchedulerView) -> int:
-        """Blocks that stay free when a request boards, so that those on board can grow."""
+        """Blocks to keep free at admission, so that running requests can grow."""
         return 0

@@ -1,4 +1,4 @@
-"""One request as the scheduler sees it: counts, blocks, a place in the queue. The queue itself."""
+"""One request as the scheduler sees it, by its counts and blocks; and the queue of those that wait."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from lessonlib.trace import NO_SLOT
 
 
 class RequestRejectedError(CourseError):
-    """A request that could never run here, refused by name when it is added."""
+    """Raised for a request that could never run with these limits, when it is added."""
 
 
 class RequestStatus(Enum):
-    """Where a request is. A preempted one is WAITING again."""
+    """The state of a request. A preempted one is WAITING again."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -31,21 +31,23 @@ class RequestState:
         id: its name, unique among requests that are not done.
         prompt_tokens: tokens of its prompt, at least 1.
         max_tokens: output tokens after which it is finished at the latest.
-        priority: smaller is served first by policies that look at it.
-        arrival_step: first step that could board it.
-        order: its row in the Trace; earlier requests have smaller ones.
-        token_ids: prompt and known output tokens, or None where only counts are known. Looked at for nothing
-            but prefix hashes.
+        priority: smaller is served first, by policies that use it.
+        arrival_step: first step that could admit it.
+        order: its row in the Trace, in order of arrival.
+        token_ids: ids of the prompt and the known output tokens; None where only counts are known. Used for prefix
+            hashes alone.
         salt: requests share cached prefixes only with requests of the same salt.
-        rank: its place in the queue, from `Policy.rank`; ties go to the one that came first.
-        slot: the slot it rides in, -1 while it waits.
+        rank: its position in the queue, from `Policy.rank`; ties go to the one that came first.
+        slot: the request slot it holds, -1 while it waits.
         block_table: ids of its K/V blocks in order of position.
         num_computed_tokens: tokens whose K/V is stored, or will be once the steps in flight have run.
         num_output_tokens: output tokens reported by `Scheduler.update`.
         num_pending_tokens: output tokens that steps in flight will report.
-        prefill_target: tokens it had when it boarded; until they are computed, it is prefilling.
-        num_cached_tokens: tokens found in the prefix cache (or shared by a fork) when it boarded.
-        num_preemptions: how often it was thrown out.
+        prefill_target: tokens it had when it was admitted; until they are computed, it is prefilling.
+        num_cached_tokens: tokens found in the prefix cache (or shared by a fork) when it was admitted.
+        num_preemptions: how often it was preempted.
+        block_hashes: hashes of its full blocks, as far as they have been needed.
+        num_registered_blocks: leading blocks that the prefix cache can find.
     """
 
     id: str
@@ -66,8 +68,8 @@ class RequestState:
     prefill_target: int = 0
     num_cached_tokens: int = 0
     num_preemptions: int = 0
-    block_hashes: list[bytes] = field(default_factory=list)  # of full blocks, as far as anyone asked
-    num_registered_blocks: int = 0  # leading blocks that the prefix cache has been told of
+    block_hashes: list[bytes] = field(default_factory=list)
+    num_registered_blocks: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -83,12 +85,12 @@ class RequestState:
 
     @property
     def most_stored_tokens(self) -> int:
-        """Tokens of K/V it may ever hold: nobody reads the last one it writes."""
+        """The most tokens of K/V it can store. The last output token is never read, so it is not stored."""
         return self.prompt_tokens + self.max_tokens - 1
 
     @property
     def is_prefilling(self) -> bool:
-        """Whether tokens it boarded with are still to be computed."""
+        """Whether tokens that it was admitted with are still to be computed."""
         return self.num_computed_tokens < self.prefill_target
 
     @property
@@ -102,18 +104,21 @@ class RequestState:
 
     @property
     def is_done(self) -> bool:
-        """Whether it has left for good."""
+        """Whether it is finished or aborted."""
         return self.status is RequestStatus.FINISHED or self.status is RequestStatus.ABORTED
 
     @property
     def key(self) -> tuple[float, int]:
-        """Sorts requests by who is served first. It never changes, so a preempted request comes back to the
-        front of its class, and the request with the least key always gets on."""
+        """Sorts requests: the smallest is served first.
+
+        A key never changes. So a preempted request returns to the front of its class, and the request with the
+        smallest key always makes progress.
+        """
         return self.rank, self.order
 
 
 class RequestQueue:
-    """Waiting requests by `RequestState.key`. Pushing and popping cost the logarithm of its length."""
+    """Waiting requests by `RequestState.key`: a heap, so a push or a pop takes O(log n)."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, RequestState]] = []
@@ -123,28 +128,28 @@ class RequestQueue:
         return len(self._members)
 
     def push(self, request: RequestState) -> None:
-        """Put a request in its place."""
+        """Add a request."""
         heapq.heappush(self._heap, (*request.key, request))
         self._members.add(request.id)
 
     def peek(self) -> RequestState:
-        """Who boards next. The queue must not be empty."""
+        """The request to be admitted next. The queue must not be empty."""
         self._drop_removed()
         return self._heap[0][2]
 
     def pop(self) -> RequestState:
-        """Take who boards next off the queue."""
+        """Remove and return the request to be admitted next."""
         request = self.peek()
         heapq.heappop(self._heap)
         self._members.discard(request.id)
         return request
 
     def remove(self, request: RequestState) -> None:
-        """Forget a waiting request. Its heap entry goes when it reaches the top."""
+        """Remove a waiting request. Its heap entry is dropped when it reaches the top."""
         self._members.discard(request.id)
 
     def in_order(self) -> list[RequestState]:
-        """Everyone who waits, next to board first. Costs a sort."""
+        """All waiting requests, next to be admitted first. Takes a sort."""
         waiting = {entry[2].id: entry[2] for entry in self._heap if entry[2].id in self._members}
         return sorted(waiting.values(), key=lambda request: request.key)
 

@@ -14,7 +14,8 @@ from ipywidgets.widgets.interaction import interactive
 
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
-from lessonlib.trace import SCHEMA_VERSION, Trace
+from lessonlib.trace import Trace
+from lessonlib.trace_schema import SCHEMA_VERSION
 from lessonlib.viz import keyframes, movie, style
 from lessonlib.viz.ride import Ride, Traces, named_traces
 from lessonlib.viz.widget import STYLE, page, script

@@ -293,7 +293,7 @@ def policies_chart(
     """Policies, a row each in the order given: how much gets done, how long riders wait, what it costs.
 
     Args:
-        rows: what `simulator.compare_policies` gives: "policy"; "tokens_per_second", else "steps";
+        rows: what `simulation.compare_policies` gives: "policy"; "tokens_per_second", else "steps";
             "ttft_seconds" or "ttft_steps" and "itl_seconds" or "itl_steps", each a dict with "p50" and "p99";
             "preemptions". What no row has gets no panel.
         highlight: name(s) of policies to set off; by default the best of each panel.

@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from lessonlib.errors import CourseError
-from lessonlib.trace import PERCENTILES, Kind, Trace
+from lessonlib.metrics import PERCENTILES
+from lessonlib.trace import Kind, Trace
 from lessonlib.viz import style
 from lessonlib.viz.gantt import draw_gantt, gantt_height, tidy_gantt_axis
 from lessonlib.viz.memory import gaps as gaps

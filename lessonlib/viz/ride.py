@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from lessonlib.errors import CourseError
-from lessonlib.trace import OVERHEARD_COLUMNS, Kind, Trace
+from lessonlib.trace import Kind, Trace
+from lessonlib.trace_schema import OVERHEARD_COLUMNS
 
 MOST_STAYS = 100_000
 LONGEST_LABEL = 240

@@ -1,7 +1,7 @@
-"""The scheduler as an engine without a model: whoever boards is answered with numbers, one a step.
+"""A scheduler with the interface of an engine and no model: every answer is the numbers 1, 2, 3, one a step.
 
-It has the names of an engine (`add_request`, `step`, `abort`, `trace`, `has_unfinished_requests`), so that a live
-elevator can ride any policy with any memory, and be rebuilt between two steps.
+It has `add_request`, `step`, `abort`, `trace` and `has_unfinished_requests`, so that a live picture can show any
+policy with any memory, and be rebuilt between two steps.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from lessonlib.scheduling.policies import make_policy
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.trace import Trace
 
-TOKENS = 24  # that a rider gets where nobody says how many
+DEFAULT_MAX_TOKENS = 24
 
 
 @dataclass
 class Answer:
-    """What a rider has been told so far, and why it ended; None while it goes on."""
+    """The text of an answer so far, and why it ended; None while it goes on."""
 
     text: str
     finish_reason: str | None = None
@@ -28,7 +28,7 @@ class Answer:
 
 @dataclass
 class Output:
-    """A request as an engine reports it."""
+    """A request as `step` reports it."""
 
     request_id: str
     prompt: str
@@ -37,15 +37,15 @@ class Output:
 
 
 class Rehearsal:
-    """Rides a `Scheduler`; a prompt has a token a word.
+    """Runs a `Scheduler`, taking each word of a prompt for a token.
 
     Args:
         policy: a name of `POLICIES`.
         slots, num_blocks, block_size, token_budget: as in `Scheduler`.
-        pool: makes the block pool, where there are blocks; a broken one lets riders overhear each other.
+        pool: makes the block pool if `num_blocks` is not 0; with a broken one, requests read each other's blocks.
 
     Raises:
-        CourseError: for an unknown policy, and for sizes that nothing could run with.
+        CourseError: for an unknown policy, and for sizes with which no request could run.
     """
 
     def __init__(
@@ -70,30 +70,30 @@ class Rehearsal:
     def trace(self) -> Trace:
         return self.scheduler.build_trace()
 
-    def word(self, place: int) -> str:
-        """What a rider is told as its token number `place`, from 0."""
-        return str(place + 1)
+    def word(self, index: int) -> str:
+        """The text of an answer's token number `index`, from 0."""
+        return str(index + 1)
 
     def add_request(self, request_id: str, prompt: str, params: int | None = None) -> None:
-        """Put a prompt in the queue for `params` tokens. Raises `CourseError` as the scheduler does."""
-        self.scheduler.add_request(request_id, len(prompt.split()), params or TOKENS)
+        """Put a prompt in the queue for `params` tokens (24 by default). Raises `CourseError` as the scheduler does."""
+        self.scheduler.add_request(request_id, len(prompt.split()), params or DEFAULT_MAX_TOKENS)
         self.outputs[request_id] = Output(request_id, prompt, [Answer("")])
 
     def step(self) -> Sequence[Output]:
         """One step; an output for each request that got a token."""
         plan = self.scheduler.schedule()
-        told = plan.sampled_rows
-        done = {request.id for request in self.scheduler.update(plan, {row.id: 0 for row in told})}
-        for row in told:
+        rows = plan.sampled_rows
+        done = {request.id for request in self.scheduler.update(plan, {row.id: 0 for row in rows})}
+        for row in rows:
             output = self.outputs[row.id]
-            place = row.request.num_output_tokens - 1
-            text = " ".join(filter(None, (output.outputs[0].text, self.word(place))))
+            word = self.word(row.request.num_output_tokens - 1)
+            text = " ".join(filter(None, (output.outputs[0].text, word)))
             output.outputs = [Answer(text, "length" if row.id in done else None)]
             output.finished = row.id in done
-        return [self.outputs[row.id] for row in told]
+        return [self.outputs[row.id] for row in rows]
 
     def abort(self, request_id: str) -> None:
-        """Drop a request. Raises `CourseError` for one that is not here."""
+        """Remove a request. Raises `CourseError` for an id that is not here."""
         self.scheduler.abort(request_id)
 
     def has_unfinished_requests(self) -> bool:

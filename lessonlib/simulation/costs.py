@@ -1,32 +1,31 @@
 """What a step costs: from a hardware description, or fitted to a measured Trace.
 
     compute = per_prefill_token × prompt tokens + per_decode_row × rows that decode
-    seconds = launch + weights + what of compute is above hidden_compute + per_kv_token × K/V tokens read
+    seconds = launch + weights + max(0, compute - hidden_compute) + per_kv_token × K/V tokens read
 
-While the weights are read, some rows are computed for nothing: a step of few rows costs what a step of one does.
-A fit finds how much is hidden so, never more than a step's fixed cost. A hardware description says it more roughly:
-decoding is hidden whole (on an H100 up to about 295 rows, the ratio of its FLOP/s to its bytes a second), and reading
-prompts not at all. Left out: attention's compute, which grows with the square of a prompt, and all that runs beside
-the model.
+While a step reads the weights, it computes some rows at no extra time: a step of few rows takes as long as a step of
+one. A fit finds how much compute is hidden in this way, at most a step's fixed cost. From a hardware description the
+model is rougher: decoding is hidden entirely (on an H100 up to about 295 rows, the ratio of its FLOP/s to its bytes a
+second), and prefill not at all. Left out: attention's compute, which grows with the square of a prompt, and whatever
+runs beside the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.scheduler import StepPlan
-from lessonlib.trace import Kind, Trace
+from lessonlib.metrics import decode_rows, kv_tokens, prefill_tokens
+from lessonlib.scheduling.plan import StepPlan
+from lessonlib.trace import Trace
 
 BYTES_PER_VALUE = 2  # bf16 and fp16
-NEVER = -1
 SIZES_TRIED = 40
-LEAST_EXPECTED = 0.05  # of the mean step: no step counts more than that makes it
-Column = np.ndarray  # a number for each step
+LEAST_EXPECTED = 0.05  # of the mean step: bounds the weight of the shortest steps
+Column = np.ndarray
+"""One number for each step, float64 or int64 `[steps]`."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Hardware:
             assumption.
         launch: seconds a step takes beside the matrix products and K/V reads. 1 ms is an assumption, near
             what vLLM 0.25.1 needed on an H100 with Llama-2-7B shapes and one sequence.
-        name: what was asked for.
+        name: such as "h100:llama-2-7b", for errors.
     """
 
     gpu: Gpu
@@ -118,7 +117,7 @@ class Hardware:
 
     @classmethod
     def parse(cls, spec: str) -> Hardware:
-        """Read "h100:llama-2-7b". Raises `CourseError` that lists the cards and models there are."""
+        """Read "h100:llama-2-7b". Raises `CourseError` that lists the known cards and models."""
         gpu, _, model = spec.lower().partition(":")
         if gpu not in GPUS or model not in MODELS:
             raise CourseError(
@@ -130,29 +129,29 @@ class Hardware:
     def num_blocks(self, block_size: int = 16, memory_share: float = 0.9) -> int:
         """K/V blocks that fit beside the weights in `memory_share` of the card, the null block included.
 
-        0.9 was vLLM's default `gpu_memory_utilization` for years; 0.32 has 0.92. Raises `CourseError` where the
-        weights alone do not fit.
+        0.9 was vLLM's default `gpu_memory_utilization` for years; 0.32 has 0.92. Raises `CourseError` if fewer than
+        two blocks fit.
         """
         room = self.gpu.memory * memory_share - self.model.parameters * BYTES_PER_VALUE
         blocks = int(room // (block_size * self.model.kv_bytes_per_token))
         if blocks < 2:
             raise CourseError(
-                f"{self.name or 'this model'} leaves no room for K/V: use a larger card or smaller model"
+                f"{self.name or 'this model'} leaves no room for K/V: use a larger card or a smaller model"
             )
         return blocks
 
 
 @dataclass(frozen=True)
 class CostModel:
-    """Seconds a step takes, from what is in it.
+    """Seconds a step takes, from the tokens in it; the module's docstring has the formula.
 
     Attributes:
-        launch: seconds, whatever is in the step.
+        launch: seconds that every step takes.
         weights: seconds to read the weights once.
-        per_prefill_token: seconds of computing for each prompt token.
+        per_prefill_token: seconds of compute for each prompt token.
         per_kv_token: seconds for each token of K/V that attention reads.
-        per_decode_row: seconds of computing for each request that decodes, beside the K/V it reads.
-        hidden_compute: seconds of computing that take no time, since the weights are being read.
+        per_decode_row: seconds of compute for each request that decodes, beside the K/V it reads.
+        hidden_compute: seconds of compute that are hidden behind reading the weights.
     """
 
     launch: float
@@ -177,11 +176,13 @@ class CostModel:
 
     @classmethod
     def fit(cls, first: Trace, *more: Trace) -> CostModel:
-        """Least squares of each step's relative error over measured Traces, no coefficient below 0.
+        """Least squares of each step's relative error over measured Traces, with no coefficient below 0.
 
-        A step's fixed cost cannot be told apart: all of it is `launch`, and `weights` is 0. Where `hidden_compute`
-        ends is tried at each size of a step. Raises `CourseError` for a Trace whose clock is not seconds, and
-        where fewer than 5 steps have anyone on board.
+        The two fixed costs of a step cannot be told apart: `launch` is their sum, and `weights` is 0.
+        `hidden_compute` is the best of those that step sizes of the Traces suggest.
+
+        Raises:
+            CourseError: for a Trace whose clock is not seconds, and for fewer than 5 steps with a running request.
         """
         traces = (first, *more)
         for trace in traces:
@@ -195,8 +196,8 @@ class CostModel:
             for count in (prefill_tokens, decode_rows, kv_tokens)
         )
         took = np.concatenate([trace.steps["duration"] for trace in traces])[busy]
-        # An error is relative to what a step is expected to take. Relative to what it took, a step that something
-        # else held up would hardly count, and the sum would come out too small.
+        # Errors are relative to the time a step is expected to take. Relative to the time it took, a step that was
+        # delayed would hardly count, and the sum would come out too small.
         rough = cls._fit_best(prompts, rows, kv, took, np.full_like(took, took.mean()))
         expected = np.maximum(rough._step_seconds(prompts, rows, kv), LEAST_EXPECTED * took.mean())
         return cls._fit_best(prompts, rows, kv, took, expected)
@@ -205,17 +206,19 @@ class CostModel:
     def _fit_best(
         cls, prompts: Column, rows: Column, kv: Column, took: Column, expected: Column
     ) -> CostModel:
-        """The best of the fits with compute hidden up to each size of a step.
+        """The best of the fits in which steps up to some size hide all their compute, for each size in turn.
 
-        Compute hides while the weights are read, so no longer than that takes. Otherwise a few slow steps of the
-        largest size would be told as dear rows, most of whose cost hides at all other sizes.
+        No more compute is hidden than the fixed cost of a step. Otherwise the fit could explain a few slow steps of
+        the largest size by expensive rows whose cost is hidden at all other sizes.
         """
         sizes = np.unique(np.quantile(prompts + rows, np.linspace(0, 0.95, SIZES_TRIED), method="nearest"))
         fits = [cls._fit_above(size, prompts, rows, kv, took, expected) for size in (0, *sizes)]
 
         def misfit(fit: CostModel) -> float:
             error = (fit._step_seconds(prompts, rows, kv) - took) / expected
-            return round(float(np.square(error).sum()), 12)  # of equals the first, which hides nothing
+            return round(
+                float(np.square(error).sum()), 12
+            )  # rounded, so that of equal fits the simplest wins
 
         return min((fit for fit in fits if fit.hidden_compute <= fit.launch), key=misfit)
 
@@ -223,7 +226,7 @@ class CostModel:
     def _fit_above(
         cls, size: int, prompts: Column, rows: Column, kv: Column, took: Column, expected: Column
     ) -> CostModel:
-        """The fit if steps of up to `size` tokens hide all of their compute, and larger ones the same part."""
+        """The fit in which steps of up to `size` tokens hide all their compute, and larger ones the same amount."""
         shown = prompts + rows > size
         hidden = -1.0 * shown * (size > 0)
         columns = np.column_stack([np.ones_like(took), shown * prompts, kv, shown * rows, hidden])
@@ -233,7 +236,7 @@ class CostModel:
         return cls(launch, 0.0, prefill, per_kv, row, hidden_compute)
 
     def seconds(self, plan: StepPlan) -> float:
-        """What the planned step costs."""
+        """Seconds that the planned step takes."""
         prompts = kv = 0
         for row in plan.prefills:
             prompts += row.num_scheduled_tokens
@@ -245,7 +248,7 @@ class CostModel:
         return self.launch + self.weights + shown + self.per_kv_token * kv
 
     def predict(self, trace: Trace) -> np.ndarray:
-        """What each step of a Trace would cost by this model, float64 `[num_steps]`, in seconds."""
+        """Seconds that each step of a Trace would take by this model, float64 `[num_steps]`."""
         return self._step_seconds(prefill_tokens(trace), decode_rows(trace), kv_tokens(trace))
 
     def _step_seconds(self, prompts: np.ndarray, rows: np.ndarray, kv: np.ndarray) -> np.ndarray:
@@ -255,7 +258,7 @@ class CostModel:
 
 
 def _non_negative_fit(columns: np.ndarray, target: np.ndarray) -> list[float]:
-    """Least squares with the columns that would get a negative coefficient taken out, the worst first."""
+    """Least squares without the columns whose coefficient would be negative, removed one by one, the worst first."""
     scale = np.abs(columns).max(axis=0)
     used = np.flatnonzero(scale > 0)
     while len(used):
@@ -267,73 +270,3 @@ def _non_negative_fit(columns: np.ndarray, target: np.ndarray) -> list[float]:
     if len(used):
         fitted[used] = answer / scale[used]
     return fitted.tolist()
-
-
-def prefill_tokens(trace: Trace) -> np.ndarray:
-    """Prompt tokens computed in each step, int64 `[num_steps]`; those computed again count again."""
-    rows = trace.rows(Kind.PREFILL)
-    return np.bincount(rows["step"], rows["tokens"], trace.num_steps).astype(np.int64)
-
-
-def kv_tokens(trace: Trace) -> np.ndarray:
-    """K/V tokens that attention reads in each step, int64 `[num_steps]`.
-
-    A request reads what it has stored, the tokens of the step included. A run of decode reads one more each
-    step, so its share is a ramp, kept as a jump and a slope at either end.
-    """
-    level, slope = np.zeros(trace.num_steps + 1, np.int64), np.zeros(trace.num_steps + 1, np.int64)
-    for run in computed_runs(trace):
-        last = run.step + run.steps
-        level[run.step] += run.stored + run.tokens
-        level[last] -= run.stored + run.tokens + run.steps - 1
-        slope[run.step + 1] += 1
-        slope[last] -= 1
-    return (np.cumsum(level) + np.cumsum(np.cumsum(slope)))[:-1]
-
-
-def decode_rows(trace: Trace) -> np.ndarray:
-    """Requests that decode in each step, int64 `[num_steps]`; one that reads the last of its prompt does not."""
-    rows = np.zeros(trace.num_steps + 1, np.int64)
-    for run in computed_runs(trace):
-        if not run.is_prefill:
-            rows[run.step] += 1
-            rows[run.step + run.steps] -= 1
-    return np.cumsum(rows)[:-1]
-
-
-class Run(NamedTuple):
-    """`steps` steps from `step` on, each computing `tokens` tokens of a request that had `stored` before.
-
-    `is_prefill`: a chunk of a prompt, in one step.
-    """
-
-    request: int
-    step: int
-    steps: int
-    stored: int
-    tokens: int
-    is_prefill: bool
-
-
-def computed_runs(trace: Trace) -> Iterator[Run]:
-    """What was computed, request after request: chunks of prompts, and runs of decode without the token that
-    comes with a prompt's last chunk. Where prompts are free, a request boards with its prompt stored."""
-    prompts = np.maximum(trace.requests["prompt_tokens"], 1).tolist()
-    rows = (trace.events[name].tolist() for name in ("request", "step", "kind", "tokens"))
-    stored = given = 0
-    read_in: int | None = None  # the step that last read a part of the prompt; None: none since boarding
-    for request, step, kind, tokens in zip(*rows, strict=True):
-        if kind == Kind.ARRIVE:
-            given = 0
-        elif kind == Kind.BOARD:
-            stored, read_in = tokens, None
-        elif kind == Kind.PREFILL:
-            yield Run(request, step, 1, stored, tokens, True)
-            stored, read_in = stored + tokens, step
-        elif kind == Kind.DECODE:
-            if read_in is None:
-                stored, read_in = prompts[request] + given - 1, NEVER
-            first, last = step + (read_in == step), step + tokens
-            if last > first:
-                yield Run(request, first, last - first, stored, 1, False)
-            stored, given = stored + last - first, given + tokens

@@ -1,8 +1,8 @@
-"""K/V memory in one piece a request, as before paging, and what becomes of it.
+"""K/V memory in one region a request, as before paging, and how much of it is used.
 
-A request needs one region for all it may ever store. What is set aside and not used falls into three kinds,
-named in Kwon et al., "PagedAttention", SOSP 2023, section 3.1: *reservation* (will be used, but not yet),
-*internal fragmentation* (never will be) and *external fragmentation* (free, but in holes too small).
+A request needs a region for all the tokens it may ever store. Memory without tokens is of three kinds, named in
+Kwon et al., "PagedAttention", SOSP 2023, section 3.1: *reservation* (set aside, to be used later), *internal
+fragmentation* (set aside, never used) and *external fragmentation* (free, but in holes too small).
 """
 
 from __future__ import annotations
@@ -15,19 +15,20 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from lessonlib.errors import CourseError
-from lessonlib.scheduling.costs import kv_tokens
+from lessonlib.metrics import kv_tokens
 from lessonlib.scheduling.policies import make_policy
-from lessonlib.scheduling.simulator import simulate
+from lessonlib.simulation.simulator import simulate
 from lessonlib.workload import Workload
 
 Hole = tuple[int, int]
+"""(start, length) of a piece of memory, in tokens."""
 
 
 class ContiguousAllocator:
     """First fit: a request gets the first hole that is large enough.
 
     Args:
-        size: tokens of memory.
+        size: tokens of memory, at least 1.
 
     Attributes:
         holes: (start, length) of each free piece, by start; neighbors are merged.
@@ -43,7 +44,7 @@ class ContiguousAllocator:
 
     @property
     def num_free(self) -> int:
-        """Free tokens, wherever they lie."""
+        """Free tokens, in all holes together."""
         return sum(length for _, length in self.holes)
 
     @property
@@ -55,18 +56,18 @@ class ContiguousAllocator:
         return num_tokens <= self.largest_hole
 
     def allocate(self, request_id: str, num_tokens: int) -> int:
-        """Reserve `num_tokens` tokens in one piece; returns where it starts.
+        """Reserve `num_tokens` tokens in one region; returns its first token.
 
-        Raises `CourseError` where no hole is large enough or the request already has a region.
+        Raises `CourseError` if no hole is large enough, or the request already has a region.
         """
         if request_id in self.regions:
             raise CourseError(f"request {request_id!r} already has a region: free it first")
         if num_tokens < 1:
             raise CourseError(f"a region of {num_tokens} tokens: reserve at least 1")
-        for place, (start, length) in enumerate(self.holes):
+        for index, (start, length) in enumerate(self.holes):
             if length >= num_tokens:
                 rest = [(start + num_tokens, length - num_tokens)] if length > num_tokens else []
-                self.holes[place : place + 1] = rest
+                self.holes[index : index + 1] = rest
                 self.regions[request_id] = (start, num_tokens)
                 return start
         raise CourseError(
@@ -74,31 +75,31 @@ class ContiguousAllocator:
         )
 
     def free(self, request_id: str) -> None:
-        """Give a region back. Raises `CourseError` for a request that has none."""
+        """Free a request's region. Raises `CourseError` for a request without one."""
         if request_id not in self.regions:
             raise CourseError(f"request {request_id!r} has no region: free it once")
         start, length = self.regions.pop(request_id)
-        place = bisect_left(self.holes, (start, 0))
-        if place < len(self.holes) and self.holes[place][0] == start + length:
-            length += self.holes.pop(place)[1]
-        if place and sum(self.holes[place - 1]) == start:
-            place -= 1
-            start, before = self.holes.pop(place)
+        index = bisect_left(self.holes, (start, 0))
+        if index < len(self.holes) and self.holes[index][0] == start + length:
+            length += self.holes.pop(index)[1]
+        if index and sum(self.holes[index - 1]) == start:
+            index -= 1
+            start, before = self.holes.pop(index)
             length += before
-        self.holes.insert(place, (start, length))
+        self.holes.insert(index, (start, length))
 
 
 @dataclass(frozen=True)
 class MemoryShares:
-    """Where the memory goes, averaged over the steps in which somebody waits for it. The shares add up to 1.
+    """Shares of the memory, averaged over the steps in which a request waits for it. They add up to 1.
 
     Attributes:
         scheme: how memory was set aside.
-        tokens: share that holds tokens.
-        reservation: set aside, to be used later.
-        internal: set aside, never to be used.
-        external: free, while somebody waits who does not fit.
-        on_board: requests in memory, on average.
+        tokens: the share that holds tokens.
+        reservation: the share set aside to be used later.
+        internal: the share set aside and never used.
+        external: the share that is free while a request waits that does not fit.
+        on_board: the mean number of requests in memory.
     """
 
     scheme: str
@@ -117,11 +118,11 @@ Reserve = Callable[[int, int], int]
 
 
 def reservations(max_model_len: int) -> dict[str, Reserve]:
-    """How many tokens each contiguous scheme sets aside for (prompt, output).
+    """Scheme -> the tokens it sets aside for a request of (prompt, output) tokens.
 
     The names are those of Kwon et al., SOSP 2023. "max": the model's longest sequence. "pow2": the output's
-    length rounded up to a power of two. "oracle": what will be stored, which nobody knows beforehand; the
-    last word given is never stored.
+    length rounded up to a power of two. "oracle": exactly the tokens that will be stored, which cannot be known
+    beforehand; the last output token is never stored.
     """
     return {
         "contiguous max": lambda prompt, output: max_model_len,
@@ -135,17 +136,19 @@ def reservations(max_model_len: int) -> dict[str, Reserve]:
 def memory_shares(
     workload: Workload, memory_tokens: int, max_model_len: int | None = None, block_size: int = 16
 ) -> list[MemoryShares]:
-    """What share of the memory holds tokens under each scheme, on one workload.
+    """The shares of the memory under each scheme, on one workload.
 
-    All requests wait from the start, in order; a step gives each one on board a token, and prompts are there
-    at once. Steps after the last request has boarded are left out: memory that nobody wants is not wasted.
+    All requests wait from the start, in order; a step gives each running one a token, and prompts are stored at
+    once. Steps after the last request was admitted are left out: memory is not wasted if no request waits for it.
 
     Args:
+        workload: the requests; arrivals are ignored.
         memory_tokens: K/V memory, in tokens.
         max_model_len: longest sequence the model takes; by default the longest request.
+        block_size: tokens a block, of the paged scheme.
 
     Raises:
-        CourseError: where one request does not fit in memory or in `max_model_len`.
+        CourseError: if a request does not fit in memory or in `max_model_len`, or no request ever waits.
     """
     longest = int((workload.prompt_tokens + workload.output_tokens).max())
     max_model_len = max_model_len or longest
@@ -161,12 +164,18 @@ def memory_shares(
 
 
 Region = tuple[int, int, int, int, str]
-"""(first step, step after the last, start, length, label) of a piece of memory that somebody held."""
+"""(first step, step after the last, start, length, label) of the memory that a request held."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Somebody waits although enough tokens are free: they lie in holes too small."""
+    """A request that waited although enough tokens were free, because each hole was too small.
+
+    Attributes:
+        step: when it began to wait.
+        wanted, free: tokens.
+        largest_hole: tokens in the largest hole.
+    """
 
     step: int
     wanted: int
@@ -175,14 +184,15 @@ class Refusal:
 
 
 def contiguous_regions(workload: Workload, size: int, reserve: Reserve) -> tuple[list[Region], list[Refusal]]:
-    """Who held which piece of a contiguous memory when, first come, first served, prompts there at once.
+    """Which request held which region of the memory at which steps: first come, first served, prompts stored at once.
 
     Args:
+        workload: the requests; arrivals are ignored.
         size: tokens of memory.
-        reserve: tokens to set aside for (prompt, output), such as one of `reservations`.
+        reserve: gives the tokens to set aside for (prompt, output), such as one of `reservations`.
 
     Returns:
-        The regions in order of boarding, and a refusal for each request that fragmentation kept waiting.
+        The regions in order of admission, and a refusal for each request that fragmentation kept waiting.
     """
     memory, now = ContiguousAllocator(size), 0
     leaving: list[tuple[int, int]] = []
@@ -203,20 +213,20 @@ def contiguous_regions(workload: Workload, size: int, reserve: Reserve) -> tuple
 
 @dataclass
 class _Ledger:
-    """Sums over steps, brought forward from one departure to the next: in between, everyone just grows."""
+    """Sums over steps, advanced from one finished request to the next: in between, each request just grows."""
 
-    stored: int = 0  # tokens of K/V that those on board have
+    stored: int = 0  # tokens of K/V that the running requests have
     final: int = 0  # and that they will have in their last step
     reserved: int = 0
     on_board: int = 0
     steps: int = 0
     sums: tuple[int, ...] = (0, 0, 0, 0)
 
-    def board(self, prompt: int, output: int, reserved: int) -> None:
+    def admit(self, prompt: int, output: int, reserved: int) -> None:
         self.stored += prompt
         self._count(prompt + output - 1, reserved, 1)
 
-    def leave(self, prompt: int, output: int, reserved: int) -> None:
+    def finish(self, prompt: int, output: int, reserved: int) -> None:
         self.stored -= prompt + output
         self._count(prompt + output - 1, reserved, -1)
 
@@ -244,10 +254,10 @@ def _contiguous_shares(scheme: str, workload: Workload, size: int, reserve: Rese
             leaves, gone, its_prompt, its_output = heapq.heappop(leaving)
             ledger.advance(leaves - now)
             now = leaves
-            ledger.leave(its_prompt, its_output, memory.regions[str(gone)][1])
+            ledger.finish(its_prompt, its_output, memory.regions[str(gone)][1])
             memory.free(str(gone))
         memory.allocate(str(row), wanted)
-        ledger.board(prompt, output, wanted)
+        ledger.admit(prompt, output, wanted)
         heapq.heappush(leaving, (now + output, row, prompt, output))
     return _shares_of(scheme, ledger, size)
 
@@ -255,7 +265,7 @@ def _contiguous_shares(scheme: str, workload: Workload, size: int, reserve: Rese
 def _shares_of(scheme: str, ledger: _Ledger, size: int) -> MemoryShares:
     if not ledger.steps:
         raise CourseError(
-            f"{scheme}: everyone fits at once, nobody ever waits: give less memory or more requests"
+            f"{scheme}: all requests fit at once, so that none waits: give less memory or more requests"
         )
     stored, final, reserved, on_board = (total / ledger.steps for total in ledger.sums)
     return MemoryShares(
@@ -269,7 +279,7 @@ def _shares_of(scheme: str, ledger: _Ledger, size: int) -> MemoryShares:
 
 
 def _paged_shares(workload: Workload, size: int, block_size: int) -> MemoryShares:
-    """The same by the Scheduler itself: blocks when needed, the last one thrown out when they are short."""
+    """The same by the Scheduler itself: blocks as needed, and the last request preempted when they run short."""
     blocks = size // block_size
     trace = simulate(
         workload.with_arrivals(np.zeros(len(workload))),
@@ -282,7 +292,7 @@ def _paged_shares(workload: Workload, size: int, block_size: int) -> MemoryShare
     contended = trace.steps["waiting"] > 0
     if not contended.any():
         raise CourseError(
-            "paged: everyone fits at once, nobody ever waits: give less memory or more requests"
+            "paged: all requests fit at once, so that none waits: give less memory or more requests"
         )
     held = (blocks - trace.steps["free_blocks"][contended]).mean() * block_size / size
     tokens = kv_tokens(trace)[contended].mean() / size

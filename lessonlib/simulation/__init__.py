@@ -1,0 +1,34 @@
+"""Schedulers without a model: a workload goes in, a step-cost model stands in for the work, a Trace comes out.
+
+ride, SlotScheduler    slots.py         fixed slots, no memory: notebooks 01 and 02
+simulate, Simulator    simulator.py     any policy over paged memory
+CostModel, Hardware    costs.py         seconds of a step, from a datasheet or fitted to a Trace
+compare_policies       compare.py       several policies side by side
+memory_shares          contiguous.py    memory in one piece a request, as before paging
+Rehearsal              rehearsal.py     a scheduler with the interface of an engine
+"""
+
+from lessonlib.simulation.compare import compare_policies, format_table, simulate_on
+from lessonlib.simulation.contiguous import contiguous_regions, memory_shares, reservations
+from lessonlib.simulation.costs import GPUS, MODELS, CostModel, Hardware
+from lessonlib.simulation.rehearsal import Rehearsal
+from lessonlib.simulation.simulator import Simulator, simulate
+from lessonlib.simulation.slots import SlotScheduler, ride
+
+__all__ = [
+    "GPUS",
+    "MODELS",
+    "CostModel",
+    "Hardware",
+    "Rehearsal",
+    "Simulator",
+    "SlotScheduler",
+    "compare_policies",
+    "contiguous_regions",
+    "format_table",
+    "memory_shares",
+    "reservations",
+    "ride",
+    "simulate",
+    "simulate_on",
+]
