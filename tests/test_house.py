@@ -34,7 +34,7 @@ NEVER = {
 # What a reader of the engine need not read: explanations, measurements, batches to try kernels on.
 BESIDE_THE_ENGINE = {"reference", "bench", "ladder", "watch", "machine", "batches"}
 # Wings, each with a count of its own: a CPU's operators.
-WINGS = {"lessonlib.engine.cpu": 395}
+WINGS = {"lessonlib.engine.cpu": 397}
 # Without the wings: 2,165, and what brings a ride on after a step that was cut short.
 MOST_ENGINE_LINES = 2_215
 
