@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -224,6 +224,48 @@ class TraceBuilder:
         self._arrival_time.append(arrival_time)
         self._priority.append(priority)
         return len(self._prompt_tokens) - 1
+
+    def roll_back(self, kept: Collection[int]) -> dict[int, int]:
+        """Keep what the ended steps hold, and nothing of a step that was cut short. Safe to call again.
+
+        Args:
+            kept: rows of the requests that go on. Those on board are noted as preempted.
+
+        Returns:
+            Output tokens given in the ended steps, by row, to those of `kept` that had not finished by then.
+            Other unfinished requests are noted as aborted, or as rejected where they never boarded.
+        """
+        ended = self.step
+        known = min(len(self._prompt_tokens), len(self._arrival_time), len(self._priority))
+        for column in (self._prompt_tokens, self._arrival_time, self._priority):
+            del column[known:]
+        given, slots, boarded = dict.fromkeys(range(known), 0), dict[int, int](), set[int]()
+        rows = list[list[int]]()
+        for step, request, slot, kind, tokens, blocks in sorted(self._rows, key=lambda row: (row[0], row[3])):
+            if kind in (Kind.ARRIVE, Kind.REJECT, Kind.ABORT):
+                step = min(step, ended)
+            elif step >= ended:
+                continue
+            if kind == Kind.DECODE:
+                tokens = min(tokens, ended - step)
+                given[request] += tokens
+            elif kind == Kind.BOARD:
+                slots[request] = slot
+                boarded.add(request)
+            elif kind == Kind.PREEMPT:
+                slots.pop(request, None)
+            elif kind in (Kind.REJECT, Kind.FINISH, Kind.ABORT):
+                slots.pop(request, None)
+                del given[request]
+            rows.append([step, request, slot, kind, tokens, blocks])
+        for request in given.keys() - set(kept):
+            kind = Kind.ABORT if request in boarded else Kind.REJECT
+            rows.append([max(0, ended - 1), request, slots.pop(request, NO_SLOT), int(kind), 0, 0])
+            del given[request]
+        rows += [[ended, request, slot, int(Kind.PREEMPT), 0, 0] for request, slot in slots.items()]
+        self._rows, self._open_run = rows, {}
+        self._overheard = [row for row in self._overheard if row[0] < ended]
+        return given
 
     def build(self) -> Trace:
         """The Trace so far, rows in canonical order."""

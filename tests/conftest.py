@@ -39,6 +39,15 @@ def device(tier: str) -> str:
     return "cuda" if tier == "gpu" else "cpu"
 
 
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """PyTorch with one thread: on a tiny model, on a busy machine, two are thirty times as slow."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def model_path():
     """The folder of the course's real model, fetched where it is missing."""

@@ -1,5 +1,6 @@
 """The engine on a GPU: graphs, bf16, neighbors, poison, and what happens when memory or the process ends."""
 
+import random
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import needs
 import pytest
 import torch
 from engine_models import one_prompt, write_config
+from interrupts import Cut, Ride
 
 from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.runner import ModelRunner
@@ -188,6 +190,23 @@ def test_poisoned_free_blocks_are_never_read(folder):
 
     llm.runner.launch = poisoned
     assert answers(llm, asked) == due
+
+
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_a_step_cut_short_stops_nobody(folder, in_flight):
+    ride = Ride(make(folder, dtype="float32", async_scheduling=in_flight == 2, num_blocks=13), seed=1)
+    rng, cuts = random.Random(2), 0
+    while cuts < 120:
+        ride.arrive()
+        countdown = iter(range(rng.randint(1, 900), 0, -1))
+        try:
+            with Cut(lambda line, left=countdown: next(left, 0) == 1):
+                ride.step()
+        except KeyboardInterrupt:
+            cuts += 1
+            ride.step()
+    ride.finish()
+    ride.check(make(folder, dtype="float32", max_num_seqs=1, num_blocks=64))
 
 
 def test_seeds_on_a_gpu_do_not_depend_on_neighbors(folder):

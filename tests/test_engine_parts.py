@@ -21,6 +21,8 @@ from lessonlib.errors import CourseError
 from lessonlib.scheduling.plugged import plug
 from lessonlib.scheduling.scheduler import Scheduler
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GREEDY = SamplingParams(max_tokens=10, temperature=0, ignore_eos=True)
 
 

@@ -51,7 +51,10 @@ NEVER = {
 
 # What a reader of the engine need not read: explanations, measurements, batches to try kernels on.
 BESIDE_THE_ENGINE = {"reference", "bench", "ladder", "watch", "machine", "batches"}
-MOST_ENGINE_LINES = 2_560  # it should be 1,800: benchmarks/NOTES.md says what they are for
+# Wings, each with a count of its own: a CPU's operators.
+WINGS = {"lessonlib.engine.cpu": 397}
+# Without the wings: 2,165, and what brings a ride on after a step that was cut short.
+MOST_ENGINE_LINES = 2_215
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -152,10 +155,18 @@ def test_lines_of_code_are_counted_without_words():
     assert lines_of_code(source) == 4
 
 
-def test_engine_and_kernels_grow_no_further():
+def lines_below(*packages, without=()):
     read = [
         path
         for module, path in MODULES.items()
-        if module.startswith(("lessonlib.engine", "kernels")) and path.stem not in BESIDE_THE_ENGINE
+        if module.startswith(packages)
+        and not module.startswith(tuple(without))
+        and path.stem not in BESIDE_THE_ENGINE
     ]
-    assert sum(lines_of_code(path.read_text()) for path in read) <= MOST_ENGINE_LINES
+    return sum(lines_of_code(path.read_text()) for path in read)
+
+
+def test_engine_and_kernels_grow_no_further():
+    assert lines_below("lessonlib.engine", "kernels", without=WINGS) <= MOST_ENGINE_LINES
+    for wing, most in WINGS.items():
+        assert lines_below(wing) <= most, wing

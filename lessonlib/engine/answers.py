@@ -97,6 +97,15 @@ class Answer:
         """The request left before its answer ended."""
         self.finish_reason = "abort"
 
+    def roll_back(self, num_tokens: int) -> None:
+        """As it was after its first `num_tokens` tokens, before it ended."""
+        del self.token_ids[num_tokens:], self.logprobs[num_tokens:]
+        self.cumulative_logprob = sum(
+            found[token].logprob for found, token in zip(self.logprobs, self.token_ids, strict=False)
+        )
+        self.finish_reason = self.stop_reason = None
+        self._stream, self._text, self._decoded = None, "", 0
+
     def text(self) -> str:
         """The answer's text so far. Bytes of a character that is not whole yet are held back."""
         if self.tokenizer is None:

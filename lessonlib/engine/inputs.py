@@ -168,9 +168,9 @@ class InputBuffers:
         }
         size = sum(int(np.prod(shape)) for shape in self.shapes.values())
         self._there = torch.zeros(size, dtype=torch.int32, device=device)
-        self._stages = [torch.zeros(size, dtype=torch.int32, pin_memory=True) for _ in range(2)]
+        stages = [torch.zeros(size, dtype=torch.int32, pin_memory=True) for _ in range(2)]
         self._device_views = self._views(self._there)
-        self._stage_views = [self._views(stage) for stage in self._stages]
+        self._stages = [(stage, self._views(stage)) for stage in stages]
 
     def _views(self, flat: Tensor) -> dict[str, Tensor]:
         parts = flat.split([int(np.prod(shape)) for shape in self.shapes.values()])
@@ -180,9 +180,8 @@ class InputBuffers:
 
     def load(self, inputs: StepInputs) -> StepInputs:
         """Copy to the GPU, without waiting for it."""
-        stage, views = self._stages[0], self._stage_views[0]
+        stage, views = self._stages[0]
         self._stages.reverse()
-        self._stage_views.reverse()
         there = {}
         for name in self.shapes:
             tensor = getattr(inputs, name)

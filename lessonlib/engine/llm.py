@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
@@ -71,6 +71,13 @@ class LLM:
 
     Raises `CourseError` for what cannot be run here.
     """
+
+    _answers: dict[str, Answer]  # by request
+    _news: dict[str, Answer]  # what steps brought forward and `step` has not returned
+    _in_flight: deque[tuple[StepPlan, PendingStep, float]]
+    _under_way: Literal[
+        "", "step", "generate"
+    ]  # where it is set as a call begins, the one before was cut short
 
     def __init__(
         self,
@@ -147,17 +154,21 @@ class LLM:
             raise CourseError("prompts is one prompt: give a list of prompts")
         params = _one_each(prompts, sampling_params)
         self.start_ride()
+        self._under_way = "generate"
         try:
             for place, (prompt, each) in enumerate(zip(prompts, params, strict=True)):
                 self._board(str(place), prompt, each, f"prompt {place}")
             answers = list(self._answers.values())
             with tqdm(total=len(answers), desc="requests", disable=not use_tqdm) as bar:
-                while self.has_unfinished_requests():
+                while self._is_riding:
                     bar.update(sum(answer.is_finished for answer in self._advance()))
+            outputs = [answer.output() for answer in answers]
         except BaseException:
-            self._abandon()
+            self._recover()
             raise
-        return [answer.output() for answer in answers]
+        self._answers, self._news = {}, {}
+        self._under_way = ""
+        return outputs
 
     def chat(
         self,
@@ -183,23 +194,57 @@ class LLM:
 
         Raises `CourseError` for a prompt that cannot be answered; those on board ride on.
         """
-        self._board(request_id, prompt, params or SamplingParams(), f"request {request_id!r}")
+        self._recover()
+        self._under_way = "step"
+        try:
+            self._board(request_id, prompt, params or SamplingParams(), f"request {request_id!r}")
+        except CourseError:
+            self._under_way = ""  # refused: nothing has changed
+            raise
+        self._under_way = ""
 
     def step(self) -> list[RequestOutput]:
-        """Compute a step; the answers that it brought forward, as far as they go."""
-        if not self.has_unfinished_requests():
-            return []
-        return [answer.output() for answer in self._advance()]
+        """Compute a step; the answers that it brought forward, as far as they go.
+
+        An interruption, or an error of a part that is not the course's, takes the step back: everyone returns to
+        the queue with the tokens of earlier steps, and the next call goes on with the same words.
+        """
+        self._recover()
+        self._under_way = "step"
+        try:
+            if self._is_riding:
+                self._advance()
+            outputs = [answer.output() for answer in self._news.values()]
+            for output in outputs:
+                if output.finished:
+                    self._answers.pop(output.request_id, None)
+        except BaseException as error:
+            error.add_note("The step was taken back: the next step() goes on, abort() lets a request go.")
+            self._recover()
+            raise
+        # One line and no call: whoever interrupts, an answer is either returned or still to be returned.
+        self._under_way, self._news = "", {}; return outputs  # fmt: skip  # noqa: E702
 
     def abort(self, request_id: str) -> RequestOutput:
         """Take a request off board at once; its answer so far. Raises `CourseError` for one that is not here."""
-        self.scheduler.abort(request_id)
+        self._recover()
+        if request_id not in self.scheduler.requests:
+            raise CourseError(f"no request {request_id!r} to abort: it never came, or it is done")
+        self._under_way = "step"
         answer = self._answers.pop(request_id)
+        self._news.pop(request_id, None)
+        self.scheduler.abort(request_id)
         answer.abort()
+        self._under_way = ""
         return answer.output()
 
     def has_unfinished_requests(self) -> bool:
-        """Whether anyone is on board or waiting."""
+        """Whether anyone is on board or waiting, or finished in a step that was cut short before it said so."""
+        self._recover()
+        return self._is_riding or bool(self._news)
+
+    @property
+    def _is_riding(self) -> bool:
         return self.scheduler.has_unfinished or bool(self._in_flight)
 
     def start_ride(self) -> None:
@@ -209,8 +254,7 @@ class LLM:
 
     def _begin_ride(self) -> None:
         if self._kv_cache is None:
-            pool = BlockPool(self.num_blocks, self.block_size)
-            self._kv_cache = self.kv_cache_cls(pool, self.enable_prefix_caching)
+            self._kv_cache = self._make_kv_cache()
         self.scheduler = self.scheduler_cls(
             self.max_num_seqs,
             block_size=self.block_size,
@@ -222,9 +266,12 @@ class LLM:
             clock="seconds",
             maker="course engine",
         )
-        self._answers: dict[str, Answer] = {}
-        self._in_flight: deque[tuple[StepPlan, PendingStep, float]] = deque()
+        self._answers, self._news, self._in_flight = {}, {}, deque()
         self._epoch, self._last_end = time.perf_counter(), 0.0
+        self._under_way = ""
+
+    def _make_kv_cache(self) -> KVCache:
+        return self.kv_cache_cls(BlockPool(self.num_blocks, self.block_size), self.enable_prefix_caching)
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix. Raises `CourseError` while somebody is on board."""
@@ -306,16 +353,30 @@ class LLM:
                 answer = self._answers[row.id]
                 answer.add(tokens[row.id], step.logprobs, place)
                 reported.append(answer)
+                self._news[answer.id] = answer
         stopped = [answer.id for answer in reported if answer.finish_reason == "stop"]
         self.scheduler.update(plan, tokens, stopped, start=start, duration=end - start)
         return reported
 
-    def _abandon(self) -> None:
-        """After an interruption: nobody is on board, and memory is as new."""
+    def _recover(self) -> None:
+        """Where a call was cut short: after `generate` nobody is on board, else everyone goes on from the last step.
+
+        It may be cut short itself, and is done again by the next call.
+        """
+        if not self._under_way:
+            return
         if self.device.type == "cuda":
             torch.cuda.synchronize()
-        self._kv_cache = None
-        self._begin_ride()
+        if self._under_way == "generate":
+            self._kv_cache = None
+            self._begin_ride()
+            return
+        self._in_flight.clear()
+        self._kv_cache = self._make_kv_cache()
+        states = [answer.state for answer in self._answers.values()]
+        for state in self.scheduler.roll_back(states, self._kv_cache):
+            self._answers[state.id].roll_back(state.num_output_tokens)
+        self._under_way = ""
 
     def close(self) -> None:
         """Let go of the model and the K/V memory; the LLM cannot be used afterwards."""

@@ -107,6 +107,16 @@ class RequestState:
         """Whether it is finished or aborted."""
         return self.status is RequestStatus.FINISHED or self.status is RequestStatus.ABORTED
 
+    def put_back(self, num_output_tokens: int, step: int) -> None:
+        """In the queue from `step` on, with its first `num_output_tokens` output tokens and nothing computed."""
+        self.num_preemptions += self.status is not RequestStatus.WAITING
+        self.status, self.slot, self.block_table, self.block_hashes = RequestStatus.WAITING, NO_SLOT, [], []
+        self.num_computed_tokens = self.num_pending_tokens = self.prefill_target = 0
+        self.num_registered_blocks = 0
+        self.num_output_tokens, self.arrival_step = num_output_tokens, min(self.arrival_step, step)
+        if self.token_ids is not None:
+            del self.token_ids[self.prompt_tokens + num_output_tokens :]
+
     @property
     def key(self) -> tuple[float, int]:
         """Sorts requests: the smallest is served first.

@@ -503,6 +503,35 @@ class Scheduler:
             self.waiting.remove(request)
         del self.requests[request.id]
 
+    def roll_back(
+        self, requests: Sequence[RequestState], kv_cache: KVCache | UnlimitedKVCache
+    ) -> list[RequestState]:
+        """Go on from the last reported step, whatever has been cut short since then, wherever that was.
+
+        Those of `requests` that had not finished by then wait in the queue, with the tokens that the Trace says
+        they got, and compute their K/V again. Safe to call again.
+
+        Args:
+            requests: who goes on; anyone else is forgotten.
+            kv_cache: an allocator of which nothing is held.
+
+        Returns:
+            Those of `requests` that are not finished.
+        """
+        given = self.trace_builder.roll_back([request.order for request in requests])
+        self.next_step = self.trace_builder.step
+        going_on = [request for request in requests if request.order in given]
+        waiting = RequestQueue()
+        for request in going_on:
+            request.put_back(given[request.order], self.next_step)
+            waiting.push(request)
+        self.kv_cache, self.waiting, self.running = kv_cache, waiting, []
+        self._watch = TableWatch(kv_cache.block_size) if is_foreign(kv_cache) else None
+        self._free_slots, self._copies = list(range(self.slots)), []
+        self._in_flight.clear()
+        self.requests = {request.id: request for request in going_on}
+        return going_on
+
     def build_trace(self) -> Trace:
         """The record of every step reported so far."""
         return self.trace_builder.build()

@@ -29,8 +29,10 @@ def pack(weight: Tensor) -> Matrix:
     """
     if amx.fits(weight):
         return amx.pack(weight)
-    if weight.dtype is torch.float16 or not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available() or weight.dtype is torch.float16:
         return weight
+    if weight.dtype is torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return weight  # a processor without AVX-512
     return torch.ops.mkldnn._reorder_linear_weight(weight)
 
 
