@@ -41,9 +41,11 @@ def machine(*packages: str, device: str | None = None) -> dict:
 
 
 def commit() -> str:
-    """What COURSE_COMMIT says, for a copy that is no clone or an older one; else the repository's commit."""
+    """What COURSE_COMMIT says, for a copy that is no clone or an older one; else the clone's commit."""
     if told := os.environ.get("COURSE_COMMIT"):
         return told
+    if not (ROOT / ".git").exists():  # a repository around an installed wheel is somebody else's
+        return "unknown"
     git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
         found = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()

@@ -7,14 +7,16 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from lessonlib import __version__
 from lessonlib.checks.confine import BUBBLEWRAP, best_level
-from lessonlib.contenders.process import ROOT, vllm_python
+from lessonlib.contenders.process import bridge_in, vllm_python
 from lessonlib.errors import CourseError
 from lessonlib.fetch import is_present, model_folder
 
@@ -125,7 +127,9 @@ def _vllm() -> Part:
     try:
         python = vllm_python()
         words = [python, "-c", ask]
-        told = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        with tempfile.TemporaryDirectory() as folder:
+            path = bridge_in(Path(folder))
+            told = subprocess.run(words, cwd=path, capture_output=True, text=True, timeout=60)
     except (CourseError, OSError, subprocess.TimeoutExpired) as error:
         return Part("vllm", False, str(error).split(":")[0], PYTHON_TIER, remedy, optional=True)
     if told.returncode:

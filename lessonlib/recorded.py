@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from lessonlib.errors import CourseError
+from lessonlib.layout import RESULTS, results
 from lessonlib.result import Comparison
-
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 
 def load(name: str) -> dict[str, Any]:
     """The result that lies in `benchmarks/results/NAME.json`, with its machine, versions, date and command."""
-    path = RESULTS / f"{name}.json"
+    folder = results()
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        there = ", ".join(sorted(each.stem for each in RESULTS.glob("*.json"))) or "nothing"
-        raise CourseError(f"no recorded result {name!r} in benchmarks/results: there is {there}") from None
+        there = ", ".join(sorted(each.stem for each in folder.glob("*.json"))) or "nothing"
+        raise CourseError(f"no recorded result {name!r} in {RESULTS}: there is {there}") from None
 
 
 def label(result: dict[str, Any]) -> str:
@@ -34,12 +33,13 @@ def measuring(command: str) -> str:
     return re.sub(r" --(?:out|json)(?: [^ ;-][^ ;]*)?", "", command)
 
 
-def comparisons(what: str = "", folder: Path = RESULTS) -> dict[str, Comparison]:
+def comparisons(what: str = "", folder: Path | None = None) -> dict[str, Comparison]:
     """Every recorded comparison of one kind, machine -> `Comparison`: the files `compare_MACHINE[_WHAT].json`.
 
-    A file of your own that is named like this is one of them. Raises `CourseError` where there is none.
+    They lie in `folder`, by default where the course's results are; a file of your own that is named like this is
+    one of them. Raises `CourseError` where there is none.
     """
-    found = {}
+    folder, found = folder or results(), {}
     for path in sorted(folder.glob("compare_*.json")):
         machine, _, kind = path.stem.removeprefix("compare_").partition("_")
         if kind == what:

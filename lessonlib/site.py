@@ -22,20 +22,21 @@ import nbformat
 from nbformat import NotebookNode
 from sphinx.cmd.build import build_main
 
+from lessonlib import layout
 from lessonlib.errors import CourseError
 from lessonlib.notebooks import load_rides, ride_file, ride_key
-from lessonlib.recorded import RESULTS
 from lessonlib.viz.widget import MODEL, STYLE, script
 
-ROOT = Path(__file__).parents[1]
-PARTS = ROOT / "site"
+PARTS = layout.source() / layout.SITE
 NOTEBOOK_LINK = re.compile(r"\[([^\]]+)\]\((\d\d_\w+\.ipynb)\)")
 MOST_COLUMNS = 14
 MOST_CELLS = 400  # of a table; larger ones are counted, and read in their file
 
 
-def build(out: Path, notebooks: Sequence[Path], results: Path = RESULTS) -> Path:
+def build(out: Path, notebooks: Sequence[Path], results: Path | None = None) -> Path:
     """Write the site into `out`, which is emptied first. Returns its first page.
+
+    Recorded results are those in `results`, by default the course's.
 
     Raises `CourseError` where there is nothing to show, where `out` holds something that is no site, and where
     Sphinx complains about anything.
@@ -47,7 +48,7 @@ def build(out: Path, notebooks: Sequence[Path], results: Path = RESULTS) -> Path
     shutil.rmtree(out, ignore_errors=True)
     source = out.parent / f"{out.name}-source"
     shutil.rmtree(source, ignore_errors=True)
-    _lay_out(source, notebooks, results)
+    _lay_out(source, notebooks, results or layout.results())
     static = ["-D", f"html_static_path={source.resolve() / '_static'}"]
     quiet = ["-q", "-W", "--keep-going", "-b", "html", "-c", str(PARTS)]
     if build_main([*quiet, *static, str(source), str(out)]):
@@ -289,11 +290,12 @@ def _leads_somewhere(path: Path, target: str, pages: Mapping[Path, _Links]) -> b
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Build the site and look for dead links. Returns the exit code."""
+    course = layout.home()
     parser = argparse.ArgumentParser(prog="python -m lessonlib.site", description=__doc__)
     parser.add_argument(
-        "notebooks", nargs="*", type=Path, default=sorted((ROOT / "notebooks").glob("*.ipynb"))
+        "notebooks", nargs="*", type=Path, default=sorted((course / "notebooks").glob("*.ipynb"))
     )
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "site")
+    parser.add_argument("--out", type=Path, default=course / "build" / "site")
     options = parser.parse_args(arguments)
     try:
         first = build(options.out, options.notebooks)

@@ -21,7 +21,7 @@ from lessonlib.contenders.course import form, forms
 from lessonlib.contenders.hf import Generate, cache_tokens
 from lessonlib.contenders.hf_trace import BatchTimes, static_trace
 from lessonlib.contenders.job import BLOCK_SIZE, Job, Row
-from lessonlib.contenders.process import ROOT, ContenderProcess, Died, Refused, environment, vllm_python
+from lessonlib.contenders.process import ContenderProcess, Died, Refused, environment, vllm_python
 from lessonlib.contenders.vllm_engine import check_version
 from lessonlib.contenders.vllm_trace import RideRecorder, Scheduled
 from lessonlib.engine.checkpoint import LlamaConfig
@@ -32,6 +32,8 @@ from lessonlib.trace import Header, Kind, TraceBuilder
 from lessonlib.viz.contenders import comparison_chart
 from lessonlib.viz.waterfall import waterfall
 from lessonlib.workload import poisson_arrivals
+
+ROOT = Path(__file__).parents[1]
 
 KV_BYTES = (
     2 * 30 * 3 * 64 * 2
@@ -744,9 +746,7 @@ def test_a_vllm_of_another_version_is_refused_and_the_others_count(tmp_path, sma
 def test_pictures_are_not_needed_for_numbers():
     """A GPU machine may have neither matplotlib nor widgets."""
     code = "import sys; import lessonlib.contenders.compare, lessonlib.contenders.report; print(*sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=Path(ROOT)
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert not {"matplotlib", "ipywidgets", "anywidget"} & set(done.stdout.split())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import KERNEL_TIER
 
+from lessonlib import regions
 from lessonlib.checks import EXERCISES, check, hint, solution, stubs
 from lessonlib.errors import CourseError
 
@@ -68,11 +69,11 @@ def test_an_answer_is_not_overwritten(empty: Path) -> None:
 )
 def test_a_broken_region_is_told_with_its_line(source: str, told: str) -> None:
     with pytest.raises(CourseError, match=told):
-        stubs.stub_of(source)
+        regions.stub_of(source)
 
 
 def test_stubs_hold_nothing_of_the_solution() -> None:
-    for text in stubs.stubs(SOLUTIONS).values():
+    for text in regions.stubs(SOLUTIONS).values():
         assert "solution" not in text
         for node in ast.parse(text).body:
             if isinstance(node, ast.FunctionDef):

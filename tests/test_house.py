@@ -11,7 +11,14 @@ ROOT = Path(__file__).parents[1]
 
 # From the ground up; a module may import its own floor's package and the floors below.
 FLOORS = [
-    {"lessonlib", "lessonlib.errors", "lessonlib.files", "lessonlib.claims"},
+    {
+        "lessonlib",
+        "lessonlib.errors",
+        "lessonlib.files",
+        "lessonlib.claims",
+        "lessonlib.regions",
+        "lessonlib.layout",
+    },
     {"lessonlib.workload", "lessonlib.utilization", "lessonlib.fetch", "kernels"},
     {"lessonlib.trace", "lessonlib.result", "lessonlib.split", "lessonlib.recorded"},
     {"lessonlib.scheduling"},

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lessonlib import layout
 from lessonlib.errors import CourseError
 
 # What a submission may try, in words for a report.
@@ -259,9 +260,8 @@ def _hidden_folders() -> list[str]:
     found = [
         path for folder in (*shown, Path("/usr/local")) for name in INSTALLED for path in folder.glob(name)
     ]
-    course = Path(__file__).resolve().parents[2]
-    if any(course.is_relative_to(folder) for folder in shown):
-        found.append(course)
+    courses = (layout.PACKAGE.parent, layout.home())
+    found += [course for course in courses if any(course.is_relative_to(folder) for folder in shown)]
     return sorted({str(path) for path in found if path.is_dir() and not path.is_symlink()})
 
 

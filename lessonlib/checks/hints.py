@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from lessonlib.checks.places import find_folder
 from lessonlib.checks.runner import EXERCISES
-from lessonlib.checks.stubs import CLOSE, OPEN, STUB
 from lessonlib.errors import CourseError
+from lessonlib.layout import SOLUTIONS, find_folder, source
+from lessonlib.regions import CLOSE, OPEN, STUB
 
 HINTS: dict[str, tuple[str, str, str]] = {
     "ex01.1": (
@@ -179,23 +179,29 @@ def hint(task: str, number: int = 1) -> str:
     return f"{HINTS[task][number - 1]}\n(hint {number} of 3)"
 
 
-def solution(task: str, folder: str | Path = "solutions") -> str:
-    """The worked answer of one task: its functions as they stand in `folder`, looked for here and above.
+def solution(task: str, folder: str | Path = SOLUTIONS) -> str:
+    """The worked answer of one task: its functions as they stand in `folder`, or in what the course came with.
 
     Raises `CourseError` for an unknown task, or where the folder is not there (an instructor may keep it back).
     """
     for exercise in EXERCISES.values():
         for each in exercise.tasks:
             if each.id == task:
-                try:
-                    path = find_folder(folder) / f"{exercise.id}.py"
-                except CourseError:
-                    path = Path(folder, f"{exercise.id}.py")
-                if not path.is_file():
-                    raise CourseError(f"no worked answer at {path}: ask whoever teaches the course")
+                path = _worked(folder, f"{exercise.id}.py")
                 return _functions(path.read_text(encoding="utf-8"), task)
     known = ", ".join(each.id for exercise in EXERCISES.values() for each in exercise.tasks)
     raise CourseError(f"unknown task {task!r}: there is {known}")
+
+
+def _worked(folder: str | Path, name: str) -> Path:
+    """Raises `CourseError` where there is no such file in the folder, nor in what the course came with."""
+    try:
+        found = find_folder(folder) / name
+    except CourseError:
+        found = source() / folder / name
+    if not found.is_file():
+        raise CourseError(f"no worked answer at {Path(folder, name)}: ask whoever teaches the course")
+    return found
 
 
 def _functions(source: str, task: str) -> str:

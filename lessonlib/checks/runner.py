@@ -20,7 +20,6 @@ from lessonlib.checks.ex04 import EX04
 from lessonlib.checks.ex04_kernel import EX04_KERNEL
 from lessonlib.checks.ex05 import EX05
 from lessonlib.checks.ex06 import EX06
-from lessonlib.checks.places import find_folder
 from lessonlib.checks.race import Stopped, race
 from lessonlib.checks.report import (
     CAN_BE_LOADED,
@@ -49,6 +48,7 @@ from lessonlib.checks.spec import (
     show_call,
 )
 from lessonlib.errors import CourseError
+from lessonlib.layout import find_folder
 from lessonlib.trace import Trace
 
 EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL, EX05, EX06)}
@@ -95,7 +95,7 @@ def check(
 
     Args:
         exercises: ids such as "ex01" (all of its tasks) or "ex01.2"; none for everything there is.
-        folder: where the files lie, looked for here and in the folders above.
+        folder: where the files lie, looked for as `layout.find_folder` does.
         seed: draws the inputs; a fresh one each time unless given.
         call_seconds: how long one call may take; a kernel, which is compiled or interpreted, takes longer and may.
         level: how well the files are shut in; the best that this machine can do unless given.

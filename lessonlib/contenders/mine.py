@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from lessonlib.checks.places import find_folder
 from lessonlib.checks.report import Report
 from lessonlib.checks.runner import EXERCISES, check
 from lessonlib.errors import CourseError
+from lessonlib.layout import find_folder
 
 EXERCISE = "ex03"
 SEATS = ("ex03.1", "ex03.2", "ex03.3")  # tasks that have a seat in the scheduler

@@ -16,10 +16,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from lessonlib import layout
 from lessonlib.contenders.job import Job
 from lessonlib.errors import CourseError
 
-ROOT = Path(__file__).resolve().parents[2]
 LAST_WORDS = 12  # lines
 SPIN_COUNT = "10000"
 VLLM_PYTHON = "LESSONLIB_VLLM_PYTHON"
@@ -50,10 +50,6 @@ class ContenderProcess:
         self.name = name
         self._folder = tempfile.TemporaryDirectory(prefix="contender-")
         folder = Path(self._folder.name)
-        bridge = folder / "path"
-        bridge.mkdir()
-        # The package alone: transformers takes any top-level package called `kernels` for Hugging Face's.
-        (bridge / "lessonlib").symlink_to(ROOT / "lessonlib", target_is_directory=True)
         python = vllm_python() if name == "vllm" else sys.executable
         self._process = subprocess.Popen(
             [python, "-m", "lessonlib.contenders.child", name, str(job.save(folder / "job.json"))],
@@ -63,7 +59,7 @@ class ContenderProcess:
             text=True,
             errors="replace",
             cwd=folder,
-            env=environment(name, job, bridge),
+            env=environment(name, job, bridge_in(folder)),
             start_new_session=True,  # so that it can be ended with whatever it has started
         )
         self._answers: queue.Queue[str | None] = queue.Queue()
@@ -144,17 +140,26 @@ class ContenderProcess:
                 self._words.append(line.strip()[-200:])
 
 
+def bridge_in(folder: Path) -> Path:
+    """A new folder for another Python's path, with lessonlib in it and nothing of what lies beside that: other
+    packages, and `kernels`, since transformers takes any package of that name for Hugging Face's.
+    """
+    bridge = folder / "path"
+    bridge.mkdir()
+    (bridge / "lessonlib").symlink_to(layout.PACKAGE, target_is_directory=True)
+    return bridge
+
+
 def environment(name: str, job: Job, bridge: Path) -> dict[str, str]:
     """The same threads for all, no network, and a path on which the child finds lessonlib.
 
-    The course's own engine also needs `kernels`, so it gets the repository itself.
+    The course's own engine also needs `kernels`, so it gets the clone itself, or what is installed.
     """
-    first = bridge if name in WITHOUT_KERNELS else ROOT
-    known = [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
-    others = [each for each in known if Path(each).resolve() != ROOT]
+    first = [str(bridge)] if name in WITHOUT_KERNELS else own_path()
+    others = [each for each in _python_path() if not _is_own(each)]
     variables = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(first), *others]),
+        "PYTHONPATH": os.pathsep.join([*first, *others]),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
@@ -167,15 +172,30 @@ def environment(name: str, job: Job, bridge: Path) -> dict[str, str]:
     return variables
 
 
+def own_path() -> list[str]:
+    """What PYTHONPATH must hold for this Python to find lessonlib and kernels; nothing where they are installed."""
+    is_needed = layout.clone() or any(map(_is_own, _python_path()))
+    return [str(layout.PACKAGE.parent)] if is_needed else []
+
+
+def _python_path() -> list[str]:
+    return [each for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+
+
+def _is_own(folder: str) -> bool:
+    return Path(folder).resolve() == layout.PACKAGE.parent
+
+
 def vllm_python() -> str:
-    """The Python that has vLLM. Raises `CourseError` that says how to get one."""
+    """The Python that has vLLM: the one that `LESSONLIB_VLLM_PYTHON` names, else that of `.venv-vllm` in the course's
+    folder. Raises `CourseError` that says how to get one."""
     chosen = os.environ.get(VLLM_PYTHON)
     if not chosen:
-        default = ROOT / ".venv-vllm" / "bin" / "python"
+        default = layout.home() / ".venv-vllm" / "bin" / "python"
         if default.is_file():
             return str(default)
         raise CourseError(
-            f"vLLM is not set up here: run `make vllm`, or point {VLLM_PYTHON} at a Python that has it"
+            f"vLLM is not set up here: {_how_to_get_vllm()}, or point {VLLM_PYTHON} at a Python that has it"
         )
     found = shutil.which(chosen)
     if not found:
@@ -183,3 +203,9 @@ def vllm_python() -> str:
             f"{VLLM_PYTHON} is {chosen}, and there is no such program: point it at a Python with vLLM"
         )
     return str(Path(found).absolute())
+
+
+def _how_to_get_vllm() -> str:
+    if layout.clone():
+        return "run `make vllm`"
+    return "install it into an environment of its own, .venv-vllm in the course's folder"

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from lessonlib import recorded
-from lessonlib.contenders.process import ROOT, vllm_python
+from lessonlib.contenders.process import own_path, vllm_python
 from lessonlib.engine.checkpoint import COURSE_MODEL, resolve
 from lessonlib.errors import CourseError
 
@@ -57,7 +57,7 @@ def words(script: str) -> list[str]:
     with tempfile.TemporaryDirectory(prefix="swap-") as folder:
         path = Path(folder) / "script.py"
         path.write_text(script, encoding="utf-8")
-        variables = {**os.environ, **QUIET, "PYTHONPATH": "" if is_theirs else str(ROOT)}
+        variables = {**os.environ, **QUIET, "PYTHONPATH": "" if is_theirs else os.pathsep.join(own_path())}
         done = subprocess.run(
             [python, str(path), str(resolve(COURSE_MODEL))],
             capture_output=True,
