@@ -38,9 +38,14 @@ def source() -> Path:
     return clone() or CARRIED
 
 
+def around() -> Path | None:
+    """The course's folder that the working directory lies in: a clone or a started one."""
+    return next(filter(is_course, _upward()), None)
+
+
 def home() -> Path:
-    """The course's folder around the working directory, a clone or a started one; `source()` where there is none."""
-    return next(filter(is_course, _upward()), source())
+    """The student's course: the folder around the working directory, else the course as it came."""
+    return around() or source()
 
 
 def is_course(folder: Path) -> bool:
