@@ -14,6 +14,7 @@ from lessonlib.regions import stubs
 NAME = "continuous-batching-course"
 MANIFEST = ".lesson.json"  # marks a folder that `lesson start` made
 PACKAGE = Path(__file__).resolve().parent
+FIRST = "notebooks/01_the_elevator_that_waits.ipynb"  # to open
 CARRIED = PACKAGE / "course"  # filled when the wheel is built
 SOLUTIONS, EXERCISES, RESULTS = "solutions", "exercises", "benchmarks/results"
 SITE = "site"  # what the pages of `lessonlib.site` are made with

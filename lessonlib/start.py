@@ -21,7 +21,6 @@ from typing import NamedTuple
 from lessonlib import __version__, layout
 from lessonlib.errors import CourseError
 
-FIRST = "notebooks/01_the_elevator_that_waits.ipynb"
 SCRATCH = ".lesson-"
 MOST_NAMED = 5  # files of one kind that a line lists
 KINDS = (
@@ -331,7 +330,8 @@ def _told(plan: Plan, version: str) -> list[str]:
         lines.append(f"Yours, and left alone: {_listed(same)}.")
     if plan.gone:
         lines.append(f"No longer in the course, and left alone: {_listed(plan.gone)}.")
-    return [*lines, f"Open next: {_jupyter()} lab {shlex.quote(str(plan.folder / FIRST))}"]
+    there = "" if plan.folder == Path.cwd() else f"cd {shlex.quote(str(plan.folder))} && "
+    return [*lines, f"Open notebook 01: {there}{_lesson()} lab"]
 
 
 def _summary(plan: Plan, version: str) -> str:
@@ -348,12 +348,10 @@ def _summary(plan: Plan, version: str) -> str:
     return f"{plan.folder} holds the course {moved}: {counts}."
 
 
-def _jupyter() -> str:
-    """The program beside this Python, as one types it here."""
-    own = Path(sys.executable).with_name("jupyter")
-    if shutil.which("jupyter") == str(own) or not own.exists():
-        return "jupyter"
-    return str(own.relative_to(Path.cwd()) if own.is_relative_to(Path.cwd()) else own)
+def _lesson() -> str:
+    """The command of this Python's environment, as one types it from anywhere."""
+    own = Path(sys.executable).with_name("lesson")
+    return "lesson" if shutil.which("lesson") == str(own) or not own.exists() else shlex.quote(str(own))
 
 
 def _counted(names: Mapping[str, object]) -> str:

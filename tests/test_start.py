@@ -23,7 +23,7 @@ from lessonlib.errors import CourseError
 from lessonlib.start import beside_notebook, fingerprint, start
 
 ROOT = Path(__file__).parents[1]
-FIRST = "notebooks/01_the_elevator_that_waits.ipynb"
+FIRST = layout.FIRST
 SECOND = "notebooks/02_the_waitlist_scheduler.ipynb"
 NOBODY = 65534
 
@@ -82,15 +82,15 @@ def upgraded(root: Path) -> Path:
 # ----- a first start -----
 
 
-def test_the_whole_course_is_laid_and_the_next_step_is_said(tmp_path: Path) -> None:
+def test_the_whole_course_is_laid_and_what_to_open_is_said(tmp_path: Path) -> None:
     lines = start(tmp_path / "new" / "course")
     laid = tree(tmp_path / "new" / "course")
     manifest = json.loads(laid.pop(layout.MANIFEST))
     assert laid == layout.handed_out(ROOT)
     assert set(manifest["files"]) == set(laid)
     assert "7 notebooks, 7 exercises, 7 worked answers and 39 recorded results" in lines[0]
-    assert lines[-1].startswith("Open next: ")
-    assert Path(lines[-1].split()[-1]).is_file()
+    assert lines[-1].startswith(f"Open notebook 01: cd {tmp_path}/new/course && ")
+    assert lines[-1].endswith("lesson lab")
     assert "nothing is new" in start(tmp_path / "new" / "course")[0]
     assert {path.name for path in (tmp_path / "new" / "course").iterdir()} == {
         *("notebooks", "exercises", "solutions", "benchmarks"),
