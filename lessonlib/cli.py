@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lesson", description="The continuous-batching course.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_start(commands)
     _add_lab(commands)
     _add_doctor(commands)
     _add_model(commands)
@@ -58,6 +59,27 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_compare(commands)
     return parser
+
+
+# ----- start -----
+
+
+def _add_start(commands: Any) -> None:
+    start = commands.add_parser("start", help="lay the course into a folder, or bring it up to date there")
+    start.add_argument(
+        "folder",
+        nargs="?",
+        help="a new or an empty one, or one that was started before (default: the one that you are in, else "
+        "./continuous-batching-course)",
+    )
+    start.set_defaults(run=_start)
+
+
+def _start(options: argparse.Namespace) -> int:
+    from lessonlib.start import start
+
+    print(*start(options.folder), sep="\n")
+    return DONE
 
 
 # ----- lab -----

@@ -9,9 +9,9 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from lessonlib import layout
 from lessonlib.errors import CourseError
 
-FIRST = "notebooks/01_the_elevator_that_waits.ipynb"
 HIGHEST_PORT = 65_535
 
 
@@ -23,16 +23,16 @@ def lab_command(
     A port that was asked for is taken or refused, never exchanged for the next one. Raises `CourseError` for a
     folder without the course, a port that is none and an address that is none.
     """
-    if not (folder / FIRST).is_file():
+    if not (folder / layout.FIRST).is_file():
         raise CourseError(
-            f"{folder} has no {FIRST}: go to the course's folder, or lay one with `lesson start`"
+            f"{folder} has no {layout.FIRST}: go to the course's folder, or lay one with `lesson start`"
         )
     command = [
         sys.executable,
         "-m",
         "jupyterlab",
         f"--ServerApp.root_dir={folder}",
-        f"--LabApp.default_url=/lab/tree/{FIRST}",
+        f"--LabApp.default_url=/lab/tree/{layout.FIRST}",
     ]
     # A login shell would set PATH anew, and `lesson` would not be found in Lab's terminal.
     shell = shutil.which(os.environ.get("SHELL", "")) or shutil.which("bash") or "/bin/sh"
@@ -76,7 +76,7 @@ def is_open(ip: str | None) -> bool:
 def open_lab(port: int | None, ip: str | None) -> None:
     """Become JupyterLab; does not return. Raises as `lab_command`."""
     is_root, has_browser = os.geteuid() == 0, _has_browser()
-    command = lab_command(Path.cwd(), port, ip, is_root, has_browser)
+    command = lab_command(layout.around() or layout.clone() or Path.cwd(), port, ip, is_root, has_browser)
     for line in notices(ip, is_root, has_browser):
         print(f"lesson: {line}", file=sys.stderr, flush=True)
     tools = str(Path(sys.executable).parent)  # `lesson` in Lab's terminal

@@ -14,6 +14,7 @@ from lessonlib.regions import stubs
 NAME = "continuous-batching-course"
 MANIFEST = ".lesson.json"  # marks a folder that `lesson start` made
 PACKAGE = Path(__file__).resolve().parent
+FIRST = "notebooks/01_the_elevator_that_waits.ipynb"  # to open
 CARRIED = PACKAGE / "course"  # filled when the wheel is built
 SOLUTIONS, EXERCISES, RESULTS = "solutions", "exercises", "benchmarks/results"
 SITE = "site"  # what the pages of `lessonlib.site` are made with
@@ -38,9 +39,14 @@ def source() -> Path:
     return clone() or CARRIED
 
 
+def around() -> Path | None:
+    """The course's folder that the working directory lies in: a clone or a started one."""
+    return next(filter(is_course, _upward()), None)
+
+
 def home() -> Path:
-    """The course's folder around the working directory, a clone or a started one; `source()` where there is none."""
-    return next(filter(is_course, _upward()), source())
+    """The student's course: the folder around the working directory, else the course as it came."""
+    return around() or source()
 
 
 def is_course(folder: Path) -> bool:

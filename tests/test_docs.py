@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*.yml"))]
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(
-    r"^(?:.*[/ ])?lesson ((?:check|grade|hint|doctor|model|simulate|generate|bench|compare)\b.*)$",
+    r"^(?:.*[/ ])?lesson ((?:start|check|grade|hint|doctor|model|simulate|generate|bench|compare)\b.*)$",
     re.MULTILINE,
 )
 

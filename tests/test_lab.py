@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lessonlib import lab
+from lessonlib import lab, layout
 from lessonlib.errors import CourseError
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def test_nothing_is_opened_unasked() -> None:
     assert "--allow-root" not in line
     assert "ServerApp.ip" not in line
     assert f"root_dir={ROOT}" in line
-    assert f"default_url=/lab/tree/{lab.FIRST}" in line
+    assert f"default_url=/lab/tree/{layout.FIRST}" in line
 
 
 def test_root_is_let_in_and_told_why_that_is_all_right() -> None:
