@@ -20,6 +20,7 @@ from lessonlib.fetch import is_present, model_folder
 
 PYTHON_TIER = "python"
 GPU_TIER = "gpu"
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,14 @@ def _model() -> Part:
 
 
 def _browser() -> Part:
-    path = next(
-        (p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None
-    )
+    path = find_chromium()
     remedy = "for the browser tests only: `apt-get install chromium` (Debian) or your system's package"
     return Part("chromium", path is not None, path or "not installed", PYTHON_TIER, remedy, optional=True)
+
+
+def find_chromium() -> str | None:
+    """Where Chromium or Chrome is installed."""
+    return next((path for name in CHROMIUMS if (path := shutil.which(name))), None)
 
 
 def _sandbox() -> Part:

@@ -1,17 +1,24 @@
 """Shared by all tests: the tier, said once at the top of a run, the real model, a browser."""
 
-import shutil
 from collections.abc import Iterator
 from typing import Any
 
+import needs
 import pytest
 
 import lessonlib  # noqa: F401  (before torch: it sets how torch's threads wait)
 from kernels.tier import prepare
 
+pytest_plugins = ("pytester",)
 KERNEL_TIER = prepare().name  # before any test imports a kernel: Triton asks when one is decorated
 
 import torch  # noqa: E402
+
+from lessonlib import doctor  # noqa: E402
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(needs)
 
 
 def pytest_report_header() -> str:
@@ -23,7 +30,7 @@ def pytest_report_header() -> str:
 def tier(request: pytest.FixtureRequest) -> str:
     """The tier a test ran in stands in its id; the other one is skipped and says so."""
     if request.param != KERNEL_TIER:
-        pytest.skip(f"not checked here: tier {request.param}; this machine runs tier {KERNEL_TIER}")
+        needs.TIERS[request.param].skip()
     return request.param
 
 
@@ -64,10 +71,10 @@ def small_model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium, or a skip that says how to get one."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    playwright = needs.PLAYWRIGHT.module("playwright.sync_api")
+    path = doctor.find_chromium()
     if path is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
+        needs.CHROMIUM.skip()
     with playwright.sync_playwright() as player:
         chromium = player.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         yield chromium

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import needs
 import pytest
 from attacks import ATTACKS, source
 
@@ -23,6 +24,15 @@ from lessonlib.checks.runner import COMES_BACK
 from lessonlib.errors import CourseError
 
 SECRET = Path(__file__).parents[1] / "solutions" / "ex01.py"
+LEVELS = ("bubblewrap", "user", "limits")
+# Attack and level, without what a level does not keep out, as a report says.
+CONTAINED = [
+    (name, level)
+    for name, attack in ATTACKS.items()
+    for level in LEVELS
+    if not (level == "limits" and attack.outside)
+    and not (level == "user" and name in ("reads_the_solution", "network", "disk_filler"))
+]
 SYSTEM_PYTHON = "/usr/bin/python3"  # for another user, who cannot run a Python in somebody's home
 
 
@@ -36,20 +46,20 @@ def scratch(tmp_path: Path, monkeypatch) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(params=["bubblewrap", "user", "limits"])
+@pytest.fixture(params=LEVELS)
 def level(request, monkeypatch, scratch) -> confine.Level:
     chosen = {"bubblewrap": BUBBLEWRAP, "user": USER}.get(request.param) or confine.level_named("limits")
     if chosen.name == LIMITS.name:
         return chosen
     if chosen == BUBBLEWRAP and shutil.which("bwrap") is None:
-        pytest.skip("not checked here: no bubblewrap (apt-get install bubblewrap)")
+        needs.BUBBLEWRAP.skip()
     if chosen == USER and os.geteuid() != 0:
-        pytest.skip("not checked here: another user id takes root")
+        needs.ROOT.skip()
     if chosen == USER and not confine._works(USER, needs_gpu=False) and os.path.exists(SYSTEM_PYTHON):
         monkeypatch.setattr(confine, "interpreter", lambda: SYSTEM_PYTHON)
         monkeypatch.setattr("lessonlib.checks.sandbox.interpreter", lambda: SYSTEM_PYTHON)
     if not confine._works(chosen, needs_gpu=False):
-        pytest.skip(f"not checked here: {chosen.name} does not work on this machine")
+        (needs.BUBBLEWRAP_ALLOWED if chosen == BUBBLEWRAP else needs.SYSTEM_PYTHON).skip()
     return chosen
 
 
@@ -72,13 +82,9 @@ def left_running(*markers: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(("name", "level"), CONTAINED, indirect=["level"])
 def test_an_attack_ends_and_is_told(name: str, level: confine.Level, scratch: Path, tmp_path: Path) -> None:
     attack, marker = ATTACKS[name], f"marker-{uuid.uuid4().hex}"
-    if attack.outside and level.name == LIMITS.name:
-        pytest.skip("not contained by limits alone, as a report says")
-    if name in ("reads_the_solution", "network", "disk_filler") and level == USER:
-        pytest.skip("not contained by another user id, as a report says")
     with socket.create_server(("127.0.0.1", 0)) as server:
         started = time.monotonic()
         result = told(tmp_path, source(attack, str(SECRET), marker, server.getsockname()[1]), level)
@@ -112,7 +118,7 @@ def test_the_verdict_is_the_same_whichever_limit_is_met_first(
 def test_a_limit_that_an_exception_tells_of_is_named(name: str, tmp_path: Path) -> None:
     attack = ATTACKS[name]
     if attack.outside and confine.best_level() != BUBBLEWRAP:
-        pytest.skip("not checked here: it takes bubblewrap")
+        needs.BUBBLEWRAP.skip()
     (tmp_path / "ex01.py").write_text(source(attack), encoding="utf-8")
     (result,) = check("ex01.1", folder=tmp_path, call_seconds=10.0).results
     assert result.property_name == COMES_BACK
@@ -193,7 +199,7 @@ def test_a_careful_umask_leaves_the_child_its_files(level: confine.Level, tmp_pa
 
 def test_a_user_id_is_one_cells_alone_and_comes_back(tmp_path: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("not checked here: another user id takes root")
+        needs.ROOT.skip()
     first, second = confine._lease_user(), confine._lease_user()
     assert first.user != second.user
     first.release()

@@ -8,6 +8,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -134,7 +135,7 @@ def test_a_kernel_that_takes_all_memory_has_its_own_verdict(tier: str, tmp_path:
 def test_a_class_of_kernels_is_graded_in_turn(tmp_path: Path) -> None:
     """Hanging, lost, greedy and slow, a good one after each: all have their own verdict, so the card was usable."""
     if KERNEL_TIER != "gpu":
-        pytest.skip(f"not checked here: tier gpu; this machine runs tier {KERNEL_TIER}")
+        needs.GPU.skip()
     slow = SLOW_MUTANT.read_text(encoding="utf-8")
     due = {
         HANGS: runner.COMES_BACK,

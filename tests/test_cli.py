@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import needs
 import pytest
 import torch
 
@@ -110,7 +111,7 @@ def test_doctor_names_every_part():
     assert "tier:" in lesson("doctor").stdout
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="not checked here: a GPU takes the other way")
+@needs.NO_GPU.unless(not torch.cuda.is_available())
 def test_bench_without_a_gpu_says_what_its_times_are_not(tmp_path):
     done = lesson("bench", "attention", "--json", "--out", str(tmp_path / "bench.json"))
     assert done.returncode == 0, done.stderr

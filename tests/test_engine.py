@@ -3,6 +3,7 @@
 import signal
 from itertools import pairwise
 
+import needs
 import pytest
 import torch
 from engine_models import conversations
@@ -329,7 +330,7 @@ def test_sampling_out_of_range_is_named(params, words):
         SamplingParams(**params)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@needs.NO_GPU.unless(not torch.cuda.is_available())
 def test_cuda_where_there_is_none():
     with pytest.raises(CourseError, match="sees no NVIDIA GPU"):
         LLM("smollm2", device="cuda")

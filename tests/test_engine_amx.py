@@ -1,5 +1,6 @@
 """Products on AMX units beside PyTorch's in float32, and what happens where a machine has none."""
 
+import needs
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -9,9 +10,7 @@ from lessonlib.engine.cpu import amx, native
 from lessonlib.engine.model import Llama
 from lessonlib.engine.runner import ModelRunner
 
-needs_amx = pytest.mark.skipif(
-    amx.loop() is None, reason="this processor has no AMX units, so none was tried"
-)
+needs_amx = needs.AMX.unless(amx.loop())
 # Sums in float32 in another order, and one rounding to 8 bits.
 CLOSE = {"rtol": 2**-8, "atol": 2e-3}
 

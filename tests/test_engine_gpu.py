@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import needs
 import pytest
 import torch
 from engine_models import one_prompt, write_config
@@ -16,7 +17,7 @@ from lessonlib.trace import Kind
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="not checked here: needs an NVIDIA GPU"),
+    needs.GPU.unless(torch.cuda.is_available()),
 ]
 
 SHAPE = {

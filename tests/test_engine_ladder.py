@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from itertools import pairwise
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -235,9 +236,7 @@ def test_the_command_writes_what_it_prints(monkeypatch, tmp_path, capsys, result
     [
         (["--out", "nowhere/engine.json"], "cannot write nowhere/engine.json"),
         (["--device", "abacus"], "device 'abacus'"),
-        pytest.param(
-            ["--device", "cuda"], "no NVIDIA GPU", marks=pytest.mark.skipif(ON_GPU, reason="there is a GPU")
-        ),
+        pytest.param(["--device", "cuda"], "no NVIDIA GPU", marks=needs.NO_GPU.unless(not ON_GPU)),
     ],
 )
 def test_bad_input_is_one_line(arguments, words, capsys):

@@ -2,6 +2,7 @@
 
 import random
 
+import needs
 import numpy as np
 import pytest
 import torch
@@ -93,7 +94,7 @@ def test_compiled_loops_rotate_and_store_like_the_reference(dtype):
 
 def test_one_engine_on_every_operator(folder, tier):
     if tier == "gpu":
-        pytest.skip("the compiled kernels have tests of their own: tests/test_engine_gpu.py")
+        needs.INTERPRETER.skip()  # the compiled kernels have tests of their own: tests/test_engine_gpu.py
     asked = prompts(3, longest=6)
     params = SamplingParams(max_tokens=3, temperature=0, ignore_eos=True)
     due = answers(make(folder, attention="reference"), asked, params)

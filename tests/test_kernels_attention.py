@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import needs
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -263,7 +264,7 @@ def test_debug_mode_reads_the_contents(device, monkeypatch, name, at, value, mes
 
 def test_a_machine_without_gpu_and_interpreter_is_told_which_to_set():
     if torch.cuda.is_available():
-        pytest.skip("not checked here: this machine has a GPU")
+        needs.NO_GPU.skip()
     code = (
         "import torch; from kernels.attention import paged_attention as f; x = torch.zeros(1, 1, 64);"
         "f(x, x, x, x, x, x, scale=1.0)"
@@ -276,7 +277,7 @@ def test_a_machine_without_gpu_and_interpreter_is_told_which_to_set():
 
 def test_a_cpu_tensor_on_a_gpu_machine_is_named(tier):
     if tier != "gpu":
-        pytest.skip("not checked here: tier gpu")
+        needs.GPU.skip()
     with pytest.raises(ValueError, match="query is on cpu, due is a CUDA device"):
         paged_attention(**make_batch([(1, 20)]))
 
@@ -300,7 +301,7 @@ def test_a_student_can_read_the_attention_file_in_one_sitting():
 @pytest.fixture
 def gpu(tier):
     if tier != "gpu":
-        pytest.skip("not checked here: tier gpu")
+        needs.GPU.skip()
 
 
 def test_graph_replay_is_eager(gpu):

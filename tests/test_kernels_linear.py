@@ -1,5 +1,6 @@
 """The product for few tokens against float64, in the interpreter or compiled: the tier stands in each id."""
 
+import needs
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -93,7 +94,7 @@ def test_wrong_arguments_are_named(device):
 @pytest.fixture
 def gpu(tier):
     if tier != "gpu":
-        pytest.skip("not checked here: tier gpu")
+        needs.GPU.skip()
 
 
 LLAMA_2_7B = {"qkv": (12288, 4096), "o": (4096, 4096), "gate_up": (22016, 4096), "down": (4096, 11008)}

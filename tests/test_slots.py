@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import needs
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,7 +73,7 @@ def test_layer_two_counts_what_layer_one_counts(lengths, slots):
     assert ride(workload, slots, "continuous").num_steps == u.continuous_steps(lengths, slots)
 
 
-@pytest.mark.skipif(not AZURE.exists(), reason="the Azure trace is not on this machine: see README, Data")
+@needs.AZURE_TRACE.unless(AZURE.exists())
 @pytest.mark.parametrize(
     ("slots", "static", "continuous"), [(8, 0.4834, 0.9997), (64, 0.344, 0.994), (256, 0.271, 0.961)]
 )
