@@ -17,7 +17,13 @@ FLOORS = [
     {"lessonlib.scheduling"},
     {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
     {"lessonlib.contenders", "lessonlib.ladder", "lessonlib.ladder_load", "lessonlib.overhearing"},
-    {"lessonlib.doctor", "lessonlib.notebooks", "lessonlib.grading", "lessonlib.nbval_kernel"},
+    {
+        "lessonlib.doctor",
+        "lessonlib.notebooks",
+        "lessonlib.grading",
+        "lessonlib.nbval_kernel",
+        "lessonlib.unrun",
+    },
     {"lessonlib.cli", "lessonlib.site"},
 ]
 NEVER = {
