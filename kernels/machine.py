@@ -81,7 +81,7 @@ def cpu() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
-        return platform.processor() or "unknown"
+        return platform.processor() or platform.machine() or "unknown"
 
 
 def copy_bandwidth(device: str | torch.device) -> float:

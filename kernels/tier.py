@@ -2,18 +2,34 @@
 
 import os
 import sys
+from importlib.util import find_spec
 from typing import NamedTuple
 
 
 class Tier(NamedTuple):
-    """``name`` is "gpu" (compiled) or "interpreter" (Triton's own, on the CPU); tensors go on ``device``."""
+    """Where kernels run: ``name`` is "gpu" (compiled), "interpreter" (Triton's own, on the CPU) or "python" (there
+    is no Triton, so nowhere); tensors go on ``device``."""
 
     name: str
     device: str
 
 
+def has_triton() -> bool:
+    """Whether Triton is installed. Its builds are for Linux."""
+    return find_spec("triton") is not None
+
+
+def triton_remedy() -> str:
+    """How to get Triton on this machine, or where there is one."""
+    if sys.platform == "linux":
+        return "pip install triton"
+    return "its builds are for Linux: take a Linux machine, WSL, a container or Google Colab"
+
+
 def find() -> Tier:
     """The GPU where there is one, else Triton's interpreter; nothing is changed."""
+    if find_spec("torch") is None or not has_triton():
+        return Tier("python", "cpu")
     import torch
 
     if os.environ.get("TRITON_INTERPRET") != "1" and torch.cuda.is_available():
@@ -28,7 +44,7 @@ def prepare() -> Tier:
         RuntimeError: there is no GPU and Triton was imported before, so that it is too late to choose.
     """
     tier = find()
-    if tier.name == "gpu" or os.environ.get("TRITON_INTERPRET") == "1":
+    if tier.name != "interpreter" or os.environ.get("TRITON_INTERPRET") == "1":
         return tier
     if "triton" in sys.modules:
         raise RuntimeError(

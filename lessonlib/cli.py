@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import math
 import signal
@@ -528,10 +527,10 @@ def _add_bench(commands: Any) -> None:
 def _bench_attention(options: argparse.Namespace) -> int:
     """Times that mean something need a GPU; without one the result says so and shows that the code runs."""
     _check_out(options.out)
-    if importlib.util.find_spec("triton") is None:
-        raise CourseError(
-            "the attention benchmark needs Triton, which is there for Linux: pip install triton"
-        )
+    from kernels.tier import has_triton, triton_remedy
+
+    if not has_triton():
+        raise CourseError(f"the attention benchmark needs Triton, which is not installed: {triton_remedy()}")
     from kernels import bench
 
     result = bench.bench_attention()

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from kernels.tier import has_triton, triton_remedy
 from lessonlib import __version__
 from lessonlib.checks.confine import BUBBLEWRAP, best_level
 from lessonlib.contenders.process import bridge_in, vllm_python
@@ -49,9 +50,7 @@ def examine() -> list[Part]:
         "transformers",
     ]
     parts = [_python(), *[_package(name) for name in packages]]
-    if sys.platform == "linux":
-        parts.append(_package("triton"))
-    return [*parts, _model(), _browser(), _sandbox(), _vllm(), _gpu()]
+    return [*parts, _triton(), _model(), _browser(), _sandbox(), _vllm(), _gpu()]
 
 
 def report() -> dict[str, Any]:
@@ -97,6 +96,14 @@ def _package(name: str) -> Part:
     return Part(name, importlib.util.find_spec(name) is not None, version, PYTHON_TIER, "run `make setup`")
 
 
+def _triton() -> Part:
+    """Compiles kernels on a GPU, interprets them elsewhere; the rest of the course goes without."""
+    if has_triton():
+        return Part("triton", True, metadata.version("triton"), GPU_TIER, optional=True)
+    remedy = f"for the kernels of notebook 04 and exercise ex04_kernel only: {triton_remedy()}"
+    return Part("triton", False, "not installed", GPU_TIER, remedy, optional=True)
+
+
 def _model() -> Part:
     folder = model_folder()
     found = is_present(folder)
@@ -119,6 +126,8 @@ def find_chromium() -> str | None:
 def _sandbox() -> Part:
     level = best_level()
     remedy = "to shut students' files in: `apt-get install bubblewrap` (Debian), where namespaces are allowed"
+    if sys.platform != "linux":
+        remedy = "to shut students' files in, as for grading a class: a Linux machine with bubblewrap"
     return Part("sandbox", level == BUBBLEWRAP, level.name, PYTHON_TIER, remedy, optional=True)
 
 
@@ -127,6 +136,8 @@ def _vllm() -> Part:
     remedy = (
         "for the comparison with vLLM only: `make vllm`, or point LESSONLIB_VLLM_PYTHON at a Python with it"
     )
+    if sys.platform != "linux":
+        remedy = "for the comparison with vLLM only: a Linux machine; notebook 06 shows recorded runs"
     ask = "from lessonlib.contenders.vllm_engine import installed_version as v; print(v())"
     try:
         python = vllm_python()
@@ -154,7 +165,7 @@ def _gpu() -> Part:
     return Part(
         "NVIDIA GPU",
         True,
-        f"{card.name}, {card.total_memory / 2**30:.0f} GiB",
+        f"{card.name}, {card.total_memory / 2**30:.0f} GiB, compute capability {card.major}.{card.minor}",
         GPU_TIER,
         remedy,
         optional=True,

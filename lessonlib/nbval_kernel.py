@@ -1,7 +1,8 @@
-"""A pytest plugin beside nbval, for two things that nbval by itself gets wrong.
+"""A pytest plugin beside nbval, for three things that nbval by itself gets wrong.
 
-A kernel that died is said at once, with the cell that it died in; nbval waits until the cell's time is up. And what
-goes to stderr is not compared: a progress bar shows only where a machine is slow, and says nothing of the answer.
+A kernel that died is said at once, with the cell that it died in; nbval waits until the cell's time is up. What goes to
+stderr is not compared: a progress bar shows only where a machine is slow, and says nothing of the answer. And a cell
+that this machine could not run (see `unrun`) is skipped with the reason, neither passed nor failed.
 
 python -m pytest --nbval -p lessonlib.nbval_kernel notebooks/*.ipynb
 """
@@ -12,8 +13,11 @@ import time
 from queue import Empty
 from typing import Any
 
+import pytest
 from nbval import plugin
 from nbval.kernel import RunningKernel
+
+from lessonlib.unrun import reason
 
 LOOK_EVERY = 1.0  # seconds
 
@@ -44,10 +48,20 @@ def compared(outputs: list[Any]) -> list[Any]:
     return _compared([out for out in outputs if out.get("name") != "stderr"])
 
 
-_compared = plugin.transform_streams_for_comparison
+def run_or_skip(cell: plugin.IPyNbCell) -> None:
+    """Run a cell and compare it; skip it where it says that it was not run."""
+    try:
+        _run(cell)
+    finally:
+        if why := reason(cell.test_outputs or ()):
+            pytest.skip(f"not checked here: {why}")
+
+
+_compared, _run = plugin.transform_streams_for_comparison, plugin.IPyNbCell.runtest
 
 
 def pytest_configure() -> None:
-    """Have nbval start kernels of this kind, and compare outputs this way."""
+    """Have nbval start kernels of this kind, and run and compare cells this way."""
     plugin.RunningKernel = WatchedKernel
     plugin.transform_streams_for_comparison = compared
+    plugin.IPyNbCell.runtest = run_or_skip

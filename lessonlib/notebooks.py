@@ -23,7 +23,9 @@ import nbformat
 from nbclient import NotebookClient
 from tqdm import tqdm
 
+from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
+from lessonlib.unrun import reason
 from lessonlib.viz import elevator, film
 from lessonlib.viz.widget import to_json
 
@@ -42,7 +44,7 @@ def show_source(function: Callable) -> None:
 def execute(path: Path, cell_timeout: int = 120) -> None:
     """Run a notebook from its own folder and write it back with its outputs, and its rides beside it.
 
-    Raises where a cell fails.
+    Raises where a cell fails, or could not be run on this machine.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata = nbformat.from_dict({"kernelspec": KERNEL, "language_info": {"name": "python"}})
@@ -53,6 +55,8 @@ def execute(path: Path, cell_timeout: int = 120) -> None:
         store_widget_state=True,
     )
     client.execute()
+    if missing := next(filter(None, (reason(cell.get("outputs", ())) for cell in notebook.cells)), ""):
+        raise CourseError(f"{path.name} cannot be executed here: {missing}; it was left as it is")
     _save_rides(path, recorded_rides(client))
     tidy(notebook)
     nbformat.write(notebook, path)
@@ -134,7 +138,11 @@ def _whole(client: NotebookClient, model: str, names: Sequence[str]) -> dict[str
 def main(arguments: Sequence[str]) -> int:
     """Execute each notebook named."""
     for name in tqdm(arguments, desc="notebooks"):
-        execute(Path(name))
+        try:
+            execute(Path(name))
+        except CourseError as error:
+            print(error, file=sys.stderr)
+            return 2
     return 0
 
 

@@ -15,6 +15,7 @@ import torch
 from conftest import KERNEL_TIER
 from triton.compiler.errors import CompilationError
 
+from kernels import tier
 from kernels.batches import make_batch
 from lessonlib.checks import check, kernel_harness, runner
 from lessonlib.checks.ex04_kernel import DECODE, EX04_KERNEL, SHARE
@@ -196,10 +197,8 @@ def test_no_answer_is_within_reach_of_the_child(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lacks", ["torch", "triton"])
 def test_without_triton_it_is_not_checked_and_not_passed(tmp_path: Path, monkeypatch, lacks: str) -> None:
-    found = runner.importlib.util.find_spec
-    monkeypatch.setattr(
-        runner.importlib.util, "find_spec", lambda name: None if name == lacks else found(name)
-    )
+    found = tier.find_spec
+    monkeypatch.setattr(tier, "find_spec", lambda name: None if name == lacks else found(name))
     report = check("ex04.5", folder=written(tmp_path))
     assert [(result.status, result.tier) for result in report.results] == [
         ("not checked here", "interpreter")

@@ -33,7 +33,13 @@ FLOORS = [
     {"lessonlib.simulation"},
     {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
     {"lessonlib.contenders", "lessonlib.ladder", "lessonlib.ladder_load", "lessonlib.overhearing"},
-    {"lessonlib.doctor", "lessonlib.notebooks", "lessonlib.grading", "lessonlib.nbval_kernel"},
+    {
+        "lessonlib.doctor",
+        "lessonlib.notebooks",
+        "lessonlib.grading",
+        "lessonlib.nbval_kernel",
+        "lessonlib.unrun",
+    },
     {"lessonlib.cli", "lessonlib.site"},
 ]
 NEVER = {

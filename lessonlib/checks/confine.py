@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 
 from lessonlib import layout
@@ -40,6 +41,7 @@ SPACE = "filling the disk with many files"
 DAEMONS = "processes left behind that have left their session"
 PROCESSES = "many processes (the limit does not bind root)"
 PARENT = "stopping the checker"
+MEMORY = "taking all of the memory (only Linux limits it)"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,6 @@ class Level:
 BUBBLEWRAP = Level("bubblewrap")
 USER = Level("user", (NETWORK, WORLD_FILES, SPACE))
 LIMITS = Level("limits", (NETWORK, FILES, SPACE, DAEMONS, PARENT))
-LIMITS_OF_ROOT = Level("limits", (*LIMITS.not_contained, PROCESSES))
 
 USER_IDS = range(60706, 61184)  # of no account and of no service, by the conventions of Debian and systemd
 LEASES = Path("/run/lesson-user-ids")  # a lock for each id in use
@@ -336,14 +337,12 @@ def _end_all_of(user: int) -> None:
 
 def _threads_of(user: int) -> int:
     """Threads that run under a user id now."""
-    many = 0
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, IndexError, ValueError):
-            if process.stat().st_uid == user:
-                status = (process / "status").read_text(encoding="utf-8", errors="replace")
-                if "\nState:\tZ" not in status:
-                    many += int(status.split("\nThreads:")[1].split()[0])
-    return many
+    found = (each.info for each in psutil.process_iter(["uids", "num_threads", "status"]))
+    return sum(
+        info["num_threads"] or 0
+        for info in found
+        if info["uids"] and info["uids"].real == user and info["status"] != psutil.STATUS_ZOMBIE
+    )
 
 
 # ----- which level -----
@@ -353,12 +352,22 @@ def _threads_of(user: int) -> int:
 def best_level(needs_gpu: bool = False) -> Level:
     """The best level that works on this machine, for a process that uses the GPU or for one that does not."""
     if sys.platform != "linux":
-        return LIMITS
+        return _limits()
     if shutil.which("bwrap") and _works(BUBBLEWRAP, needs_gpu):
         return BUBBLEWRAP
     if os.geteuid() == 0 and shutil.which("setpriv") and _works(USER, needs_gpu):
         return USER
-    return LIMITS_OF_ROOT if os.geteuid() == 0 else LIMITS
+    return _limits()
+
+
+def _limits() -> Level:
+    """The level "limits" as it is for this user on this system."""
+    missing = [*LIMITS.not_contained]
+    if os.geteuid() == 0:
+        missing.append(PROCESSES)
+    if sys.platform != "linux":
+        missing.append(MEMORY)
+    return Level(LIMITS.name, tuple(missing))
 
 
 def level_named(name: str) -> Level:
@@ -371,7 +380,7 @@ def level_named(name: str) -> Level:
         return best_level()
     if name not in levels:
         raise CourseError(f"unknown sandbox {name!r}: there is auto, {', '.join(levels)}")
-    return LIMITS_OF_ROOT if name == LIMITS.name and os.geteuid() == 0 else levels[name]
+    return _limits() if name == LIMITS.name else levels[name]
 
 
 def _works(level: Level, needs_gpu: bool) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from random import Random
 from typing import Any
 
 from kernels.tier import find as find_tier
+from kernels.tier import triton_remedy
 from lessonlib.checks.child import MAX_ITEMS
 from lessonlib.checks.confine import Level
 from lessonlib.checks.ex01 import EX01
@@ -155,13 +155,12 @@ def _tier_here(exercise: Exercise) -> str:
     """The tier in which this machine runs the exercise: looking for a GPU takes a while."""
     if exercise.tier == PYTHON:
         return PYTHON
-    if any(importlib.util.find_spec(package) is None for package in ("torch", "triton")):
-        return PYTHON
     return find_tier().name
 
 
 def _not_checked(task: Task, needed: str, here: str, seed: int) -> Result:
-    sentence = f"It needs tier {needed}; this machine runs tier {here}."
+    remedy = f"Triton is not installed: {triton_remedy()}" if here == PYTHON else "There is no NVIDIA GPU"
+    sentence = f"It needs tier {needed}; this machine runs tier {here}. {remedy}."
     return Result(task.id, task.title, NOT_CHECKED, seed, sentence=sentence, tier=needed)
 
 

@@ -16,12 +16,15 @@ import os
 import select
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from lessonlib.checks import child
 from lessonlib.checks.confine import Cell, Level, best_level, interpreter, kept_variables
@@ -124,18 +127,20 @@ class _Clock:
         now = time.monotonic()
         (state, ran), passed = _state_of(self._program), now - self._looked
         # Where this process itself was given no core for a while, nobody knows what the other one did.
-        self.took += min(passed, ran - self._ran) if state == "R" else min(passed, 2 * POLL)
+        waits = state == psutil.STATUS_RUNNING
+        self.took += min(passed, ran - self._ran) if waits else min(passed, 2 * POLL)
         self._looked, self._ran = now, ran
 
 
 def _state_of(program: int) -> tuple[str, float]:
-    """("R" for a process that could run or does, seconds that it ran so far); ("", 0) for one that is not known."""
+    """(psutil's word for what a process does, seconds that it ran so far); ("", 0) for one that is not known."""
     try:
-        with open(f"/proc/{program}/stat", encoding="ascii", errors="replace") as file:
-            words = file.read().rpartition(")")[2].split()
-    except OSError:
+        process = psutil.Process(program or -1)
+        with process.oneshot():
+            ran = process.cpu_times()
+            return process.status(), ran.user + ran.system
+    except (psutil.Error, ValueError):
         return "", 0.0
-    return words[0], (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Child:
@@ -227,7 +232,7 @@ class Child:
             "name": self.name,
             "harness": self._harness,
             "site": str(self._root / "site"),
-            "limits": {**LIMITS, **BYTES[self.tier], "NPROC": self._cell.most_processes},
+            "limits": {**LIMITS, **_bytes(self.tier), "NPROC": self._cell.most_processes},
         }
         program = [interpreter(), "-I", "-S", "-B", "-X", "utf8", str(self._root / "child.py")]
         try:
@@ -303,6 +308,11 @@ class Child:
         code = self._cell.wait(1.0) or 0
         self.stop()
         return Reply(ended=f"signal {_signal_name(-code)}" if code < 0 else f"exit code {code}")
+
+
+def _bytes(tier: str) -> dict[str, int]:
+    """The limits on bytes of a process of this tier. macOS refuses one on memory: it reserves far more than it uses."""
+    return {name: most for name, most in BYTES[tier].items() if name == "FSIZE" or sys.platform == "linux"}
 
 
 def _signal_name(number: int) -> str:

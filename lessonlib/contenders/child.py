@@ -117,7 +117,8 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
 
 def peak_bytes() -> dict[str, int]:
     """The most memory that this process has held: on the host, and on the card where there is one in use."""
-    peaks = {"host": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    peaks = {"host": unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         peaks["gpu"] = torch.cuda.max_memory_reserved()

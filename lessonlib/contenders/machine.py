@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import psutil
 import torch
 
 from kernels.machine import copy_bandwidth, cpu
@@ -22,7 +23,7 @@ class Machine:
             "cores": os.cpu_count(),
             "cores_used": list(job.cores),
             "threads": job.threads,
-            "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "memory_bytes": psutil.virtual_memory().total,
             "copy_bandwidth": 1e9 * copy_bandwidth(job.device),
         }
         if job.device == "cuda":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Iterator
-from pathlib import Path
 
+import psutil
 import torch
 
 from lessonlib.engine.inputs import StepInputs, StepShape
@@ -45,7 +45,7 @@ def num_blocks_that_fit(
         step = _largest_step(model, block_size, max_num_batched_tokens, max_num_seqs)
         room = free - (1 - gpu_memory_utilization) * total - step
     else:
-        room = CPU_SHARE * _available_memory()
+        room = CPU_SHARE * psutil.virtual_memory().available
     blocks = min(most, int(room // kv_bytes_per_block(model, block_size)))
     if blocks < 3:
         raise CourseError(
@@ -69,14 +69,6 @@ def _largest_step(model: Llama, block_size: int, num_tokens: int, num_seqs: int)
     del runner, inputs
     release_memory()
     return 1.1 * peak  # what the allocator loses between pieces
-
-
-def _available_memory() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 4 * 2**30  # no Linux: a guess that fits a small laptop
-    return next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
 
 
 def release_memory() -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from kernels.tier import has_triton, triton_remedy
 from lessonlib.errors import CourseError
 
 # Up to here the course's product was faster than cuBLAS (benchmarks/results/h100_tune_linear.json).
@@ -99,8 +100,11 @@ def _reference(paged_attention: Callable[..., Tensor] | None = None) -> Ops:
 
 
 def _triton(device: torch.device) -> Ops:
-    if importlib.util.find_spec("triton") is None:
-        raise CourseError("attention 'triton' needs Triton, which is there for Linux: pip install triton")
+    if not has_triton():
+        raise CourseError(
+            f"attention 'triton' needs Triton, which is not installed: {triton_remedy()}; "
+            f"or choose attention {'native' if device.type == 'cpu' else 'reference'!r}"
+        )
     from kernels.attention import paged_attention
     from kernels.linear import skinny_linear
     from kernels.pointwise import rms_norm, rotary_write_kv, silu_and_mul

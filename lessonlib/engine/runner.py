@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.tier import has_triton
 from lessonlib.engine.inputs import InputBuffers, StepInputs, StepShape
 from lessonlib.engine.model import Attend, Llama
 from lessonlib.engine.sampler import Draw, sample, top_logprobs
@@ -103,10 +104,11 @@ class ModelRunner:
         self._graphs: list[StepGraph] = []
         shapes = graph_shapes(max_num_seqs) if use_graphs else []
         if device.type == "cuda":
-            from kernels.attention import make_workspace
+            if has_triton():
+                from kernels.attention import make_workspace
 
-            heads = (config.num_heads, config.num_kv_heads, config.head_dim)
-            self._workspace = make_workspace(*heads, model.dtype, device)
+                heads = (config.num_heads, config.num_kv_heads, config.head_dim)
+                self._workspace = make_workspace(*heads, model.dtype, device)
             longest = max_model_len or config.max_positions
             blocks = -(-longest // block_size)
             tokens = max(max_num_batched_tokens, max_num_seqs, *(shape.num_tokens for shape in shapes))
