@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import io
 import json
 import math
 import signal
@@ -30,6 +31,8 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors of the user's input become one line and status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show ends nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         if getattr(options, "seed", None) is not None and options.seed < 0:

@@ -24,6 +24,7 @@ SAID = {
 # What has to hold before anything can be checked, of a submission, of a file of it and of the tasks in a file.
 CAN_BE_READ = "the submission can be read"
 IS_THERE = "the file is there"
+FILE_CAN_BE_READ = "the file can be read"
 CAN_BE_LOADED = "the file can be loaded"
 HAS_FUNCTION = "the file has the function, under its name"
 COLORS = {  # Okabe–Ito

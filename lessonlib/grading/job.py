@@ -6,14 +6,15 @@ What travels there and back is plain values: bytes of files in, dicts of results
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lessonlib import __version__
 from lessonlib.checks import EXERCISES
+from lessonlib.checks.cleaning import clean
 from lessonlib.checks.confine import Level
-from lessonlib.checks.report import IS_THERE, Result
+from lessonlib.checks.report import FILE_CAN_BE_READ, IS_THERE, Result
 from lessonlib.checks.runner import check_file, could_not, select
 from lessonlib.checks.spec import PYTHON
 
@@ -25,12 +26,14 @@ class Job:
     tasks: ids of exercises or tasks, all of one kind: of the python tier, or of a higher one.
     files: exercise id → its text.
     seed: draws the inputs.
+    unreadable: exercise id → what is wrong with its file, where it has one that cannot be graded.
     """
 
     student: str
     tasks: tuple[str, ...]
     files: dict[str, bytes]
     seed: int
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     @property
     def wants_gpu(self) -> bool:
@@ -53,8 +56,8 @@ def run(job: Job) -> dict[str, Any]:
     results: list[Result] = []
     levels: dict[str, Level] = {}
     for name in select(job.tasks):
-        told, level = _check(job, name)
-        results += told
+        checked, level = _check(job, name)
+        results += checked
         levels |= {level.name: level} if level else {}
     return {
         "results": [result.to_dict() for result in results],
@@ -64,6 +67,8 @@ def run(job: Job) -> dict[str, Any]:
 
 def _check(job: Job, name: str) -> tuple[list[Result], Level | None]:
     tasks = select(job.tasks)[name]
+    if name in job.unreadable:
+        return could_not(tasks, job.unreadable[name], job.seed, FILE_CAN_BE_READ), None
     if name not in job.files:
         return could_not(tasks, f"There is no {name}.py in the submission.", job.seed, IS_THERE), None
     try:
@@ -73,4 +78,4 @@ def _check(job: Job, name: str) -> tuple[list[Result], Level | None]:
             return check_file(path, name, tasks, job.seed)
     except Exception as error:  # whatever it was, the next file and the next student are still graded
         sentence = f"The checker failed: {type(error).__name__}: {error}. Tell whoever runs it."
-        return could_not(tasks, sentence[:1_000], job.seed), None
+        return could_not(tasks, clean(sentence, 1_000), job.seed), None
