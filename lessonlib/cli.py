@@ -458,7 +458,9 @@ def _add_grade(commands: Any) -> None:
     )
     grade.add_argument("--roster", metavar="FILE", help="a gradebook exported from Canvas, for its columns")
     grade.add_argument("--assignment", default="continuous-batching", help="its name in the tables")
-    grade.add_argument("--seed", type=int, help="draws the inputs (default: a fresh one for the class)")
+    grade.add_argument(
+        "--seed", type=int, help="draws everyone's inputs, with their names (default: a fresh one)"
+    )
     grade.set_defaults(run=_grade)
 
 

@@ -35,7 +35,7 @@ from synthetic_class import (
 
 from lessonlib import cli
 from lessonlib.errors import CourseError
-from lessonlib.grading import cluster, progress, records, submissions, tables
+from lessonlib.grading import cluster, job, progress, records, submissions, tables
 from lessonlib.grading import run as grading
 
 ROOT = Path(__file__).parents[1]
@@ -254,6 +254,37 @@ def test_a_record_that_cannot_be_made_is_one_students_alone(tmp_path: Path, monk
     assert [record["problem"] for record in grades.records] == ["", sentence, ""]
     assert f"bob: {sentence}" in lines
     assert not grades.complete
+
+
+def test_inputs_are_each_students_own_and_come_again(tmp_path: Path) -> None:
+    """The seed stands in the JSON alone: a student's page, or another's, holds no table of answers."""
+    folder = tmp_path / "submissions"
+    for student in ("ada", "bob"):
+        (folder / student).mkdir(parents=True)
+        late = "def drain(lengths, slots, right=drain):\n    return right(lengths[:6], slots)\n"
+        text = (SOLUTIONS / "ex01.py").read_text(encoding="utf-8") + late
+        (folder / student / "ex01.py").write_text(text, encoding="utf-8")
+    options = {"workers": 1, "say": lambda line: None}
+    first = grading.grade(folder, tmp_path / "out", grading.Settings(("ex01.3",)), **options)
+    ada, bob = (record["results"][0] for record in first.records)
+    assert ada["status"] == bob["status"] == "failed"
+    assert ada["seed"] != bob["seed"]
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert ada["seed"] == job.student_seed(run["seed"], "ada") != run["seed"]
+    assert f"seed       {ada['seed']} draws" in ada["message"]
+    for ending in ("html", "xml"):
+        page = (tmp_path / "out" / records.STUDENTS / f"ada.{ending}").read_text()
+        assert "drain(lengths=" in page
+        assert str(ada["seed"]) not in page
+        assert str(run["seed"]) not in page
+        assert "seed" not in page
+    (tmp_path / "out" / records.STUDENTS / "ada.json").unlink()
+    again = grading.grade(
+        folder, tmp_path / "out", resume=True, settings=grading.Settings(("ex01.3",)), **options
+    )
+    assert again.records[0]["results"][0]["seed"] == ada["seed"]
+    other = grading.grade(folder, tmp_path / "other", grading.Settings(("ex01.3",)), **options)
+    assert other.records[0]["results"][0]["seed"] != ada["seed"]
 
 
 def test_lines_come_seconds_apart_and_the_last_one_comes() -> None:

@@ -45,7 +45,7 @@ class Result:
         id, title: the task's. A task whose speed counts has a second result under the same id.
         status: "passed", "failed", "not written", "error" (could not be checked) or "not checked here" (it
             needs a tier that this machine has not).
-        seed: the same seed draws the same inputs again.
+        seed: the same seed draws the same inputs again; None where it is not for the reader.
         property_name: what should hold and did not, of the answer or, with status "error", of the file (one of
             those below); "property" in `to_dict`.
         sentence: what happened, where a call, an answer and what was due do not say it.
@@ -58,7 +58,7 @@ class Result:
     id: str
     title: str
     status: str
-    seed: int
+    seed: int | None
     property_name: str = ""
     sentence: str = ""
     call: str = ""
@@ -88,7 +88,7 @@ class Result:
             ("was due", self.due),
             ("it printed", self.printed),
         ]
-        if self.status == FAILED:
+        if self.status == FAILED and self.seed is not None:
             told.append(("seed", f"{self.seed} draws the same inputs again"))
         return [(label, text) for label, text in told if text]
 
@@ -96,6 +96,10 @@ class Result:
     def message(self) -> str:
         """The lines as text; "" for what passed and has no speed to tell."""
         return "\n".join(f"{label:<10} {text}" if label else text for label, text in self.lines)
+
+    def without_seed(self) -> Result:
+        """The same for a student whose inputs nobody should know before they are used again."""
+        return replace(self, seed=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""

@@ -5,6 +5,7 @@ What travels there and back is plain values: bytes of files in, dicts of results
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ class Job:
     student: whose work it is.
     tasks: ids of exercises or tasks, all of one kind: of the python tier, or of a higher one.
     files: exercise id → its text.
-    seed: draws the inputs.
+    seed: draws the inputs, of this student alone.
     unreadable: exercise id → what is wrong with its file, where it has one that cannot be graded.
     """
 
@@ -44,6 +45,14 @@ class Job:
 def needs_more_than_python(exercise: str) -> bool:
     """Whether the exercise runs in a higher tier than plain Python."""
     return EXERCISES[exercise].tier != PYTHON
+
+
+def student_seed(secret: int, student: str) -> int:
+    """What draws a student's inputs: the same each time, other ones for everyone, and not to be guessed.
+
+    Were they the same for a class, the cases that one student is shown would be a table of answers for the next.
+    """
+    return int.from_bytes(hashlib.sha256(f"{secret} {student}".encode()).digest()[:8])
 
 
 def version() -> str:

@@ -62,10 +62,12 @@ def points(results: Iterable[Mapping[str, Any]], weights: Mapping[str, float]) -
 def write_record(out: Path, record: Record) -> Record:
     """The student's page, JUnit file and JSON, in this order. Raises `CourseError` where they cannot be written.
 
+    The JSON alone has the seed: it is for whoever grades, the others are for the student.
+
     Returns the record as `read_record` will.
     """
     student = record["student"]
-    results = [Result.from_dict(result) for result in record["results"]]
+    results = [Result.from_dict(result).without_seed() for result in record["results"]]
     files = {
         "html": student_page(record, results),
         "xml": to_junit(results, student),

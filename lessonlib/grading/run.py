@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,19 +16,20 @@ from lessonlib import __version__
 from lessonlib.checks import EXERCISES
 from lessonlib.checks.confine import BUBBLEWRAP, Level, best_level
 from lessonlib.checks.report import CAN_BE_READ
-from lessonlib.checks.runner import could_not, fresh_seed, select
+from lessonlib.checks.runner import could_not, select
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
 from lessonlib.grading import submissions, tables
 from lessonlib.grading.archives import describe
 from lessonlib.grading.cluster import Pool, connect
-from lessonlib.grading.job import Job, needs_more_than_python
+from lessonlib.grading.job import Job, needs_more_than_python, student_seed
 from lessonlib.grading.pages import class_page
 from lessonlib.grading.progress import Progress
 from lessonlib.grading.reader import Reader
 from lessonlib.grading.records import STUDENTS, Record, make_record, read_record, write_record
 from lessonlib.grading.submissions import Handin, Submission
 
+SECRET_BITS = 128
 POLL = 0.05  # seconds between two looks at the workers
 RUN_FILE = "run.json"  # what the results in a folder were made with
 
@@ -38,7 +40,7 @@ class Settings:
 
     Attributes:
         tasks: ids of exercises or tasks; none for everything there is.
-        seed: draws the inputs, the same for everyone; a fresh one unless given.
+        seed: the class's secret, from which each student's inputs are drawn; a fresh one unless given.
         weights: a TOML file, task id = points; 1 for each task that is not in it.
         assignment: its name in the tables.
     """
@@ -134,7 +136,7 @@ def _settle(out: Path, settings: Settings, resume: bool) -> dict[str, Any]:
         "weights": _weights(settings.weights),
     }
     if not before:
-        return {**given, "seed": fresh_seed() if settings.seed is None else settings.seed}
+        return {**given, "seed": secrets.randbits(SECRET_BITS) if settings.seed is None else settings.seed}
     if settings.seed is not None:
         given["seed"] = settings.seed
     for name, value in given.items():
@@ -281,7 +283,7 @@ class _Grading:
             tasks = tuple(task.id for name in names for task in select(self._run["tasks"])[name])
             if tasks:
                 files = {name: submission.files[name] for name in names if name in submission.files}
-                seed, unreadable = self._run["seed"], submission.unreadable
+                seed, unreadable = student_seed(self._run["seed"], submission.student), submission.unreadable
                 jobs.append(Job(submission.student, tasks, files, seed, unreadable))
         return jobs
 
@@ -321,10 +323,11 @@ class _Grading:
 
     def _nothing(self, submission: Submission) -> dict[str, Any]:
         """What `job.run` would give for a submission of which nothing can be graded."""
+        seed = student_seed(self._run["seed"], submission.student)
         results = [
             result.to_dict()
             for tasks in select(self._run["tasks"]).values()
-            for result in could_not(tasks, submission.problem, self._run["seed"], CAN_BE_READ)
+            for result in could_not(tasks, submission.problem, seed, CAN_BE_READ)
         ]
         return {"results": results, "sandbox": []}
 
