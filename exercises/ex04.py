@@ -7,8 +7,9 @@ the tiles is three things, its state:
   total  float        the weights so far, added up: exp(score - best) of every score
   acc    float [dim]  the values so far, each times its weight, added up
 
-Each function returns new arrays and leaves its inputs as they were. Places that hold nobody's numbers may
-hold NaN, as they may in a server's memory.
+Each function returns new arrays and leaves its inputs as they were. Numbers are float64 and stay so: answers are
+due to a part in a million, which float32 does not give. Places that hold nobody's numbers may hold NaN, as they
+may in a server's memory.
 
 Check your work with `lesson check ex04` in a terminal, or with `check("ex04")` in a notebook cell. The inputs
 are fresh each time. What has to hold, beside plain good manners (an answer of the right form, inputs left as

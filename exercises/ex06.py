@@ -13,6 +13,7 @@ ex06.1 goodput
   - utilization counts every token that was given, and every slot of every step
   - whoever did not finish has not arrived
   - the first token counts from the arrival to the end of its step
+  - the time per token is the mean gap between the ends of its steps
   - a pause is part of the time per token
   - one token alone has no time per token
   - both promises are kept, to the very second
@@ -118,6 +119,7 @@ def predict(batches: list[int], rates: list[float], batch: int) -> float:
 
     Returns:
         Its tokens a second. More riders never give fewer tokens than the largest batch measured, and never more
-        than their share of it.
+        than their share of it: batch ÷ the largest batch measured, times its rate. Where the line of the last two
+        sizes says otherwise, that was a wobble.
     """
     raise NotImplementedError("ex06.3: predict is not written yet")

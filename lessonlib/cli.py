@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import signal
@@ -29,6 +30,8 @@ DONE, FAILED, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; errors of the user's input become one line and status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show ends nothing
+        sys.stdout.reconfigure(errors="backslashreplace")
     options = _parser().parse_args(arguments)
     try:
         if getattr(options, "seed", None) is not None and options.seed < 0:
@@ -477,7 +480,9 @@ def _add_grade(commands: Any) -> None:
     )
     grade.add_argument("--roster", metavar="FILE", help="a gradebook exported from Canvas, for its columns")
     grade.add_argument("--assignment", default="continuous-batching", help="its name in the tables")
-    grade.add_argument("--seed", type=int, help="draws the inputs (default: a fresh one for the class)")
+    grade.add_argument(
+        "--seed", type=int, help="draws everyone's inputs, with their names (default: a fresh one)"
+    )
     grade.set_defaults(run=_grade)
 
 

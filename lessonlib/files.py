@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from zlib import crc32
 
 from lessonlib.errors import CourseError
 
@@ -39,7 +40,8 @@ def check_place(path: str | Path) -> None:
 
 
 def _scratch(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    """A short name beside it, however long its own is: a file system takes 255 bytes."""
+    return path.with_name(f".{crc32(os.fsencode(path.name)):08x}.{os.getpid()}.part")
 
 
 def _no_place(path: str | Path, error: OSError) -> CourseError:

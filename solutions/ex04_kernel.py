@@ -15,12 +15,16 @@ hardware's power.
 
 Check your work with `lesson check ex04.5` in a terminal, or with `check("ex04.5")` in a notebook cell. A call
 that it shows is a batch that you can make: `kernels.batches.make_batch([(1, n) for n in lengths], heads, …)`.
-While it is checked, this file may import torch, triton and numpy. What has to hold, beside plain good manners
+`shift` was then added to the values, and `first_block` to the blocks' ids: the caches that belong to these hold
+more than 2³¹ numbers, which takes addresses of 64 bits. A group may have more than 16 query heads. While it is checked, this file may import torch, triton and numpy. What has to hold, beside plain good manners
 (every call comes back, what is only read is left as it was, no address outside of the tensors is touched):
 
 ex04.5 decode_attention
+  - a Triton kernel computes the answer
   - a sequence of length 0 gets zeros
   - large scores do not overflow
+  - sums have room for more than float16 holds
+  - a block far into a large cache is found
   - nothing that is not the sequence's own comes through
   - within one block: the mean of the values, weighed by exp(scale · query · key)
   - a later block is folded into what was seen before

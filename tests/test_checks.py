@@ -15,6 +15,7 @@ import pytest
 
 from lessonlib.checks import EXERCISES, check, runner
 from lessonlib.checks.child import MAX_ITEMS, TooLarge, decode, encode
+from lessonlib.checks.precision import lost_digits
 from lessonlib.checks.report import Result
 from lessonlib.checks.sandbox import Child
 from lessonlib.checks.spec import Exercise, WrongForm
@@ -158,6 +159,43 @@ def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
         "    return [np.int32(steps), np.float64(utilization)]\n"
     )
     assert told(tmp_path, right + numpy_too, "ex02.3").status == "passed"
+
+
+@pytest.mark.parametrize(("task", "star"), [("ex01.3", "math"), ("ex02.2", "numpy")])
+def test_a_right_answer_below_a_star_import_passes(tmp_path: Path, task: str, star: str) -> None:
+    """However many names come with it, the functions of the exercise are looked up."""
+    right = (SOLUTIONS / f"{task.split('.')[0]}.py").read_text(encoding="utf-8")
+    assert told(tmp_path, f"from {star} import *\n{right}", task).status == "passed"
+
+
+def test_what_is_imported_is_no_function_of_the_students_own(tmp_path: Path) -> None:
+    source = "from math import *\ndef static_utilisation(): ...\ndef drain(): ...\n"
+    result = told(tmp_path, source)
+    assert "ex01.py has no function static_utilization: it has drain, static_utilisation." in result.message
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "sentence"),
+    [
+        (0.3333, 1 / 3, "0.3333 is 0.3333333333333333 rounded: leave the number as it is."),
+        ((2, 0.67), (2, 2 / 3), "0.67 is 0.6666666666666666 rounded: leave the number as it is."),
+        ([(2.0, 1.0)], [(2.0, 1.75)], "1.0 is 1.75 without what is behind the point"),
+        (
+            np.float32(np.ones(2) / 3).astype(float),
+            np.ones(2) / 3,
+            "has fewer digits than 0.3333333333333333",
+        ),
+        ((1, 0.3333), (2, 1 / 3), ""),  # something else is wrong as well
+        (0.3, 1 / 3, ""),
+        (0.5, 1 / 3, ""),
+        ([0.5], [0.5, 0.5], ""),
+        (math.nan, 0.5, ""),
+        (0.0, math.inf, ""),
+    ],
+)
+def test_lost_digits_are_told_from_a_wrong_answer(answer, expected, sentence: str) -> None:
+    found = lost_digits(answer, expected)
+    assert sentence in found if sentence else not found
 
 
 # ----- what cannot be checked -----

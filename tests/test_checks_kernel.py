@@ -17,7 +17,7 @@ from triton.compiler.errors import CompilationError
 
 from kernels import tier
 from kernels.batches import make_batch
-from lessonlib.checks import check, kernel_harness, runner
+from lessonlib.checks import check, kernel_harness, runner, sandbox
 from lessonlib.checks.ex04_kernel import DECODE, EX04_KERNEL, SHARE
 from lessonlib.checks.race import race
 from lessonlib.checks.report import Report, Result
@@ -26,7 +26,7 @@ from lessonlib.grading.job import Job, run
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
 SOLUTION = SOLUTIONS / "ex04_kernel.py"
-SLOW_MUTANT = SOLUTIONS / "mutants" / "ex04.5" / "plain_pytorch.py"
+SLOW_MUTANT = SOLUTIONS / "mutants" / "ex04.5" / "one_launch_each.py"
 
 # A loop that the compiler cannot see the end of.
 HANGS = """
@@ -110,6 +110,19 @@ def test_the_solution_passes_in_the_tier_that_is_here(tier: str, tmp_path: Path,
         assert fast.sentence == "It needs tier gpu; this machine runs tier interpreter."
         assert fast.property_name == DECODE.speed.property
         assert not shares
+
+
+def test_a_batch_that_this_machine_cannot_hold_is_left_out_and_said(tmp_path: Path, monkeypatch) -> None:
+    """Caches of more than 2**31 numbers take 13 GB of addresses, though hardly any memory."""
+    if KERNEL_TIER != "interpreter":
+        pytest.skip(f"not checked here: tier interpreter; this machine runs tier {KERNEL_TIER}")
+    monkeypatch.setitem(sandbox.BYTES, "interpreter", {"AS": 12 << 30})
+    right, _ = check("ex04.5", folder=written(tmp_path)).results
+    assert right.status == "passed", right.message
+    assert right.sentence.startswith(
+        "Not tried on this machine: decode_attention(lengths=[20, 3], heads=(8, 8)"
+    )
+    assert right.sentence.endswith("first_block=131072, shift=0.0) ([Errno 12] Cannot allocate memory).")
 
 
 def test_an_address_that_is_nobodys_has_its_own_verdict(tier: str, tmp_path: Path) -> None:
@@ -264,7 +277,7 @@ def test_a_lap_is_several_calls_on_what_was_laid_out(monkeypatch) -> None:
         out[:] = torch.arange(2.0)[:, None]
         calls.append(out)
 
-    rows = kernel_harness.warm_up(decode, [3, 20, 1], (2, 1), 64, "float32", 0.125, 0)
+    rows = kernel_harness.warm_up(decode, [3, 20, 1], (2, 1), 64, "float32", 0.125, 0, 0, 0.0)
     assert rows[:, 0].tolist() == [0.0, 1.0, 0.0]  # of another head each
     assert kernel_harness.lap(decode) == 500 / kernel_harness.CALLS
     assert len(calls) == kernel_harness.WARM_UP + kernel_harness.CALLS

@@ -24,7 +24,7 @@ MAX_ITEMS = 20_000  # of one answer, all its lists together
 MAX_DEPTH = 8
 MAX_TEXT = 1_000  # characters of one string, repr or message
 MAX_SOURCE = 100  # characters of one line of the student's file
-MAX_FUNCTIONS = 50  # of one file whose names are told
+MAX_FUNCTIONS = 50  # of one file whose names are told, beside those that are asked for
 MAX_PRINTED = 300  # characters of what was printed that are kept
 MAX_LINE = 1 << 20  # characters of one line between the processes
 
@@ -165,10 +165,14 @@ class Sink(io.TextIOBase):
 
 
 class Submission:
-    """One student's file, loaded; `harness` names the module that calls it where a plain call is not enough."""
+    """One student's file, loaded.
 
-    def __init__(self, name: str, harness: str) -> None:
-        self.name, self.harness = name, harness
+    `harness` names the module that calls it where a plain call is not enough, `wanted` its functions that will be
+    called.
+    """
+
+    def __init__(self, name: str, harness: str, wanted: list[str]) -> None:
+        self.name, self.harness, self.wanted = name, harness, wanted
         self.module = types.ModuleType(name.removesuffix(".py"))
         self.lines: list[str] = []
 
@@ -180,10 +184,20 @@ class Submission:
             self.lines = source.decode("utf-8", "replace").splitlines()
             sys.modules[self.module.__name__] = self.module
             exec(compile(source, self.name, "exec", dont_inherit=True), self.module.__dict__)
+            return {"functions": self._functions()}
         except BaseException as error:
             return {"raised": self.describe(error)}
-        functions = [name for name, value in vars(self.module).items() if callable(value) and name[0] != "_"]
-        return {"functions": functions[:MAX_FUNCTIONS]}
+
+    def _functions(self) -> list[str]:
+        """Those wanted that the file has, from wherever, and then others that it defines itself."""
+        there = {name: value for name, value in vars(self.module).items() if callable(value)}
+        own = [
+            name
+            for name, value in there.items()
+            if not name.startswith("_") and getattr(value, "__module__", "") == self.module.__name__
+        ]
+        others = [name for name in own if name not in self.wanted]
+        return [name for name in self.wanted if name in there] + others[:MAX_FUNCTIONS]
 
     def call(self, function: str, encoded: list, through: str) -> dict[str, Any]:
         """One call: {"answer": ...} or {"raised": ...}, and {"changed": {place: value}} of its inputs.
@@ -253,8 +267,9 @@ def serve(requests: TextIO, answers: TextIO, submission: Submission) -> None:
 def main(requests_fd: str, answers_fd: str, settings: str) -> None:
     """Set the limits and the path, then serve. Works in the current folder, where the student's file lies.
 
-    `settings` is JSON: "name" of the student's file, "harness" (a module beside this file, or ""), "site" (the
-    folder of what may be imported) and "limits" (name of a resource → the most of it).
+    `settings` is JSON: "name" of the student's file, "wanted" (its functions that will be called), "harness" (a
+    module beside this file, or ""), "site" (the folder of what may be imported) and "limits" (name of a resource →
+    the most of it).
     """
     import resource
 
@@ -272,7 +287,7 @@ def main(requests_fd: str, answers_fd: str, settings: str) -> None:
     requests = os.fdopen(int(requests_fd), encoding="utf-8")
     answers = os.fdopen(int(answers_fd), "w", encoding="utf-8")
     with requests, answers:
-        serve(requests, answers, Submission(chosen["name"], chosen["harness"]))
+        serve(requests, answers, Submission(chosen["name"], chosen["harness"], chosen["wanted"]))
 
 
 if __name__ == "__main__":

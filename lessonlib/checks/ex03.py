@@ -781,7 +781,7 @@ def _texts(rng: Random) -> Iterator[Given]:
 def _meant_to_mislead(size: int) -> Iterator[Given]:
     """The same prompt again; its second block behind another first one; its second and third so.
 
-    And blocks that end alike.
+    And blocks that end alike, and the same prompt before and after one of which nothing is shared.
     """
     first, second, third, other = ([token] * size for token in (1, 2, 3, 4))
     for tokens, *texts in (
@@ -789,6 +789,8 @@ def _meant_to_mislead(size: int) -> Iterator[Given]:
         (first + second, other[1:] + first[:1] + second),
         (first + second + third, other + second + third),
         (first + second + third + other, first + second, other + second + third),
+        (first + second, other + third, first + second),
+        (first + second, first + second, other + third),
     ):
         for salt in ("", "a"):
             earlier = [(text, salt) for text in texts]

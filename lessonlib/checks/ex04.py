@@ -83,6 +83,7 @@ def _folds(rng: Random) -> Iterator[Given]:
         yield _fold(rng, before, tile, dim=1)
     for before, tile in (([], [1000.0]), ([1000.0], [999.0]), ([0.0], [1000.0]), ([-1000.0], [-1001.0])):
         yield _fold(rng, before, tile, dim=1)
+    yield _fold(rng, [1000.3], [1000.1], dim=1)  # their difference has five digits in float32
     for before, tile in (([], [-np.inf, 1.0]), ([1.0], [-np.inf]), ([], [-np.inf, -np.inf])):
         yield _fold(rng, before, tile, dim=1)
     for _ in range(30):
@@ -337,6 +338,7 @@ def _splits(rng: Random) -> Iterator[Given]:
     for left, right in (
         ([1.0], [1.0]), ([0.0, 2.0], [2.0]), ([1.0], []), ([], [1.0]), ([0.0], [1.0]), ([3.0, 1.0], [2.0]),
         ([0.0], [1000.0]), ([1000.0], [0.0]), ([-1000.0], [-1001.0]), ([], [-1000.0]),
+        ([1000.3], [1000.1]),  # their difference has five digits in float32
     ):  # fmt: skip
         yield _split(rng, left, right, dim=2)
     for _ in range(30):

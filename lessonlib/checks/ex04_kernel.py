@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 import kernels
 from lessonlib.checks.spec import (
     INTERPRETER,
+    CannotRun,
     ChangedInput,
     Exercise,
     Given,
@@ -28,7 +29,13 @@ from lessonlib.checks.spec import (
 
 SHARE = 0.5  # of the speed of the course's kernel
 BLOCK_SIZE = 16
+ROWS = 16  # the least that a tile of `tl.dot` has
 ONE_HEAD, LARGE_SCALE = (1, 1), 20.0
+EVEN_SCALE, HEAVY = (
+    0.001,
+    200.0,
+)  # all tokens weigh the same, and 400 values of 200 are more than float16 holds
+FAR = (1 << 31) // (BLOCK_SIZE * 8 * 128)  # the first block of 8 K/V heads of 128 beyond 2**31 numbers
 ERROR = {"float32": 0.01, "float16": 0.01, "bfloat16": 0.03}  # ‖answer − due‖ / ‖due‖ of one row
 SHOWN = 6  # numbers of a row
 
@@ -45,8 +52,10 @@ def _batch(
     head_dim: int = 64,
     dtype: str = "float32",
     scale: float | None = None,
+    first_block: int = 0,
+    shift: float = 0.0,
 ) -> Given:
-    """What the harness makes a batch from."""
+    """The fields of the harness's `Batch`."""
     return {
         "lengths": lengths,
         "heads": heads,
@@ -54,11 +63,13 @@ def _batch(
         "dtype": dtype,
         "scale": head_dim**-0.5 if scale is None else scale,
         "seed": rng.randrange(10_000),
+        "first_block": first_block,
+        "shift": shift,
     }
 
 
 def _batches(rng: Random) -> Iterator[Given]:
-    """One head and one block; more blocks; more sequences; more heads; other dtypes and head sizes."""
+    """One head and one block; more blocks; more sequences; more heads; other dtypes, head sizes and caches."""
     for lengths in ([1], [16], [7], [17], [48], [0]):
         yield _batch(rng, lengths)
     # Sixteen rows: in one of them at least the largest score comes late, whatever the tile.
@@ -66,10 +77,12 @@ def _batches(rng: Random) -> Iterator[Given]:
     for lengths in ([20, 3], [21, 0, 1, 40]):
         yield _batch(rng, lengths)
     yield _batch(rng, [45], dtype="float16", scale=LARGE_SCALE)
-    for heads in ((2, 2), (6, 2), (8, 2)):
+    yield _batch(rng, [400], dtype="float16", scale=EVEN_SCALE, shift=HEAVY)
+    for heads in ((2, 2), (6, 2), (8, 2), (17, 1), (40, 2)):
         yield _batch(rng, [rng.randint(1, 40) for _ in range(2)], heads)
     yield _batch(rng, [33, 0, 16, 9], (4, 2), 128, "float16")
     yield _batch(rng, [rng.randint(0, 70) for _ in range(5)], (4, 1), 128)
+    yield _batch(rng, [20, 3], (8, 8), 128, "float16", first_block=FAR)
 
 
 def _batches_on_gpu(rng: Random) -> Iterator[Given]:
@@ -80,12 +93,13 @@ def _batches_on_gpu(rng: Random) -> Iterator[Given]:
 
 
 def _smaller(given: Given) -> Iterator[Given]:
-    """One sequence less, one head, or a sequence shorter; few large scores may not overflow, so all are kept."""
-    lengths = given["lengths"] if given["scale"] != LARGE_SCALE else []
+    """One sequence less, one head, or a sequence shorter; what may overflow is kept."""
+    may_overflow = given["scale"] == LARGE_SCALE or given["shift"]
+    lengths = [] if may_overflow else given["lengths"]
     if len(lengths) > 1:
         for place in range(len(lengths)):
             yield {**given, "lengths": lengths[:place] + lengths[place + 1 :]}
-    if given["heads"] != ONE_HEAD:
+    if given["heads"] != ONE_HEAD and not given["first_block"]:
         yield {**given, "heads": ONE_HEAD}
     for place, length in enumerate(lengths):
         for shorter in sorted({min(length, size) for size in (1, 16, 17, length // 2)} - {0, length}):
@@ -95,25 +109,36 @@ def _smaller(given: Given) -> Iterator[Given]:
 # ----- answers -----
 
 
-def _due(
-    lengths: list[int], heads: tuple[int, int], head_dim: int, dtype: str, scale: float, seed: int
-) -> np.ndarray:
+class Attended(NamedTuple):
+    """What came of a call: the rows, float64 [sequences, heads, head_dim], and whether kernels wrote them."""
+
+    out: np.ndarray
+    by_kernel: bool
+
+
+def _due(**given: Any) -> Attended:
+    """The blocks' ids change nothing."""
     import torch
 
     from kernels.batches import make_batch, truth
 
-    seqs = [(1, length) for length in lengths]
-    batch = make_batch(seqs, heads, head_dim, dtype=getattr(torch, dtype), seed=seed)
-    return truth(batch | {"scale": scale}).numpy()
+    seqs = [(1, length) for length in given["lengths"]]
+    dtype = getattr(torch, given["dtype"])
+    batch = make_batch(seqs, given["heads"], given["head_dim"], dtype=dtype, seed=given["seed"])
+    batch["value_cache"] += given["shift"]
+    return Attended(truth(batch | {"scale": given["scale"]}).numpy(), True)
 
 
-def _read(answer: Any, given: Given) -> np.ndarray:
-    if not isinstance(answer, dict) or answer.keys() != {"out", "changed"}:
+def _read(answer: Any, given: Given) -> Attended:
+    if isinstance(answer, dict) and answer.keys() == {"cannot"}:
+        raise CannotRun(str(answer["cannot"]))
+    if not isinstance(answer, dict) or answer.keys() != {"out", "changed", "by_kernel"}:
         raise WrongForm(f"The answer should be in out; what came back is {kind(answer)}.")
     if answer["changed"]:
         names = " and ".join(answer["changed"])
         raise ChangedInput(f"It changed {names}, which an engine needs again: only out is to be written.")
-    return np.asarray(answer["out"])
+    nothing_to_do = not any(given["lengths"])
+    return Attended(np.asarray(answer["out"]), bool(answer["by_kernel"]) or nothing_to_do)
 
 
 def _rows_close(answer: np.ndarray, due: np.ndarray, dtype: str) -> bool:
@@ -122,39 +147,53 @@ def _rows_close(answer: np.ndarray, due: np.ndarray, dtype: str) -> bool:
     return bool((apart <= ERROR[dtype] * np.linalg.norm(due, axis=-1)).all())
 
 
-def _right(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
-    return _rows_close(answer, due, given["dtype"])
+def _right(given: Given, answer: Attended, due: Attended) -> bool:
+    return _rows_close(answer.out, due.out, given["dtype"])
 
 
-def _empty_gets_zeros(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
-    return not answer[np.array(given["lengths"]) == 0].any()
+def _by_kernel(given: Given, answer: Attended, due: Attended) -> bool:
+    return answer.by_kernel == due.by_kernel
 
 
-def _no_overflow(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
-    return given["scale"] != LARGE_SCALE or bool(np.isfinite(answer).all())
+def _empty_gets_zeros(given: Given, answer: Attended, due: Attended) -> bool:
+    return not answer.out[np.array(given["lengths"]) == 0].any()
 
 
-def _own_only(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
-    return bool(np.isfinite(answer).all())
+def _no_overflow(given: Given, answer: Attended, due: Attended) -> bool:
+    return given["scale"] != LARGE_SCALE or bool(np.isfinite(answer.out).all())
 
 
-def _one_block(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
+def _room_for_sums(given: Given, answer: Attended, due: Attended) -> bool:
+    return not given["shift"] or _right(given, answer, due)
+
+
+def _far_block(given: Given, answer: Attended, due: Attended) -> bool:
+    return not given["first_block"] or _right(given, answer, due)
+
+
+def _own_only(given: Given, answer: Attended, due: Attended) -> bool:
+    return bool(np.isfinite(answer.out).all())
+
+
+def _one_block(given: Given, answer: Attended, due: Attended) -> bool:
     return len(given["lengths"]) > 1 or given["lengths"][0] > BLOCK_SIZE or _later_blocks(given, answer, due)
 
 
-def _later_blocks(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
+def _later_blocks(given: Given, answer: Attended, due: Attended) -> bool:
     return len(given["lengths"]) > 1 or _own_line(given, answer, due)
 
 
-def _own_line(given: Given, answer: np.ndarray, due: np.ndarray) -> bool:
-    return given["heads"][1] > 1 or _right(given, answer, due)
+def _own_line(given: Given, answer: Attended, due: Attended) -> bool:
+    return given["heads"][1] > 1 or given["heads"][0] > ROWS or _right(given, answer, due)
 
 
-def _worst_row(answer: np.ndarray, due: np.ndarray) -> tuple[str, str]:
-    """How the row begins that is furthest from the due one."""
-    apart = np.nan_to_num(np.linalg.norm(answer - due, axis=-1), nan=np.inf)
+def _shown(answer: Attended, due: Attended) -> tuple[str, str]:
+    """How the row begins that is furthest from the due one; or that no kernel had a part in it."""
+    if answer.by_kernel != due.by_kernel:
+        return "the same rows where no kernel is launched", "rows that a Triton kernel writes"
+    apart = np.nan_to_num(np.linalg.norm(answer.out - due.out, axis=-1), nan=np.inf)
     seq, head = np.unravel_index(apart.argmax(), apart.shape)
-    begins = (", ".join(f"{number:.4f}" for number in each[seq, head, :SHOWN]) for each in (answer, due))
+    begins = (", ".join(f"{number:.4f}" for number in each.out[seq, head, :SHOWN]) for each in (answer, due))
     came, was = (f"out[{seq}, {head}] = [{numbers}, …]" for numbers in begins)
     return came, was
 
@@ -198,8 +237,11 @@ DECODE = Task(
     due=_due,
     read=_read,
     properties=(
+        Property("a Triton kernel computes the answer", _by_kernel),
         Property("a sequence of length 0 gets zeros", _empty_gets_zeros),
         Property("large scores do not overflow", _no_overflow),
+        Property("sums have room for more than float16 holds", _room_for_sums),
+        Property("a block far into a large cache is found", _far_block),
         Property("nothing that is not the sequence's own comes through", _own_only),
         Property("within one block: the mean of the values, weighed by exp(scale · query · key)", _one_block),
         Property("a later block is folded into what was seen before", _later_blocks),
@@ -207,7 +249,7 @@ DECODE = Task(
         Property("each query head meets the K/V head of its group", _right),
     ),
     explain=_nothing_to_explain,
-    shown=_worst_row,
+    shown=_shown,
     through="attend",
     cases_on_gpu=_batches_on_gpu,
     speed=SPEED,

@@ -24,6 +24,7 @@ SAID = {
 # What has to hold before anything can be checked, of a submission, of a file of it and of the tasks in a file.
 CAN_BE_READ = "the submission can be read"
 IS_THERE = "the file is there"
+FILE_CAN_BE_READ = "the file can be read"
 CAN_BE_LOADED = "the file can be loaded"
 HAS_FUNCTION = "the file has the function, under its name"
 COLORS = {  # Okabe–Ito
@@ -44,7 +45,7 @@ class Result:
         id, title: the task's. A task whose speed counts has a second result under the same id.
         status: "passed", "failed", "not written", "error" (could not be checked) or "not checked here" (it
             needs a tier that this machine has not).
-        seed: the same seed draws the same inputs again.
+        seed: the same seed draws the same inputs again; None where it is not for the reader.
         property_name: what should hold and did not, of the answer or, with status "error", of the file (one of
             those below); "property" in `to_dict`.
         sentence: what happened, where a call, an answer and what was due do not say it.
@@ -57,7 +58,7 @@ class Result:
     id: str
     title: str
     status: str
-    seed: int
+    seed: int | None
     property_name: str = ""
     sentence: str = ""
     call: str = ""
@@ -87,7 +88,7 @@ class Result:
             ("was due", self.due),
             ("it printed", self.printed),
         ]
-        if self.status == FAILED:
+        if self.status == FAILED and self.seed is not None:
             told.append(("seed", f"{self.seed} draws the same inputs again"))
         return [(label, text) for label, text in told if text]
 
@@ -95,6 +96,10 @@ class Result:
     def message(self) -> str:
         """The lines as text; "" for what passed and has no speed to tell."""
         return "\n".join(f"{label:<10} {text}" if label else text for label, text in self.lines)
+
+    def without_seed(self) -> Result:
+        """The same for a student whose inputs nobody should know before they are used again."""
+        return replace(self, seed=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""

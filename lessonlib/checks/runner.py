@@ -20,6 +20,7 @@ from lessonlib.checks.ex04 import EX04
 from lessonlib.checks.ex04_kernel import EX04_KERNEL
 from lessonlib.checks.ex05 import EX05
 from lessonlib.checks.ex06 import EX06
+from lessonlib.checks.precision import lost_digits
 from lessonlib.checks.race import Stopped, race
 from lessonlib.checks.report import (
     CAN_BE_LOADED,
@@ -38,6 +39,7 @@ from lessonlib.checks.spec import (
     GPU,
     PYTHON,
     TIERS,
+    CannotRun,
     ChangedInput,
     Exercise,
     Given,
@@ -65,6 +67,7 @@ COMES_BACK = "every call comes back"
 RAISES_NOTHING = "no call raises an error"
 INPUTS_KEPT = "the inputs are left as they were"
 RIGHT_FORM = "the answer has the right form"
+EXACT = "numbers are neither rounded nor cut"
 IN_BOUNDS = "no address outside of the tensors is touched"
 WROTE_TO_PIPE = "wrote into the checker's own pipe. An answer is what a function returns, and nothing else."
 NEVER_ENDS = "Does one of its loops never end?"
@@ -209,16 +212,20 @@ def _blame(task: Task, result: Result, before: Sequence[Result]) -> Result:
 def _check_task(child: Child, exercise: Exercise, task: Task, seed: int, call_seconds: float) -> Result:
     if (problem := _ready(child, exercise, task)) is not None:
         return Result(task.id, task.title, problem.status, seed, problem.property, problem.sentence)
-    spent, seconds = 0.0, TASK_SECONDS * exercise.patience
+    spent, seconds, left_out = 0.0, TASK_SECONDS * exercise.patience, ""
     for given in _cases(child, task, Random(f"{seed} {task.id}")):
-        verdict = _try(child, task, given, call_seconds)
+        try:
+            verdict = _try(child, task, given, call_seconds)
+        except CannotRun as reason:
+            left_out = f"Not tried on this machine: {show_call(task.called(given), given)} ({reason})."
+            continue
         spent += max(0.0, child.took - LATENCY)
         if verdict is None and spent > seconds:
             verdict = Verdict(COMES_BACK, f"All calls together took more than {seconds:g} seconds.")
         if verdict is not None:
             given, verdict = _shrink(child, task, given, verdict, call_seconds)
             return _result(task, seed, given, verdict)
-    return Result(task.id, task.title, PASSED, seed)
+    return Result(task.id, task.title, PASSED, seed, sentence=left_out)
 
 
 def _cases(child: Child, task: Task, rng: Random) -> Iterator[Given]:
@@ -276,7 +283,7 @@ def _where(name: str, raised: Raised) -> str:
 
 
 def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict | None:
-    """Call the student's function once; None where everything holds."""
+    """Call the student's function once; None where everything holds. Raises `CannotRun`."""
     reply = child.call(task.called(given), list(given.values()), call_seconds, task.through)
     if (mishap := _mishap(child.name, task, task.called(given), reply, call_seconds)) is not None:
         return mishap
@@ -294,7 +301,9 @@ def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict
     for property_ in task.properties:
         if not property_.holds(given, answer, due):
             shown = task.shown(answer, due) if task.shown else (_show_state(answer), shown_due)
-            return Verdict(property_.name, "", *shown, reply.printed, answer=answer)
+            lost = lost_digits(answer, due)
+            name = EXACT if lost else property_.name
+            return Verdict(name, lost, *shown, reply.printed, answer=answer)
     return None
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import psutil
 
 from lessonlib.checks import child
+from lessonlib.checks.cleaning import clean_lines
 from lessonlib.checks.confine import Cell, Level, best_level, interpreter, kept_variables
 from lessonlib.checks.spec import GPU, INTERPRETER, PYTHON, Exercise
 from lessonlib.errors import CourseError
@@ -64,6 +65,7 @@ BYTES = {
 DTYPES = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 DTYPES |= {f"float{bits}" for bits in (16, 32, 64)}
 LARGEST = 1 << 64
+MAX_WANTED = 50  # functions of one exercise
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Reply:
         answer: the value that came back.
         raised: the exception instead of it.
         changed: place of an argument → what it became, for those that the call changed.
-        functions: after `load`, the functions that the file defines.
+        functions: after `load`, the functions that the file has: those of the exercise, then others of its own.
         printed: how its printing begins.
         ended: "", or why there is nothing: "time", "large", "pipe" (it wrote where only the checker's own lines
             may come from), or what ended Python.
@@ -157,6 +159,7 @@ class Child:
         self, path: Path, exercise: Exercise, tier: str = PYTHON, level: Level | None = None
     ) -> None:
         self.name, self.packages, self.tier = path.name, exercise.packages, tier
+        self._wanted = [name for task in exercise.tasks for name in task.functions]
         self.level = level or best_level(tier == GPU)
         self.start_seconds = START_SECONDS * exercise.patience
         self._harness = Path(next(iter(exercise.harness), "")).stem
@@ -230,6 +233,7 @@ class Child:
         os.set_blocking(self._requests, False)
         settings = {
             "name": self.name,
+            "wanted": self._wanted,
             "harness": self._harness,
             "site": str(self._root / "site"),
             "limits": {**LIMITS, **_bytes(self.tier), "NPROC": self._cell.most_processes},
@@ -366,7 +370,7 @@ def _reply(data: Any, count: int, arguments: int) -> Reply:
     if limit not in ("", *child.LIMITS):
         raise ValueError("no limit of a process")
     functions = data.get("functions", ())
-    if len(functions) > child.MAX_FUNCTIONS:
+    if len(functions) > child.MAX_FUNCTIONS + MAX_WANTED:
         raise ValueError("too many functions")
     return Reply(
         answer=_value(data.get("answer")),
@@ -385,13 +389,10 @@ def _raised(type: str, text: str, line: int, function: str, source: str) -> Rais
 
 
 def _text(value: Any, most: int = child.MAX_TEXT) -> str:
-    """A text to show, cut and without what a terminal would take for an order."""
+    """A text to show, cut; the child's own program has set its `…` already."""
     if not isinstance(value, str):
         raise TypeError("not a text")
-    cut = value[: most + 1]
-    return "".join(
-        each if each.isprintable() or each in "\n\t" else "\N{REPLACEMENT CHARACTER}" for each in cut
-    )
+    return clean_lines(value[: most + 1])
 
 
 def _value(data: Any) -> Any:
@@ -401,6 +402,7 @@ def _value(data: Any) -> Any:
 
 
 def _look_at(data: Any) -> None:
+    """Raises where it cannot come from `child.encode`; what is to be shown as it is, is cleaned in it."""
     if isinstance(data, str):
         if len(data) > child.MAX_TEXT + 1:
             raise ValueError("a text that is too long")
@@ -413,8 +415,7 @@ def _look_at(data: Any) -> None:
                 for part in pair:
                     _look_at(part)
         elif "other" in data:
-            _text(data["other"])
-            _text(data["text"])
+            data.update({name: _text(data[name]) for name in ("other", "text")})
         else:
             (items,) = data.values()
             for item in items:

@@ -30,6 +30,10 @@ class ChangedInput(WrongForm):
     """The answer came with a change to what was only to be read; the text is a sentence that says so."""
 
 
+class CannotRun(Exception):  # noqa: N818 - says something of this machine, not of the answer
+    """The inputs are more than this machine can hold; the text says why."""
+
+
 @dataclass(frozen=True)
 class Property:
     """One thing that must hold of every answer: its name, and `holds(given, answer, due)`."""
@@ -69,7 +73,8 @@ class Task:
         cases: the inputs of one check, small ones first; the large ones are drawn from the generator.
         smaller: inputs a little smaller than these, to find the smallest that still fail.
         due: the right answer, `due(**given)`.
-        read: brings an answer to the form in which it is compared, or raises `WrongForm`.
+        read: brings an answer to the form in which it is compared, or raises `WrongForm`; `CannotRun` where the
+            inputs were too much for this machine.
         properties: in the order in which they are tried on one answer; together they leave only `due`.
         explain: where the due answer comes from, in a few words; "" for nothing to say.
         built_on: ids of earlier tasks of the same file whose functions this one calls.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from distributed import Client, Nanny, Scheduler, Security, SpecCluster
+from distributed import Client, Future, Nanny, Scheduler, Security, SpecCluster
 from distributed.comm.core import CommClosedError
 
 from kernels.tier import find as find_tier
@@ -20,6 +20,7 @@ from lessonlib import __version__
 from lessonlib.checks.spec import GPU
 from lessonlib.errors import CourseError
 from lessonlib.grading import job
+from lessonlib.grading.job import Job
 
 CONNECT_SECONDS = 15
 ONE_GPU = {"GPU": 1.0}
@@ -47,10 +48,29 @@ def connect(workers: int | None, scheduler: str | None, jobs_want_gpu: bool) -> 
         yield client
 
 
-def gpu_of_its_own(client: Client) -> dict[str, float]:
-    """What a job that wants a GPU asks of a worker: one, where some worker has one; else nothing."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    return ONE_GPU if any("GPU" in worker["resources"] for worker in workers) else {}
+class Pool:
+    """Jobs that a client's workers do, and what became of them."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._pending: dict[Future, Job] = {}
+        workers = client.scheduler_info(n_workers=-1)["workers"].values()
+        self._has_gpu = any("GPU" in worker["resources"] for worker in workers)
+
+    @property
+    def is_idle(self) -> bool:
+        return not self._pending
+
+    def submit(self, one: Job) -> None:
+        """A job that wants a GPU goes to a worker that owns one, where there is such a worker."""
+        resources = ONE_GPU if one.wants_gpu and self._has_gpu else {}
+        future = self._client.submit(job.run, one, pure=False, retries=1, resources=resources)
+        self._pending[future] = one
+
+    def finished(self) -> Iterator[tuple[Job, dict[str, Any] | None]]:
+        """Jobs that are done by now, and what `job.run` gave; None for a job whose worker was lost."""
+        for future in [each for each in self._pending if each.done()]:
+            yield self._pending.pop(future), future.result() if future.status == "finished" else None
 
 
 def _here(workers: int, gpus: list[str], scratch: str) -> SpecCluster:
@@ -63,11 +83,11 @@ def _here(workers: int, gpus: list[str], scratch: str) -> SpecCluster:
     options: dict[str, Any] = {"nthreads": 1, "memory_limit": 0, "local_directory": scratch}
     options |= {**LOCAL, "protocol": "tls://", "security": security, "silence_logs": logging.CRITICAL}
     spec = {}
-    for place in range(max(workers, len(gpus))):
-        owns = (
-            {"resources": ONE_GPU, "env": {"CUDA_VISIBLE_DEVICES": gpus[place]}} if place < len(gpus) else {}
-        )
-        spec[place] = {"cls": Nanny, "options": {**options, **owns}}
+    for index in range(max(workers, len(gpus))):
+        owns: dict[str, Any] = {}
+        if index < len(gpus):
+            owns = {"resources": ONE_GPU, "env": {"CUDA_VISIBLE_DEVICES": gpus[index]}}
+        spec[index] = {"cls": Nanny, "options": {**options, **owns}}
     return SpecCluster(
         workers=spec,
         scheduler={
@@ -86,7 +106,7 @@ def _gpus_here() -> list[str]:
     import torch
 
     named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-    return named or [str(place) for place in range(torch.cuda.device_count())]
+    return named or [str(index) for index in range(torch.cuda.device_count())]
 
 
 @contextmanager

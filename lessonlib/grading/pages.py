@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from lessonlib.checks.cleaning import clean
 from lessonlib.checks.report import Result, html_of
+from lessonlib.grading.names import file_stem
 from lessonlib.grading.tables import (
     Mistake,
     Obstacle,
@@ -31,12 +34,12 @@ img { max-width: 100%; } code { font-size: .9em; }
 
 def student_page(record: Mapping[str, Any], results: Sequence[Result]) -> str:
     """What a student is told of their work."""
-    told = [f"<p>{_points(record)}</p>"]
-    told += [f"<p><b>{escape(record['problem'])}</b></p>"] if record["problem"] else []
-    told += [f"<p>{escape(note)}</p>" for note in record["notes"]]
-    told += map(html_of, results)
-    told += [f"<p>Checked with course {escape(record['course'])}; {escape(_sandbox(record))}.</p>"]
-    return _page(record["student"], told)
+    parts = [f"<p>{_points(record)}</p>"]
+    parts += [f"<p><b>{_text(record['problem'])}</b></p>"] if record["problem"] else []
+    parts += [f"<p>{_text(note)}</p>" for note in record["notes"]]
+    parts += map(html_of, results)
+    parts += [f"<p>Checked with course {escape(record['course'])}; {escape(_sandbox(record))}.</p>"]
+    return _page(record["student"], parts)
 
 
 def class_page(
@@ -56,7 +59,7 @@ def class_page(
         counts = [(part, said, str(many)) for part, said, many in commonest_obstacles(found)]
         told += ["<h2>Could not be checked</h2>", _table(("of", "what did not hold", "students"), counts)]
     told.append("<h2>Students</h2>")
-    everyone = [(_link(record["student"]), escape(_beside(record)), _points(record)) for record in records]
+    everyone = [(_link(record["student"]), _text(_beside(record)), _points(record)) for record in records]
     told.append(_table(("student", "", "points"), everyone, marked_up=True))
     return _page("The class", told)
 
@@ -84,7 +87,12 @@ def _sandbox(record: Mapping[str, Any]) -> str:
 
 
 def _link(student: str) -> str:
-    return f'<a href="students/{quote(student)}.html">{escape(student)}</a>'
+    return f'<a href="students/{quote(os.fsencode(file_stem(student)))}.html">{_text(student)}</a>'
+
+
+def _text(text: str) -> str:
+    """What a student may have written, as HTML."""
+    return escape(clean(text))
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked_up: bool = False) -> str:
@@ -95,11 +103,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], marked_up: bool =
         kinds = [' class="number"' if place == last else "" for place in range(len(cells))]
         return f"<tr>{''.join(f'<{tag}{kind}>{cell}</{tag}>' for kind, cell in zip(kinds, cells, strict=True))}</tr>"
 
-    body = rows if marked_up else [[escape(cell) for cell in cells] for cells in rows]
+    body = rows if marked_up else [[_text(cell) for cell in cells] for cells in rows]
     return f'<table class="rows">{row(head, "th")}{"".join(row(cells, "td") for cells in body)}</table>'
 
 
-def _page(title: str, told: Sequence[str]) -> str:
-    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{STYLE}</style>'
-    content = "\n".join(told)
-    return f'<!doctype html>\n<html lang="en">{head}<h1>{escape(title)}</h1>\n{content}\n</html>\n'
+def _page(title: str, parts: Sequence[str]) -> str:
+    head = f'<meta charset="utf-8"><title>{_text(title)}</title><style>{STYLE}</style>'
+    content = "\n".join(parts)
+    return f'<!doctype html>\n<html lang="en">{head}<h1>{_text(title)}</h1>\n{content}\n</html>\n'

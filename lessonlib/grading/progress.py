@@ -10,6 +10,8 @@ from typing import Self
 
 from tqdm import tqdm
 
+from lessonlib.checks.cleaning import clean
+
 LINE_SECONDS = 5.0  # between two lines, at least
 
 
@@ -49,4 +51,4 @@ class Progress:
     def say(self, line: str) -> None:
         """A line above the bar."""
         with tqdm.external_write_mode():
-            self._say(line)
+            self._say(clean(line))

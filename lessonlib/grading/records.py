@@ -13,6 +13,7 @@ from typing import Any
 from lessonlib.checks.junit import to_junit
 from lessonlib.checks.report import NOT_CHECKED, PASSED, Result
 from lessonlib.files import write_whole
+from lessonlib.grading.names import file_stem
 from lessonlib.grading.pages import student_page
 from lessonlib.grading.submissions import Submission
 
@@ -58,19 +59,33 @@ def points(results: Iterable[Mapping[str, Any]], weights: Mapping[str, float]) -
     return float(reached), float(sum(weights[name] for name in checked))
 
 
-def write_record(out: Path, record: Record) -> None:
-    """The student's page, JUnit file and JSON, in this order."""
-    place, student = out / STUDENTS, record["student"]
-    results = [Result.from_dict(result) for result in record["results"]]
-    write_whole(place / f"{student}.html", student_page(record, results))
-    write_whole(place / f"{student}.xml", to_junit(results, student))
-    write_whole(place / f"{student}.json", json.dumps(record, indent=1) + "\n")
+def write_record(out: Path, record: Record) -> Record:
+    """The student's page, JUnit file and JSON, in this order. Raises `CourseError` where they cannot be written.
+
+    The JSON alone has the seed: it is for whoever grades, the others are for the student.
+
+    Returns the record as `read_record` will.
+    """
+    student = record["student"]
+    results = [Result.from_dict(result).without_seed() for result in record["results"]]
+    files = {
+        "html": student_page(record, results),
+        "xml": to_junit(results, student),
+        "json": json.dumps(record, indent=1) + "\n",
+    }
+    for ending, content in files.items():
+        write_whole(_path(out, student, ending), content)
+    return json.loads(files["json"])
 
 
 def read_record(out: Path, student: str) -> Record | None:
     """What was stored of a student, or None."""
     try:
-        record = json.loads((out / STUDENTS / f"{student}.json").read_text(encoding="utf-8"))
+        record = json.loads(_path(out, student, "json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and record.get("student") == student else None
+
+
+def _path(out: Path, student: str, ending: str) -> Path:
+    return out / STUDENTS / f"{file_stem(student)}.{ending}"

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import json
+import secrets
+import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-from distributed import Client, as_completed
+from typing import Any, Self
 
 from lessonlib import __version__
 from lessonlib.checks import EXERCISES
 from lessonlib.checks.confine import BUBBLEWRAP, Level, best_level
 from lessonlib.checks.report import CAN_BE_READ
-from lessonlib.checks.runner import could_not, fresh_seed, select
+from lessonlib.checks.runner import could_not, select
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
 from lessonlib.grading import submissions, tables
-from lessonlib.grading.cluster import connect, gpu_of_its_own
-from lessonlib.grading.job import Job, needs_more_than_python, run
+from lessonlib.grading.archives import describe
+from lessonlib.grading.cluster import Pool, connect
+from lessonlib.grading.job import Job, needs_more_than_python, student_seed
 from lessonlib.grading.pages import class_page
 from lessonlib.grading.progress import Progress
+from lessonlib.grading.reader import Reader
 from lessonlib.grading.records import STUDENTS, Record, make_record, read_record, write_record
-from lessonlib.grading.submissions import Submission
+from lessonlib.grading.submissions import Handin, Submission
 
+SECRET_BITS = 128
+POLL = 0.05  # seconds between two looks at the workers
 RUN_FILE = "run.json"  # what the results in a folder were made with
 
 
@@ -37,7 +40,7 @@ class Settings:
 
     Attributes:
         tasks: ids of exercises or tasks; none for everything there is.
-        seed: draws the inputs, the same for everyone; a fresh one unless given.
+        seed: the class's secret, from which each student's inputs are drawn; a fresh one unless given.
         weights: a TOML file, task id = points; 1 for each task that is not in it.
         assignment: its name in the tables.
     """
@@ -107,27 +110,16 @@ def grade(
     """
     folder, out, settings = Path(folder), Path(out), settings or Settings()
     known = tables.read_roster(Path(roster)) if roster else {}
-    found, left_out = submissions.find(folder)
-    fixed = _settle(out, settings, resume)
+    handins, left_out = submissions.find(folder)
+    run = _settle(out, settings, resume)
     for line in left_out:
         say(f"left out: {line}")
-    wanted = list(select(fixed["tasks"]))
-    students = {
-        name: submissions.read(name, places, wanted)
-        for name, places in sorted(submissions.by_student(found).items())
-    }
-    missing = [each for each in students.values() if _record_of(out, each) is None]
-    jobs = {each.student: _jobs(each, wanted, fixed) for each in missing if not each.problem}
-    wants_gpu = any(job.wants_gpu for parts in jobs.values() for job in parts)
-    if jobs and scheduler is None and (level := best_level()) != BUBBLEWRAP:
-        say(f"{level}; to contain more, install bubblewrap")
-    with connect(workers, scheduler, wants_gpu) if jobs else nullcontext() as client:
-        _make_folder(out, fixed)
-        _grade_all(missing, jobs, out, fixed, client, say, len(students))
-    records = [record for each in students.values() if (record := _record_of(out, each)) is not None]
+    with _Grading(folder, out, run, workers, scheduler, say) as grading:
+        records = grading.grade(handins)
     _write_tables(out, records, settings.assignment, known)
     graded = {record["student"] for record in records}
-    return Grades(tuple(records), tuple(name for name in students if name not in graded))
+    missing = tuple(handin.student for handin in handins if handin.student not in graded)
+    return Grades(tuple(records), missing)
 
 
 # ----- what an earlier run was made with -----
@@ -144,7 +136,7 @@ def _settle(out: Path, settings: Settings, resume: bool) -> dict[str, Any]:
         "weights": _weights(settings.weights),
     }
     if not before:
-        return {**given, "seed": fresh_seed() if settings.seed is None else settings.seed}
+        return {**given, "seed": secrets.randbits(SECRET_BITS) if settings.seed is None else settings.seed}
     if settings.seed is not None:
         given["seed"] = settings.seed
     for name, value in given.items():
@@ -216,75 +208,142 @@ def _record_of(out: Path, submission: Submission) -> Record | None:
 # ----- checking -----
 
 
-def _grade_all(
-    missing: Sequence[Submission],
-    jobs: Mapping[str, Sequence[Job]],
-    out: Path,
-    fixed: Mapping[str, Any],
-    client: Client | None,
-    say: Callable[[str], None],
-    everyone: int,
-) -> None:
-    """Write the record of each of `missing` as soon as its last job is done; who has a problem has none."""
-    by_name = {each.student: each for each in missing}
-    with Progress(everyone, everyone - len(missing), say) as progress:
-        nothing = ((each.student, [_nothing(each, fixed)]) for each in missing if each.problem)
-        for student, answers in chain(nothing, _answers(client, jobs, progress.say) if client else ()):
-            record = make_record(by_name[student], answers, fixed["weights"], __version__)
-            write_record(out, record)
-            for line in _to_say(record):
-                progress.say(f"{student}: {line}")
+class _Grading:
+    """One run: reads each submission, sends it to the workers, writes each record as it comes.
+
+    Use as a context manager, so that no process is left.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        out: Path,
+        run: Mapping[str, Any],
+        workers: int | None,
+        scheduler: str | None,
+        say: Callable[[str], None],
+    ) -> None:
+        self._out, self._run, self._say = out, run, say
+        self._workers, self._scheduler = workers, scheduler
+        self._wanted = list(select(run["tasks"]))
+        self._stack = ExitStack()
+        self._reader = self._stack.enter_context(Reader(folder, self._wanted))
+        self._pool: Pool | None = None
+        self._checked: dict[str, _Checked] = {}  # student → what is known so far
+        self._records: dict[str, Record] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+    def grade(self, handins: Sequence[Handin]) -> list[Record]:
+        """The record of each student, in order of name; those whose worker was lost have none."""
+        if any(read_record(self._out, handin.student) is None for handin in handins):
+            self._connect()  # before anything is written: a scheduler that is not there changes nothing
+        with Progress(len(handins), 0, self._say) as progress:
+            for handin in handins:
+                self._begin(self._reader.read(handin), progress)
+                self._collect(progress)
+            while self._pool is not None and not self._pool.is_idle:
+                self._collect(progress)
+                time.sleep(POLL)
+        return [self._records[student] for student in sorted(self._records)]
+
+    def _connect(self) -> Pool:
+        if self._pool is None:
+            wants_gpu = any(map(needs_more_than_python, self._wanted))
+            if self._scheduler is None and (level := best_level()) != BUBBLEWRAP:
+                self._say(f"{level}; to contain more, install bubblewrap")
+            client = self._stack.enter_context(connect(self._workers, self._scheduler, wants_gpu))
+            _make_folder(self._out, self._run)
+            self._pool = Pool(client)
+        return self._pool
+
+    def _begin(self, submission: Submission, progress: Progress) -> None:
+        """Have a submission checked, unless there is a record of just these files."""
+        if (record := _record_of(self._out, submission)) is not None:
+            self._records[submission.student] = record
             progress.one_more()
+            return
+        pool = self._connect()
+        jobs = [] if submission.problem else self._jobs(submission)
+        self._checked[submission.student] = _Checked(submission, len(jobs))
+        for job in jobs:
+            pool.submit(job)
+        if not jobs:
+            self._finish(submission.student, progress)
+
+    def _jobs(self, submission: Submission) -> list[Job]:
+        """The submission in up to two parts: what plain Python checks, and what a GPU may be wanted for."""
+        jobs = []
+        for kind in (False, True):
+            names = [name for name in self._wanted if needs_more_than_python(name) == kind]
+            tasks = tuple(task.id for name in names for task in select(self._run["tasks"])[name])
+            if tasks:
+                files = {name: submission.files[name] for name in names if name in submission.files}
+                seed, unreadable = student_seed(self._run["seed"], submission.student), submission.unreadable
+                jobs.append(Job(submission.student, tasks, files, seed, unreadable))
+        return jobs
+
+    def _collect(self, progress: Progress) -> None:
+        """Take what the workers have done by now."""
+        for job, answer in self._pool.finished() if self._pool else ():
+            checked = self._checked.get(job.student)
+            if checked is None:  # another part of it was lost before
+                continue
+            if answer is None:
+                del self._checked[job.student]
+                progress.say(f"{job.student}: not graded, since the worker was lost: run again with --resume")
+                continue
+            checked.answers.append(answer)
+            if len(checked.answers) == checked.parts:
+                self._finish(job.student, progress)
+
+    def _finish(self, student: str, progress: Progress) -> None:
+        """Write a student's record, as soon as the last part of it is there."""
+        checked = self._checked.pop(student)
+        submission, answers = checked.submission, checked.answers
+        try:
+            record = self._write(submission, answers or [self._nothing(submission)])
+        except CourseError:  # where one cannot be written, none can
+            raise
+        except Exception as error:  # whatever it was, the next student is still graded
+            problem = f"The checker failed on what came back: {describe(error)}. Tell whoever runs it."
+            submission = replace(submission, problem=problem)
+            record = self._write(submission, [self._nothing(submission)])
+        self._records[student] = record
+        for line in _to_say(record):
+            progress.say(f"{student}: {line}")
+        progress.one_more()
+
+    def _write(self, submission: Submission, answers: Sequence[Mapping[str, Any]]) -> Record:
+        return write_record(self._out, make_record(submission, answers, self._run["weights"], __version__))
+
+    def _nothing(self, submission: Submission) -> dict[str, Any]:
+        """What `job.run` would give for a submission of which nothing can be graded."""
+        seed = student_seed(self._run["seed"], submission.student)
+        results = [
+            result.to_dict()
+            for tasks in select(self._run["tasks"]).values()
+            for result in could_not(tasks, submission.problem, seed, CAN_BE_READ)
+        ]
+        return {"results": results, "sandbox": []}
+
+
+@dataclass
+class _Checked:
+    """A submission on its way: the number of its parts, and what came of those that are done."""
+
+    submission: Submission
+    parts: int
+    answers: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _to_say(record: Record) -> list[str]:
     """What whoever grades is told at once. Files that are not there are counted at the end."""
     return [*tables.sentences(tables.obstacles(record)), *record["notes"]]
-
-
-def _jobs(submission: Submission, wanted: Sequence[str], fixed: Mapping[str, Any]) -> list[Job]:
-    """The submission in up to two parts: what plain Python checks, and what a GPU may be wanted for."""
-    parts = []
-    for kind in (False, True):
-        names = [name for name in wanted if needs_more_than_python(name) == kind]
-        tasks = tuple(task.id for name in names for task in select(fixed["tasks"])[name])
-        if tasks:
-            files = {name: submission.files[name] for name in names if name in submission.files}
-            parts.append(Job(submission.student, tasks, files, fixed["seed"]))
-    return parts
-
-
-def _nothing(submission: Submission, fixed: Mapping[str, Any]) -> dict[str, Any]:
-    """What `run` would say of a submission of which nothing can be read."""
-    told = [
-        result.to_dict()
-        for tasks in select(fixed["tasks"]).values()
-        for result in could_not(tasks, submission.problem, fixed["seed"], CAN_BE_READ)
-    ]
-    return {"results": told, "sandbox": []}
-
-
-def _answers(
-    client: Client, jobs: Mapping[str, Sequence[Job]], say: Callable[[str], None]
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """(student, what `run` gave for each part) as they come. Whoever has a lost part is named and left to --resume."""
-    gpu = gpu_of_its_own(client)
-    futures = {
-        client.submit(run, job, pure=False, retries=1, resources=gpu if job.wants_gpu else {}): job
-        for parts in jobs.values()
-        for job in parts
-    }
-    answers: dict[str, list[dict[str, Any]]] = {student: [] for student in jobs}
-    lost = set()
-    for future in as_completed(list(futures)):
-        student = futures[future].student
-        if future.status == "finished":
-            answers[student].append(future.result())
-            if len(answers[student]) == len(jobs[student]):
-                yield student, answers.pop(student)
-        elif student not in lost:
-            lost.add(student)
-            say(f"{student}: not graded, since the worker was lost: run again with --resume")
 
 
 # ----- the class -----

@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from lessonlib.checks import EXERCISES
+from lessonlib.checks.cleaning import clean
 from lessonlib.checks.report import CAN_BE_READ, ERROR, FAILED, HAS_FUNCTION, IS_THERE, NOT_WRITTEN, SAID
 from lessonlib.errors import CourseError
 from lessonlib.viz import style
@@ -199,5 +200,5 @@ def _csv(names: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({name: clean(str(value)) for name, value in row.items()} for row in rows)
     return text.getvalue()

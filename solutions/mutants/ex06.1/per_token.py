@@ -1,6 +1,6 @@
 """Divides by the tokens, not by the times between them.
 
-property: both promises are kept, to the very second
+property: the time per token is the mean gap between the ends of its steps
 told: goodput(slots=
 """
 

@@ -1,6 +1,6 @@
 """A promise that is kept to the very second is broken.
 
-property: the first token counts from the arrival to the end of its step
+property: both promises are kept, to the very second
 told: goodput(slots=
 """
 

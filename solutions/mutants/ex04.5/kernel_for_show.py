@@ -1,0 +1,30 @@
+"""Launches a kernel that does nothing, and has PyTorch compute the answer.
+
+property: a Triton kernel computes the answer
+told: the same rows where no kernel is launched
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _nothing_kernel(out):
+    tl.store(out, 0.0)
+
+
+def decode_attention(
+    out, query, key_cache, value_cache, block_table, seq_lens, scale
+):
+    _nothing_kernel[(1,)](out)
+    group = query.shape[1] // key_cache.shape[2]
+    out.zero_()
+    for seq, length in enumerate(seq_lens.tolist()):
+        if not length:
+            continue
+        blocks = block_table[seq, : -(-length // key_cache.shape[1])].long()
+        keys, values = (cache[blocks].flatten(0, 1)[:length].float() for cache in (key_cache, value_cache))
+        keys, values = (each.repeat_interleave(group, dim=1) for each in (keys, values))
+        weights = (torch.einsum("hd,khd->hk", query[seq].float(), keys) * scale).softmax(dim=-1)
+        out[seq] = torch.einsum("hk,khd->hd", weights, values).to(out.dtype)
