@@ -466,19 +466,35 @@ def _hint(options: argparse.Namespace) -> int:
 
 def _add_grade(commands: Any) -> None:
     grade = commands.add_parser("grade", help="check a class's submissions")
-    grade.add_argument("submissions", help="a folder with a folder or a zip for each student")
+    grade.add_argument(
+        "submissions", help="what was handed in: a folder, or the zip that a platform makes of it"
+    )
     grade.add_argument("--out", required=True, help="folder for the results")
     where = grade.add_mutually_exclusive_group()
     where.add_argument("--workers", type=int, help="processes of this machine (default: one a core)")
     where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask scheduler, e.g. tcp://10.0.0.5:8786")
     grade.add_argument("--resume", action="store_true", help="do only what is missing in --out")
     grade.add_argument(
+        "--regrade", nargs="+", default=[], metavar="NAME", help="as --resume, and these students again"
+    )
+    grade.add_argument(
+        "--from",
+        dest="layout",
+        metavar="LAYOUT",
+        help="canvas, moodle, gradescope or folders (default: guessed where it is clear)",
+    )
+    grade.add_argument(
         "--exercises", nargs="+", default=[], metavar="ID", help="ex01, ex02.1, … (default: all)"
     )
     grade.add_argument(
         "--weights", metavar="FILE", help='points of tasks, TOML: "ex03.1" = 2 (default: 1 each)'
     )
-    grade.add_argument("--roster", metavar="FILE", help="a gradebook exported from Canvas, for its columns")
+    grade.add_argument(
+        "--roster", metavar="FILE", help="a gradebook exported from Canvas, or Moodle's grading worksheet"
+    )
+    grade.add_argument(
+        "--overrides", metavar="FILE", help="points given by hand, TOML; kept in --out until another is given"
+    )
     grade.add_argument("--assignment", default="continuous-batching", help="its name in the tables")
     grade.add_argument(
         "--seed", type=int, help="draws everyone's inputs, with their names (default: a fresh one)"
@@ -499,10 +515,13 @@ def _grade(options: argparse.Namespace) -> int:
         options.submissions,
         options.out,
         settings,
+        layout=options.layout,
         workers=options.workers,
         scheduler=options.scheduler,
         resume=options.resume,
+        regrade=options.regrade,
         roster=options.roster,
+        overrides=options.overrides,
     )
     print(grades.summary)
     return DONE if grades.complete else FAILED

@@ -10,8 +10,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,11 +34,14 @@ from synthetic_class import (
     stub,
     syntax_error,
 )
+from test_grading_layouts import CANVAS_ROSTER
 
 from lessonlib import cli
 from lessonlib.errors import CourseError
-from lessonlib.grading import cluster, job, progress, records, submissions, tables
+from lessonlib.grading import checking, cluster, job, progress, records, tables
 from lessonlib.grading import run as grading
+from lessonlib.grading.points import points
+from lessonlib.grading.settings import Results
 
 ROOT = Path(__file__).parents[1]
 IN_PYTHON = tuple(task for task, exercise in TASKS.items() if exercise != KERNEL)
@@ -238,14 +243,14 @@ def test_a_record_that_cannot_be_made_is_one_students_alone(tmp_path: Path, monk
     folder.mkdir()
     for student in ("ada", "bob", "eve"):
         stub(folder / student)
-    make = grading.make_record
+    make = checking.make_record
 
     def makes(submission, answers, *rest):
         if submission.student == "bob" and not submission.problem:
             raise ValueError("an odd answer")
         return make(submission, answers, *rest)
 
-    monkeypatch.setattr(grading, "make_record", makes)
+    monkeypatch.setattr(checking, "make_record", makes)
     lines: list[str] = []
     settings = grading.Settings(("ex01.1",))
     grades = grading.grade(folder, tmp_path / "out", settings, workers=1, say=lines.append)
@@ -473,7 +478,7 @@ def test_a_scheduler_without_workers_or_without_an_answer_is_said(
     [
         (
             ("nowhere", "--out", "out"),
-            "no folder nowhere: give the one that holds a folder or a zip for each",
+            "no folder nowhere: give the one that holds the submissions, or their zip",
         ),
         (("empty", "--out", "out"), "no submission in empty (notes.txt: neither a folder nor a zip)"),
         (("class", "--out", "out", "--exercises", "ex77"), "unknown exercise 'ex77'"),
@@ -489,7 +494,34 @@ def test_a_scheduler_without_workers_or_without_an_answer_is_said(
         (("class", "--out", "out", "--weights", "file"), "cannot read the weights file"),
         (("class", "--out", "out", "--weights", "odd.toml"), "odd.toml has no task's id 'ex01'"),
         (("class", "--out", "out", "--weights", "low.toml"), "low.toml gives ex01.1 -1 points"),
-        (("class", "--out", "out", "--roster", "file"), "file is not a Canvas gradebook"),
+        (("class", "--out", "out", "--roster", "file"), "file is neither a Canvas gradebook nor a Moodle"),
+        (
+            ("class", "--out", "out", "--from", "blackboard"),
+            "unknown layout 'blackboard': there is folders, canvas",
+        ),
+        (
+            ("class", "--out", "out", "--from", "canvas"),
+            "no submission in class (ada: not a name that Canvas gives",
+        ),
+        (
+            ("class", "--out", "out", "--from", "moodle"),
+            "no submission in class (ada: not a name that Moodle gives",
+        ),
+        (
+            ("file", "--out", "out"),
+            "cannot read file (BadZipFile: File is not a zip file): give the folder of",
+        ),
+        (("class", "--out", "out", "--regrade", "adda"), "no student 'adda' to grade again: there is ada"),
+        (("class", "--out", "out", "--overrides", "file"), "cannot read the overrides file"),
+        (
+            ("class", "--out", "out", "--overrides", "odd-overrides.toml"),
+            "gives ada a 'ex09.1': there is score, reason",
+        ),
+        (("class", "--out", "out", "--overrides", "low-overrides.toml"), "gives ada -1 points for score"),
+        (
+            ("class", "--out", "out", "--overrides", "whose-overrides.toml"),
+            "has points for 'adda', who handed in nothing: there is ada",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(words, told, tmp_path: Path, monkeypatch, capsys) -> None:
@@ -501,9 +533,11 @@ def test_bad_input_is_one_line_and_status_2(words, told, tmp_path: Path, monkeyp
     (tmp_path / "file").write_text("not toml")
     (tmp_path / "odd.toml").write_text('"ex01" = 2\n')
     (tmp_path / "low.toml").write_text('"ex01.1" = -1\n')
-    grading._make_folder(
-        tmp_path / "done", grading._settle(tmp_path / "done", grading.Settings(seed=1), False)
-    )
+    with Results(tmp_path / "done", grading.Settings(seed=1), False) as results:
+        results.make()
+    (tmp_path / "odd-overrides.toml").write_text('[ada]\n"ex09.1" = 1\n')
+    (tmp_path / "low-overrides.toml").write_text("[ada]\nscore = -1\n")
+    (tmp_path / "whose-overrides.toml").write_text("[adda]\nscore = 1\n")
     (tmp_path / "odd").mkdir()
     (tmp_path / "odd/run.json").write_text("[]")
     assert cli.main(["grade", *words]) == 2
@@ -511,15 +545,6 @@ def test_bad_input_is_one_line_and_status_2(words, told, tmp_path: Path, monkeyp
     assert told in said
     assert not (tmp_path / "out").exists()
     assert len(said.splitlines()) == 1
-
-
-def test_names_and_links_beside_submissions_are_left_out_and_said(tmp_path: Path) -> None:
-    (tmp_path / "ada").mkdir()
-    (tmp_path / "=HYPERLINK(1)").mkdir()
-    (tmp_path / "eve").symlink_to(SOLUTIONS)
-    found, left_out = submissions.find(tmp_path)
-    assert [handin.student for handin in found] == ["ada"]
-    assert [line.partition(":")[0] for line in left_out] == ["=HYPERLINK(1)", "eve"]
 
 
 # ----- weights, a roster, the GPU's part -----
@@ -554,6 +579,115 @@ def test_weights_and_a_roster(tmp_path: Path) -> None:
     ]
 
 
+def test_a_class_from_canvas_from_download_to_upload(tmp_path: Path) -> None:
+    """The zip as it was downloaded, the gradebook, a point by hand, one student again."""
+    right = (SOLUTIONS / "ex01.py").read_bytes()
+    with zipfile.ZipFile(tmp_path / "submissions.zip", "w") as archive:
+        archive.writestr("lovelaceada_77_1_ex01-1.py", right)
+        archive.writestr("babbagecharles_LATE_78_2_ex01.py", right + b"\n\ndef drain(*any): return 1, 1\n")
+        archive.writestr("noone_80_3_ex01.py", right)
+        archive.writestr("readme.txt", "-")
+    (tmp_path / "gradebook.csv").write_text(CANVAS_ROSTER, encoding="utf-8")
+    (tmp_path / "hand.toml").write_text('[babbagecharles_78]\n"ex01.3" = 0.5\nreason = "Nearly."\n')
+    out = tmp_path / "out"
+    words = ["grade", tmp_path / "submissions.zip", "--from", "canvas", "--out", out, "--workers", "1"]
+    words += ["--exercises", "ex01", "--assignment", "one", "--roster", tmp_path / "gradebook.csv"]
+    done = lesson(*words, "--overrides", tmp_path / "hand.toml")
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert "left out: readme.txt: not a name that Canvas gives: student_ID_submission_file" in lines
+    assert "left out: noone_80: no student of the roster" in lines
+    assert "lovelaceada_77: There is no ex01.py: ex01-1.py was taken." in lines
+    assert lines[-5:-1] == [
+        "3 graded",
+        "belongs to no student: readme.txt",
+        "not in the roster: noone_80",
+        "no submission: Hopper, Grace (ID 79)",
+    ]
+    assert (out / "grades_canvas.csv").read_text().splitlines() == [
+        "Student,ID,SIS User ID,SIS Login ID,Section,one (991)",
+        "    Points Possible,,,,,3",
+        '"Babbage, Charles",78,s78,charles,Monday,2.5',
+        '"Lovelace, Ada",77,s77,ada,Monday,3',
+    ]
+    with (out / "left_out.csv").open(encoding="utf-8", newline="") as file:
+        kinds = [row["kind"] for row in csv.DictReader(file)]
+    assert kinds == ["belongs to no student", "not in the roster", "no submission"]
+    page = (out / records.STUDENTS / "babbagecharles_78.html").read_text()
+    assert "Points given by hand: 0.5 for ex01.3. Nearly." in page
+    assert "2.5 of 3 points" in page
+
+    before = {path.name: path.stat().st_mtime_ns for path in (out / records.STUDENTS).glob("*.json")}
+    again = lesson(*words, "--regrade", "lovelaceada_77")
+    assert again.returncode == 1, again.stderr
+    after = {path.name: path.stat().st_mtime_ns for path in (out / records.STUDENTS).glob("*.json")}
+    assert [name for name in after if after[name] != before[name]] == ["lovelaceada_77.json"]
+    assert '"Babbage, Charles",78,s78,charles,Monday,2.5' in (out / "grades_canvas.csv").read_text()
+
+
+def test_two_runs_into_one_folder_lock_each_other_out(tmp_path: Path) -> None:
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    stub(folder / "ada")
+    settings = grading.Settings(("ex01.1",))
+    with Results(tmp_path / "out", settings, False) as results:
+        results.make()
+        with pytest.raises(
+            CourseError, match=r"another run is grading into .*out: wait for it, or choose another"
+        ):
+            grading.grade(folder, tmp_path / "out", settings, resume=True)
+    assert grading.grade(
+        folder, tmp_path / "out", settings, resume=True, workers=1, say=lambda line: None
+    ).complete
+
+
+def test_a_run_that_began_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    with Results(tmp_path / "out", grading.Settings(seed=1), False) as late:
+        with Results(tmp_path / "out", grading.Settings(seed=2), False) as early:
+            early.make()
+        with pytest.raises(CourseError, match="another run has begun in"):
+            late.make()
+
+
+def test_workers_that_are_gone_are_said_and_not_waited_for_any_longer(tmp_path: Path, monkeypatch) -> None:
+    """They are killed while they check the first of two who hang."""
+    folder = tmp_path / "submissions"
+    for student in ("ada", "bob"):
+        (folder / student).mkdir(parents=True)
+        hangs = "def static_utilization(lengths, slots):\n    while True: pass\n"
+        (folder / student / "ex01.py").write_text(hangs)
+    monkeypatch.setattr(cluster, "NO_WORKER_SECONDS", 2)
+    lines: list[str] = []
+    with dask_cluster(tmp_path, ("--no-nanny",)) as address:
+        wait_for_workers(address, 1)
+
+        def say(line: str) -> None:
+            lines.append(line)
+
+        killer = threading.Timer(1.0, kill_workers, [address])
+        killer.start()
+        started = time.monotonic()
+        grades = grading.grade(
+            folder, tmp_path / "out", grading.Settings(("ex01.1",)), scheduler=address, say=say
+        )
+        assert time.monotonic() - started < 60
+    assert "no worker is left: waiting 2 seconds for one" in lines
+    assert [(each.name, each.kind) for each in grades.left_out] == [
+        ("ada", "not graded"),
+        ("bob", "not graded"),
+    ]
+    assert "bob: not graded, since no worker is left: run again with --resume" in lines
+    assert not grades.complete
+
+
+def kill_workers(address: str) -> None:
+    from distributed import Client
+
+    with Client(address) as client:
+        for pid in client.run(os.getpid).values():
+            os.kill(pid, signal.SIGKILL)
+
+
 def test_what_is_not_checked_here_counts_on_neither_side() -> None:
     results = [
         {"id": "ex04.5", "status": "passed"},
@@ -562,9 +696,9 @@ def test_what_is_not_checked_here_counts_on_neither_side() -> None:
         {"id": "ex04.3", "status": "not written"},
     ]
     weights = dict.fromkeys(TASKS, 1.0)
-    assert records.points(results, weights) == (1.0, 2.0)
+    assert points(results, weights) == (1.0, 2.0)
     results[1]["status"] = "failed"  # its speed
-    assert records.points(results, weights) == (0.0, 2.0)
+    assert points(results, weights) == (0.0, 2.0)
 
 
 # ----- too long for `make test` -----

@@ -19,9 +19,10 @@ from synthetic_class import SOLUTIONS, solution
 from lessonlib.checks import EXERCISES
 from lessonlib.grading import archives, cells, reader, submissions
 from lessonlib.grading.cells import functions_files
+from lessonlib.grading.layouts import FOLDERS, Handin, Part, collect
 from lessonlib.grading.names import file_stem, shown_name
 from lessonlib.grading.reader import Reader
-from lessonlib.grading.submissions import Handin, Part, Submission
+from lessonlib.grading.submissions import Submission
 
 EX01 = (SOLUTIONS / "ex01.py").read_bytes()
 EX02 = (SOLUTIONS / "ex02.py").read_bytes()
@@ -51,7 +52,8 @@ def as_tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
 
 def read(folder: Path, *wanted: str, name: str = "") -> Submission:
     """The only submission in the folder, or the one of this name."""
-    (handin,) = [each for each in submissions.find(folder)[0] if name in ("", each.student)]
+    handins = collect(folder, FOLDERS).handins
+    (handin,) = [each for each in handins if name in ("", each.student)]
     return submissions.read(folder, handin, wanted or ["ex01", "ex02"])
 
 
@@ -133,12 +135,12 @@ def test_what_is_wrong_is_said_of_the_file_and_the_others_are_read(mess, class_f
     for student in ("anna", "zoe"):
         (class_folder / student).mkdir()
         (class_folder / student / "ex01.py").write_bytes(EX01)
-    handins, left_out = submissions.find(class_folder)
+    collected = collect(class_folder)
     started = time.monotonic()
     with Reader(class_folder, ["ex01", "ex02"], seconds=60) as reading:
-        anna, mallory, zoe = map(reading.read, handins)
+        anna, mallory, zoe = map(reading.read, collected.handins)
     assert time.monotonic() - started < 60
-    assert not left_out
+    assert not collected.left_out
     assert anna.files == zoe.files == {"ex01": EX01}
     sentences = [mallory.problem, *mallory.unreadable.values(), *mallory.notes]
     if "ex02" in mallory.files and not mallory.unreadable:
@@ -194,7 +196,7 @@ def test_a_file_that_ends_the_reader_is_named_and_the_rest_is_read(
     (tmp_path / "mallory" / "ex01.py").write_bytes(EX01)
     (tmp_path / "mallory" / "ex02.py").write_bytes(EX02)
     ending_on(monkeypatch, "ex01.py", end=end)
-    handin = Handin("mallory", (Part("mallory"),))
+    handin = Handin("mallory", (Part(("mallory",)),))
     with InThisProcess(tmp_path, ["ex01", "ex02"], seconds=1) as reading:
         mallory = reading.read(handin)
         again = reading.read(handin)
@@ -208,7 +210,7 @@ def test_a_reader_that_ends_again_and_again_gives_up(monkeypatch, tmp_path: Path
     every = [f"{name}.py" for name in EXERCISES]
     ending_on(monkeypatch, *every, end=lambda: os._exit(7))
     with InThisProcess(tmp_path, list(EXERCISES), seconds=20) as reading:
-        mallory = reading.read(Handin("mallory", (Part("mallory"),)))
+        mallory = reading.read(Handin("mallory", (Part(("mallory",)),)))
     assert mallory.problem == "ex04.py ended the process that read it (exit code 7)."
 
 
@@ -255,7 +257,7 @@ def fuzz(folder: Path, seeds: range) -> dict[str, int]:
     for seed in seeds:
         name = list(ORIGINALS)[seed % len(ORIGINALS)]
         (folder / name).write_bytes(fuzzed(seed, ORIGINALS[name]))
-        handin = Handin("mallory", (Part(Path(name).parts[0]),))
+        handin = Handin("mallory", (Part(Path(name).parts[:1]),))
         started = time.process_time()
         found = submissions.read(folder, handin, ["ex01", "ex02"])
         assert time.process_time() - started < 5, seed
@@ -374,8 +376,9 @@ def test_names_are_names(name: bytes, shown: str, tmp_path: Path) -> None:
     os.mkdir(folder)
     with open(folder + b"/ex01.py", "wb") as file:
         file.write(EX01)
-    (handin,), left_out = submissions.find(tmp_path)
-    assert (handin.student, left_out) == (shown, [])
+    collected = collect(tmp_path)
+    (handin,) = collected.handins
+    assert (handin.student, collected.left_out) == (shown, ())
     found = submissions.read(tmp_path, handin, ["ex01"])
     assert (found.student, found.files) == (shown, {"ex01": EX01})
     assert shown_name(shown) == shown

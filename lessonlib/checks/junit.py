@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
+from lessonlib.checks.cleaning import clean_lines
 from lessonlib.checks.report import ERROR, FAILED, NOT_CHECKED, NOT_WRITTEN, Result
 
 TAGS = {FAILED: "failure", NOT_WRITTEN: "failure", ERROR: "error", NOT_CHECKED: "skipped"}
-NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(results: Iterable[Result], suite: str = "lesson check") -> str:
@@ -43,5 +42,5 @@ def _headline(result: Result) -> str:
 
 
 def _xml(text: str) -> str:
-    """Without the characters that XML cannot hold."""
-    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    """With nothing in it that XML cannot hold."""
+    return clean_lines(text)

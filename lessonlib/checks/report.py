@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from lessonlib.checks.cleaning import clean_lines
 from lessonlib.checks.confine import Level
 from lessonlib.trace import Trace
 
@@ -90,7 +91,7 @@ class Result:
         ]
         if self.status == FAILED and self.seed is not None:
             told.append(("seed", f"{self.seed} draws the same inputs again"))
-        return [(label, text) for label, text in told if text]
+        return [(label, clean_lines(text)) for label, text in told if text]
 
     @property
     def message(self) -> str:

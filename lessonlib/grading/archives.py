@@ -14,6 +14,7 @@ import gzip
 import io
 import lzma
 import os
+import pathlib
 import re
 import stat
 import tarfile
@@ -22,9 +23,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from lessonlib.checks.cleaning import clean
+from lessonlib.errors import CourseError
 
 MAX_ENTRIES = 20_000  # files and folders of one submission
 MAX_DEPTH = 50  # folders inside of each other
@@ -45,6 +47,7 @@ COMPRESSIONS: dict[bytes, Callable[[IO[bytes]], Any]] = {
 NO_LINKS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 ENCRYPTED = 1  # in a zip member's flags
+FILE, FOLDER, LINK, OTHER = "file", "folder", "link", "other"
 DRIVE = re.compile(r"[A-Za-z]:")
 
 Path = PurePosixPath
@@ -128,29 +131,127 @@ def describe(error: BaseException) -> str:
     return clean(f"{type(error).__name__}: {error}".rstrip(": "), 200)
 
 
+# ----- the class's folder, or the zip of one -----
+
+
+class Top:
+    """What holds a whole class: a folder, or the zip that a platform makes of one. Use as a context manager.
+
+    Raises `CourseError` where it is neither.
+    """
+
+    def __init__(self, path: pathlib.Path) -> None:
+        self._path = path
+        self._opened = ExitStack()
+        self._folder: int | None = None
+        self._members: list[_Member] = []
+
+    def __enter__(self) -> Self:
+        try:
+            if self._path.is_dir():
+                self._folder = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                self._opened.callback(os.close, self._folder)
+            else:
+                file = self._opened.enter_context(self._path.open("rb"))
+                archive = self._opened.enter_context(zipfile.ZipFile(file))
+                self._members = list(_zip_members(archive))
+        except Exception as error:  # the library raises more kinds than it names
+            self._opened.close()
+            raise CourseError(
+                f"cannot read {clean(str(self._path))} ({describe(error)}): give the folder of submissions, or the "
+                "zip that the platform makes of it"
+            ) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def children(self, above: tuple[str, ...] = ()) -> dict[str, str]:
+        """Name → FILE, FOLDER, LINK or OTHER of what lies in the folder `above`, which "()" is the top of."""
+        if self._folder is not None:
+            with _Below(self._folder, above) as opened, os.scandir(opened) as found:
+                return {each.name: _kind(each.stat(follow_symlinks=False).st_mode) for each in found}
+        children: dict[str, str] = {}
+        for member in self._members:
+            parts = member.parts
+            if member.is_outside:
+                children["/".join(parts)] = OTHER
+            elif parts[: len(above)] == above and len(parts) > len(above):
+                is_file = len(parts) == len(above) + 1
+                children[parts[len(above)]] = (LINK if member.is_link else FILE) if is_file else FOLDER
+        return children
+
+    def files(self, source: tuple[str, ...], path: Path, inventory: Inventory) -> Iterator[Entry]:
+        """The file `source`, or every file of it where it is a folder or an archive.
+
+        Args:
+            source: names on the way to it, from the top.
+            path: what it is called in the submission; "." for what is the whole of the submission.
+
+        Raises `Unreadable` where it can be none of these, or is more than anyone hands in.
+        """
+        if self._folder is not None:
+            with _Below(self._folder, source[:-1]) as opened:
+                parent = os.dup(opened)
+            inventory.opened.callback(os.close, parent)
+            yield from _files_at(parent, source[-1], path, inventory)
+            return
+        for member in self._members:
+            if member.parts[: len(source)] == source and not member.is_outside:
+                inventory.count_one()
+                below = path.joinpath(*map(clean, member.parts[len(source) :]))
+                yield from _file_of_member(member, below, inventory)
+
+    def read(self, source: tuple[str, ...], most: int = MAX_INNER) -> bytes:
+        """One file. Raises `OSError` where it is not there, `Unreadable` where it is too large."""
+        with ExitStack() as opened:
+            inventory = Inventory(opened)
+            for entry in self.files(source, Path(source[-1]), inventory):
+                return read_from(entry, most, inventory)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), source[-1])
+
+
+def _kind(mode: int) -> str:
+    kinds = ((stat.S_ISREG, FILE), (stat.S_ISDIR, FOLDER), (stat.S_ISLNK, LINK))
+    return next((kind for is_one, kind in kinds if is_one(mode)), OTHER)
+
+
+def _file_of_member(member: _Member, path: Path, inventory: Inventory) -> Iterator[Entry]:
+    """A file of the class's zip; what is inside of it where it is an archive. The whole of a submission is "."."""
+    name = member.parts[-1]
+    if is_hidden(path):
+        return
+    if member.is_link:
+        inventory.left_out[path] = f"{path} is a link: it was not followed."
+    elif path == Path() and is_archive(name):
+        content = read_from(
+            Entry(Path(clean(name)), member.size, member.changed, member.read), MAX_INNER, inventory
+        )
+        yield from _files_of_archive(io.BytesIO(content), name, path, inventory, 0)
+    else:
+        entry = Entry(path if path != Path() else Path(clean(name)), member.size, member.changed, member.read)
+        yield from _entry_or_inside(entry, name, inventory, 0)
+
+
 # ----- a folder -----
 
 
-def files_at(parent: int, name: str, path: Path, inventory: Inventory) -> Iterator[Entry]:
-    """The file `name` in the folder that `parent` holds, or every file of it where it is a folder or an archive.
-
-    Args:
-        parent: descriptor of a folder.
-        path: what it is called in the submission; "." for what is the whole of the submission.
-
-    Raises `Unreadable` where it can be none of these, or is more than anyone hands in.
-    """
+def _files_at(parent: int, name: str, path: Path, inventory: Inventory) -> Iterator[Entry]:
+    """As `Top.files`, of what the folder that `parent` holds has under this name."""
     opened = _open(parent, name, path)
     inventory.opened.callback(os.close, opened)
     status = os.fstat(opened)
     if stat.S_ISDIR(status.st_mode):
         yield from _files_of_folder(opened, path, inventory)
-    elif stat.S_ISREG(status.st_mode):
-        entry = Entry(path, status.st_size, status.st_mtime, _reader(parent, (name,)))
-        file = inventory.opened.enter_context(os.fdopen(os.dup(opened), "rb"))
-        yield from _files_of_archive(file, name, path, inventory, 0) if is_archive(name) else (entry,)
-    else:
+    elif not stat.S_ISREG(status.st_mode):
         raise Unreadable(f"{clean(name)} is not a plain file: it was not read.")
+    elif path == Path() and is_archive(name):
+        file = inventory.opened.enter_context(os.fdopen(os.dup(opened), "rb"))
+        yield from _files_of_archive(file, name, path, inventory, 0)
+    else:
+        path = path if path != Path() else Path(clean(name))
+        entry = Entry(path, status.st_size, status.st_mtime, _reader(parent, (name,)))
+        yield from _entry_or_inside(entry, name, inventory, 0)
 
 
 def _open(parent: int, name: str, path: Path) -> int:
@@ -277,7 +378,7 @@ def _files_of_archive(
     file: IO[bytes], name: str, path: Path, inventory: Inventory, nesting: int
 ) -> Iterator[Entry]:
     """Raises `Unreadable` for what is no archive, or has more files than anyone hands in."""
-    kind, members = ("zip", _zip_members) if name.lower().endswith(ZIP) else ("tar", _tar_members)
+    kind, members = ("zip", _members_of_zip) if name.lower().endswith(ZIP) else ("tar", _members_of_tar)
     shown = clean(name) if path == Path() else path
     inventory.look_into(shown)
     try:
@@ -286,12 +387,11 @@ def _files_of_archive(
         raise
     except Exception as error:  # the libraries raise more kinds than they name
         raise Unreadable(f"{shown} is not a {kind} that can be read ({describe(error)}).") from error
-    if any("\\" in each.name for each in found):
+    if any(each.has_backslashes for each in found):
         inventory.notes.append(f"{shown} was packed with backslashes, which were taken for folders.")
     for each in found:
-        parts = each.name.replace("\\", "/")
-        inside = Path(clean(parts))
-        if inside.is_absolute() or ".." in inside.parts or DRIVE.match(parts):
+        inside = Path(*map(clean, each.parts))
+        if each.is_outside:
             inventory.left_out[inside] = f"{inside} points out of the {kind}: it was not read."
         elif is_hidden(inside):
             continue
@@ -312,11 +412,29 @@ class _Member:
     is_link: bool
     read: Callable[[int], bytes]
 
+    @property
+    def has_backslashes(self) -> bool:
+        return "\\" in self.name
 
-def _zip_members(file: IO[bytes], inventory: Inventory) -> Iterator[_Member]:
-    archive = inventory.opened.enter_context(zipfile.ZipFile(file))
-    for info in archive.infolist():
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders and the name, however they are written."""
+        return Path(self.name.replace("\\", "/")).parts
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it points out of the archive."""
+        return not self.parts or self.parts[0] == "/" or ".." in self.parts or bool(DRIVE.match(self.name))
+
+
+def _members_of_zip(file: IO[bytes], inventory: Inventory) -> Iterator[_Member]:
+    for member in _zip_members(inventory.opened.enter_context(zipfile.ZipFile(file))):
         inventory.count_one()
+        yield member
+
+
+def _zip_members(archive: zipfile.ZipFile) -> Iterator[_Member]:
+    for info in archive.infolist():
         if not info.is_dir() and not info.filename.endswith("\\"):
             is_link = stat.S_ISLNK(info.external_attr >> 16)
             yield _Member(info.filename, info.file_size, _zip_time(info), is_link, _unpacker(archive, info))
@@ -340,7 +458,7 @@ def _zip_time(info: zipfile.ZipInfo) -> float:
         return 0.0
 
 
-def _tar_members(file: IO[bytes], inventory: Inventory) -> Iterator[_Member]:
+def _members_of_tar(file: IO[bytes], inventory: Inventory) -> Iterator[_Member]:
     archive = inventory.opened.enter_context(tarfile.TarFile(fileobj=_unpacked(file)))
     for info in archive:
         inventory.count_one()

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +24,8 @@ from lessonlib.grading import job
 from lessonlib.grading.job import Job
 
 CONNECT_SECONDS = 15
+NO_WORKER_SECONDS = 60  # without any worker, until the jobs are given up
+NO_RESULT_SECONDS = 3600  # without a job that is done, until they are given up
 ONE_GPU = {"GPU": 1.0}
 LOCAL = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
@@ -56,6 +59,8 @@ class Pool:
         self._pending: dict[Future, Job] = {}
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         self._has_gpu = any("GPU" in worker["resources"] for worker in workers)
+        self._changed = self._with_workers = time.monotonic()  # when a job was done, when a worker was there
+        self._told = False
 
     @property
     def is_idle(self) -> bool:
@@ -70,7 +75,26 @@ class Pool:
     def finished(self) -> Iterator[tuple[Job, dict[str, Any] | None]]:
         """Jobs that are done by now, and what `job.run` gave; None for a job whose worker was lost."""
         for future in [each for each in self._pending if each.done()]:
+            self._changed = time.monotonic()
             yield self._pending.pop(future), future.result() if future.status == "finished" else None
+
+    def why_stuck(self, say: Callable[[str], None]) -> str:
+        """Why nothing more will come, "" while something may; `say` gets a line when the last worker has gone."""
+        now = time.monotonic()
+        if self._has_workers():
+            self._with_workers, self._told = now, False
+        elif not self._told:
+            self._told = True
+            say(f"no worker is left: waiting {NO_WORKER_SECONDS} seconds for one")
+        if now - self._with_workers > NO_WORKER_SECONDS:
+            return "no worker is left"
+        return f"nothing came of it in {NO_RESULT_SECONDS} seconds" * (
+            now - self._changed > NO_RESULT_SECONDS
+        )
+
+    def _has_workers(self) -> bool:
+        """As far as is known: the scheduler tells every few seconds."""
+        return self._client.status == "running" and bool(self._client.scheduler_info(n_workers=-1)["workers"])
 
 
 def _here(workers: int, gpus: list[str], scratch: str) -> SpecCluster:

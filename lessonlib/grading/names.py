@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 
-from lessonlib.checks.cleaning import is_clean
+from lessonlib.checks.cleaning import JOINERS, is_clean
 
 MAX_STEM = 200  # bytes of a file's name before its ending: a file system takes 255 with it
 SHORT_STEM = 40  # characters that are kept of a longer one
@@ -19,6 +20,12 @@ def shown_name(name: str) -> str:
 
 def _as_bytes(character: str) -> str:
     return "".join(f"%{byte:02X}" for byte in character.encode("utf-8", "surrogateescape"))
+
+
+def same_name(name: str) -> str:
+    """The same for names that a reader cannot tell apart: composed or not, in capitals or not."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return " ".join("".join(each for each in folded if each not in JOINERS).split())
 
 
 def file_stem(student: str) -> str:

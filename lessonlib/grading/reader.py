@@ -18,7 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Self
 
-from lessonlib.grading.submissions import Handin, Submission, read
+from lessonlib.grading.layouts import Handin
+from lessonlib.grading.submissions import Submission, read
 
 READ_SECONDS = 20  # for one submission
 GRACE_SECONDS = 10.0  # until a process that should have ended is taken for stuck
@@ -32,13 +33,13 @@ class Reader:
     """Reads what students handed in. Use as a context manager, so that no process is left.
 
     Args:
-        folder: the class's.
+        source: the class's folder or zip.
         wanted: ids of the exercises to look for.
         seconds: how long reading one submission may take.
     """
 
-    def __init__(self, folder: Path, wanted: Sequence[str], seconds: int = READ_SECONDS) -> None:
-        self._folder, self._wanted, self._seconds = folder, tuple(wanted), seconds
+    def __init__(self, source: Path, wanted: Sequence[str], seconds: int = READ_SECONDS) -> None:
+        self._source, self._wanted, self._seconds = source, tuple(wanted), seconds
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
 
@@ -81,7 +82,7 @@ class Reader:
         if self._pipe is None:
             context = multiprocessing.get_context("spawn")
             self._pipe, far = context.Pipe()
-            arguments = (far, self._folder, self._wanted, self._seconds)
+            arguments = (far, self._source, self._wanted, self._seconds)
             self._process = context.Process(target=_serve, args=arguments, daemon=True)
             self._process.start()
             far.close()
@@ -107,7 +108,7 @@ class Reader:
         return f"could not be read within {self._seconds} seconds"
 
 
-def _serve(pipe: Connection, folder: Path, wanted: Sequence[str], seconds: int) -> None:
+def _serve(pipe: Connection, source: Path, wanted: Sequence[str], seconds: int) -> None:
     """The far side: answers each handin with the path of every file that it looks into, then the submission."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that grades
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends this process, also inside of a library's loop
@@ -120,6 +121,6 @@ def _serve(pipe: Connection, folder: Path, wanted: Sequence[str], seconds: int) 
         while True:
             handin, refused = pipe.recv()
             signal.alarm(seconds)
-            submission = read(folder, handin, wanted, pipe.send, refused)
+            submission = read(source, handin, wanted, pipe.send, refused)
             signal.alarm(0)
             pipe.send(submission)

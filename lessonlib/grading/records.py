@@ -6,15 +6,17 @@ Each file is whole or not there. The JSON comes last: where it is, the student i
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from lessonlib.checks.junit import to_junit
-from lessonlib.checks.report import NOT_CHECKED, PASSED, Result
+from lessonlib.checks.report import Result
 from lessonlib.files import write_whole
 from lessonlib.grading.names import file_stem
+from lessonlib.grading.overrides import Override
 from lessonlib.grading.pages import student_page
+from lessonlib.grading.points import points
 from lessonlib.grading.submissions import Submission
 
 STUDENTS = "students"
@@ -35,6 +37,7 @@ def make_record(
         "student": submission.student,
         "score": score,
         "max_score": most,
+        "override": "",
         "problem": submission.problem,
         "notes": list(submission.notes),
         "submitted": submission.submitted,
@@ -45,18 +48,12 @@ def make_record(
     }
 
 
-def points(results: Iterable[Mapping[str, Any]], weights: Mapping[str, float]) -> tuple[float, float]:
-    """(points reached, points there were). A task counts whole or not at all.
-
-    What was not checked here counts on neither side; a task with a second result, for its speed, has to pass
-    in whatever was checked.
-    """
-    checked: dict[str, list[bool]] = {}
-    for result in results:
-        if result["status"] != NOT_CHECKED:
-            checked.setdefault(result["id"], []).append(result["status"] == PASSED)
-    reached = sum(weights[name] for name, passed in checked.items() if all(passed))
-    return float(reached), float(sum(weights[name] for name in checked))
+def overridden(record: Record, given: Override | None, weights: Mapping[str, float]) -> Record:
+    """The record with points that were given by hand, or without those of before."""
+    score, most = points(record["results"], weights, given.tasks if given else {})
+    if given and given.score is not None:
+        score = given.score
+    return {**record, "score": score, "max_score": most, "override": given.sentence if given else ""}
 
 
 def write_record(out: Path, record: Record) -> Record:

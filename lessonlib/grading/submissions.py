@@ -1,59 +1,39 @@
-"""What students handed in: whose it is, which of their files answers which exercise, and what is wrong with it."""
+"""What one student handed in: which of their files answers which exercise, and what is wrong with it."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
 from lessonlib.checks import EXERCISES
-from lessonlib.checks.cleaning import clean
-from lessonlib.errors import CourseError
-from lessonlib.grading.archives import (
-    NOT_ANSWERS,
-    Entry,
-    Inventory,
-    Unreadable,
-    describe,
-    files_at,
-    is_archive,
-    read_from,
-    without_ending,
-)
+from lessonlib.grading.archives import Entry, Inventory, Top, Unreadable, describe, read_from
 from lessonlib.grading.cells import functions_files
-from lessonlib.grading.names import shown_name
+from lessonlib.grading.layouts import Handin
 
 MAX_SOURCE = 1 << 20  # bytes of one Python file
 MAX_NOTEBOOK = 64 << 20  # bytes of one notebook, its outputs included
 ANSWERS = "exercises"  # the folder that the course itself has them in
-FORMULA = ("=", "+", "-", "@")  # what makes a spreadsheet take a cell for a formula
 LISTED = 5  # files that are named where none is wanted
-
-
-@dataclass(frozen=True)
-class Part:
-    """A file, a folder or an archive in the class's folder that is part of a submission.
-
-    Attributes:
-        source: its name there.
-        path: what it is called in the submission; "." where it is the whole of it.
-    """
-
-    source: str
-    path: str = "."
-
-
-@dataclass(frozen=True)
-class Handin:
-    """One student's parts of the class's folder; `problem` says why they cannot be graded, or is ""."""
-
-    student: str
-    parts: tuple[Part, ...]
-    problem: str = ""
+SOURCE, NOTEBOOK = ".py", ".ipynb"
+# A name that is meant for one of an exercise: "Copy of EX01.py", "ex1 (2).py", "03_mine.ipynb", "ex04-kernel.py.txt".
+MEANT = re.compile(
+    r"(?:copy of |copie de |kopie von )*(?:ex(?:ercise)?)?[ _-]?0?(?P<number>[1-9])(?!\d)"
+    r"(?P<kernel>[ _.-]?kernel)?(?P<rest>[^a-z0-9].*)?"
+)
+COPY = re.compile(r"[(_ -](\d+)\)?$")  # the number of a copy at the end of a name
+ENDINGS = {
+    ".py": SOURCE,
+    ".py.txt": SOURCE,
+    ".ipynb": NOTEBOOK,
+    ".ipynb.txt": NOTEBOOK,
+    ".ipynb.json": NOTEBOOK,
+}
 
 
 @dataclass(frozen=True)
@@ -86,59 +66,11 @@ class Submission:
         return whole.hexdigest()
 
 
-# ----- whose it is -----
-
-
-def find(folder: Path) -> tuple[list[Handin], list[str]]:
-    """(what each student handed in, what lies beside it and is left out), in order of name.
-
-    Raises `CourseError` where there is nothing to grade.
-    """
-    if not folder.is_dir():
-        raise CourseError(f"no folder {folder}: give the one that holds a folder or a zip for each student")
-    parts: dict[str, list[Part]] = {}
-    left_out = []
-    for name in sorted(os.listdir(folder)):
-        if name.startswith(".") or name in NOT_ANSWERS:
-            continue
-        if (reason := _not_a_submission(folder / name)) is not None:
-            left_out.append(f"{clean(name)}: {reason}")
-        else:
-            student = shown_name(without_ending(name) if is_archive(name) else name)
-            parts.setdefault(student, []).append(Part(name))
-    if not parts:
-        named = f" ({'; '.join(left_out)})" if left_out else ""
-        raise CourseError(
-            f"no submission in {clean(str(folder))}{named}: it should hold a folder or a zip for each student"
-        )
-    return [_handin(student, parts[student]) for student in sorted(parts)], left_out
-
-
-def _not_a_submission(path: Path) -> str | None:
-    """Why a file of the class's folder belongs to no student; None where it does."""
-    if path.is_symlink():
-        return "a link is not followed"
-    if not path.is_dir() and not is_archive(path.name):
-        return "neither a folder nor a zip"
-    if path.name.startswith(FORMULA):
-        return f"a name that begins with {path.name[0]} is a formula to a spreadsheet: rename it"
-    return None
-
-
-def _handin(student: str, parts: Sequence[Part]) -> Handin:
-    if len(parts) == 1:
-        return Handin(student, tuple(parts))
-    names = " and ".join(clean(part.source) for part in parts)
-    return Handin(
-        student, tuple(parts), f"{student} is here more than once: {names}. Leave one of them there."
-    )
-
-
 # ----- reading -----
 
 
 def read(
-    folder: Path,
+    source: Path,
     handin: Handin,
     wanted: Sequence[str],
     on_file: Callable[[str], None] = lambda path: None,
@@ -147,31 +79,33 @@ def read(
     """What a student handed in for the exercises `wanted`. Never raises: a submission can have a problem.
 
     Args:
-        folder: the class's.
+        source: the class's folder or zip.
         on_file: gets the path of each file before it is looked into.
         refused: path → why that file is not to be looked into.
     """
     if handin.problem:
         return Submission(handin.student, problem=handin.problem)
     try:
-        with ExitStack() as opened:
-            inventory = Inventory(opened, on_file, refused or {})
-            return _read(folder, handin, wanted, inventory)
+        with Top(source) as top, ExitStack() as opened:
+            return _read(top, handin, wanted, Inventory(opened, on_file, refused or {}))
     except Unreadable as reason:
         return Submission(handin.student, problem=str(reason))
     except Exception as error:  # whatever it was, the next student is still read
         return Submission(handin.student, problem=f"It cannot be read ({describe(error)}).")
 
 
-def _read(folder: Path, handin: Handin, wanted: Sequence[str], inventory: Inventory) -> Submission:
-    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    inventory.opened.callback(os.close, top)
-    entries = [entry for part in handin.parts for entry in _entries(top, part, inventory)]
-    answers = _Answers(inventory)
+def _read(top: Top, handin: Handin, wanted: Sequence[str], inventory: Inventory) -> Submission:
+    entries = [
+        entry
+        for part in handin.parts
+        for entry in top.files(part.source, PurePosixPath(part.path), inventory)
+        if _ending(entry.path.name)
+    ]
+    answers = _Answers(entries, inventory)
     for exercise in wanted:
-        answers.take_file(exercise, entries)
+        answers.take_file(exercise)
     for name in _notebooks(entries, answers.missing(wanted)):
-        answers.take_notebook(name, entries, answers.missing(wanted))
+        answers.take_notebook(name, answers.missing(wanted))
     problems = set(answers.unreadable.values())
     notes = [*(each for each in inventory.left_out.values() if each not in problems), *inventory.notes]
     if not answers.files and not answers.unreadable:
@@ -190,13 +124,6 @@ def _newest(entries: Sequence[Entry]) -> str:
         return ""
 
 
-def _entries(top: int, part: Part, inventory: Inventory) -> Iterator[Entry]:
-    """Files that could be answers."""
-    for entry in files_at(top, part.source, PurePosixPath(part.path), inventory):
-        if entry.path.suffix in (".py", ".ipynb"):
-            yield entry
-
-
 def _nothing(wanted: Sequence[str], entries: Sequence[Entry], notes: Sequence[str]) -> str:
     names = ", ".join(f"{name}.py" for name in wanted)
     there = ", ".join(sorted(str(entry.path) for entry in entries)[:LISTED]) or "no file"
@@ -208,20 +135,20 @@ def _nothing(wanted: Sequence[str], entries: Sequence[Entry], notes: Sequence[st
 class _Answers:
     """What was taken for each exercise, so far."""
 
-    def __init__(self, inventory: Inventory) -> None:
+    def __init__(self, entries: Sequence[Entry], inventory: Inventory) -> None:
         self.files: dict[str, bytes] = {}
         self.unreadable: dict[str, str] = {}
         self.taken: list[Entry] = []
-        self._inventory = inventory
+        self._entries, self._inventory = entries, inventory
 
     def missing(self, wanted: Sequence[str]) -> list[str]:
         """Exercises without a file that can be graded."""
         return [name for name in wanted if name not in self.files]
 
-    def take_file(self, exercise: str, entries: Sequence[Entry]) -> None:
+    def take_file(self, exercise: str) -> None:
         """The exercise's Python file, or what is wrong with it."""
         try:
-            entry = _chosen(entries, f"{exercise}.py")
+            entry = self._file(exercise)
             if entry is not None:
                 self.files[exercise] = _text(entry, MAX_SOURCE, self._inventory)
                 self.taken.append(entry)
@@ -229,14 +156,30 @@ class _Answers:
             self.unreadable[exercise] = str(reason)
         else:
             left_out = self._inventory.left_out.items()
-            reasons = [reason for path, reason in left_out if path.name == f"{exercise}.py"]
+            reasons = [reason for path, reason in left_out if path.name == f"{exercise}{SOURCE}"]
             if entry is None and reasons:
                 self.unreadable[exercise] = reasons[0]
 
-    def take_notebook(self, name: str, entries: Sequence[Entry], exercises: Sequence[str]) -> None:
+    def _file(self, exercise: str) -> Entry | None:
+        """The file of just this name; else the newest of those whose names are meant for it, which is noted."""
+        name = f"{exercise}{SOURCE}"
+        meant = [each for each in self._entries if _meant(each.path.name) == (exercise, SOURCE)]
+        others = [str(each.path) for each in meant if each.path.name != name]
+        if (entry := _chosen(self._entries, name)) is not None:
+            if others:
+                self._inventory.notes.append(
+                    f"{entry.path} was taken, and not {' or '.join(sorted(others))}."
+                )
+        elif meant:
+            entry = _newest_of(meant, name)
+            among = f", the newest of {len(meant)}" if len(meant) > 1 else ""
+            self._inventory.notes.append(f"There is no {name}: {entry.path} was taken{among}.")
+        return entry
+
+    def take_notebook(self, name: str, exercises: Sequence[str]) -> None:
         """The exercises that the notebook of this name answers, or what is wrong with it."""
         try:
-            entry = _chosen(entries, name)
+            entry = _chosen(self._entries, name)
             assert entry is not None
             made = _functions_files(entry, exercises, self._inventory)
         except Unreadable as reason:
@@ -288,12 +231,60 @@ def _chosen(entries: Sequence[Entry], name: str) -> Entry | None:
 
 
 def _notebooks(entries: Sequence[Entry], missing: Sequence[str]) -> list[str]:
-    """The notebooks whose names begin with an exercise's id or its number, `ex03_mine.ipynb`, `03_the_….ipynb`."""
+    """The notebooks whose names begin with an exercise's id or its number, the newest copy first.
+
+    Of copies, the first that has an exercise's functions is the one that is taken.
+    """
     numbers = {exercise[2:4] for exercise in missing}
-    names = {entry.path.name for entry in entries if entry.path.suffix == ".ipynb"}
-    return sorted(name for name in names if _number(name) in numbers)
+    newest: dict[str, tuple[float, int]] = {}
+    for entry in entries:
+        if _ending(entry.path.name) == NOTEBOOK and _number(entry.path.name) in numbers:
+            newest[entry.path.name] = max(newest.get(entry.path.name, (0.0, 0)), _age(entry))
+    return sorted(newest, key=lambda name: (-newest[name][0], -newest[name][1], name))
+
+
+# ----- names that are meant for an exercise -----
+
+
+def _ending(name: str) -> str:
+    """SOURCE or NOTEBOOK, or "" for a file of another kind."""
+    found = (kind for ending, kind in ENDINGS.items() if name.lower().endswith(ending))
+    return next(found, "")
+
+
+def _meant(name: str) -> tuple[str, str]:
+    """(the exercise that a file's name is meant for, SOURCE or NOTEBOOK); ("", "") where there is none."""
+    kind = _ending(name)
+    stem = _stem(name)
+    form = MEANT.fullmatch(stem) if kind else None
+    if form is None or (kind == SOURCE and stem[:1] == form["number"]):  # 1.py says too little
+        return "", ""
+    exercise = f"ex0{form['number']}{'_kernel' if form['kernel'] else ''}"
+    return (exercise, kind) if exercise in EXERCISES else ("", "")
 
 
 def _number(name: str) -> str:
-    """The two digits of the exercise that a file's name begins with."""
-    return name.removeprefix("ex")[:2]
+    """The two digits of the exercise that a notebook's name is meant for."""
+    return _meant(name)[0][2:4]
+
+
+def _stem(name: str) -> str:
+    """In small letters, without its ending."""
+    text = unicodedata.normalize("NFKC", name).lower().strip()
+    ending = max((each for each in ENDINGS if text.endswith(each)), key=len, default="")
+    return text[: len(text) - len(ending)].strip()
+
+
+def _age(entry: Entry) -> tuple[float, int]:
+    """What the newest of several has most of: when it was changed, then the number of the copy."""
+    copy = COPY.search(_stem(entry.path.name))
+    return entry.changed, int(copy[1]) if copy else 0
+
+
+def _newest_of(entries: Sequence[Entry], name: str) -> Entry:
+    """Raises `Unreadable` where two are as new."""
+    newest = max(entries, key=_age)
+    alike = sorted(str(each.path) for each in entries if _age(each) == _age(newest))
+    if len(alike) > 1:
+        raise Unreadable(f"There is no {name}, but {' and '.join(alike)}, which are as new: none was taken.")
+    return newest

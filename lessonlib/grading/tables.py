@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,18 @@ from matplotlib.ticker import MaxNLocator
 from lessonlib.checks import EXERCISES
 from lessonlib.checks.cleaning import clean
 from lessonlib.checks.report import CAN_BE_READ, ERROR, FAILED, HAS_FUNCTION, IS_THERE, NOT_WRITTEN, SAID
-from lessonlib.errors import CourseError
+from lessonlib.grading.layouts import CANVAS, MOODLE, Handin, LeftOut
+from lessonlib.grading.points import points_by_task
+from lessonlib.grading.roster import CANVAS_COLUMNS, MOODLE_COLUMNS, Roster
+from lessonlib.grading.similarity import Pair
 from lessonlib.viz import style
 
-# What `nbgrader export` writes (nbgrader 0.9), and what a Canvas gradebook exports and takes back.
+# What `nbgrader export` writes (nbgrader 0.9).
 NBGRADER = (
     *("assignment", "duedate", "timestamp", "student_id", "last_name", "first_name", "email"),
     *("raw_score", "late_submission_penalty", "score", "max_score"),
 )
-CANVAS = ("Student", "ID", "SIS User ID", "SIS Login ID", "Section")
+MOODLE_GRADE, MOODLE_MOST = "Grade", "Maximum grade"
 POINTS_POSSIBLE = "    Points Possible"  # as Canvas writes it, spaces and all
 BARS = 10
 FILES = {task.id: f"{exercise.id}.py" for exercise in EXERCISES.values() for task in exercise.tasks}
@@ -65,11 +68,53 @@ def amount(points: float) -> str:
     return f"{points:g}"
 
 
-def nbgrader_csv(records: Sequence[Record], assignment: str) -> str:
+@dataclass(frozen=True)
+class Graded:
+    """A class with its grades, for the tables.
+
+    Attributes:
+        records: in order of name.
+        handins: what they handed in.
+        assignment: its name.
+        layout: how the class was handed over.
+        roster: as the platform exports it, or None.
+        rows: student → row of the roster, for those that have one.
+    """
+
+    records: Sequence[Record]
+    handins: Sequence[Handin]
+    assignment: str
+    layout: str
+    roster: Roster | None = None
+    rows: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def of_platform(self, platform: str) -> list[tuple[Record, Mapping[str, str]]]:
+        """(record, what the platform knows of the student) of those who can be in its table.
+
+        Without a roster that is their names and numbers; with one, only its own students are there.
+        """
+        if self.roster is not None and self.roster.platform == platform:
+            return [
+                (each, self.rows[each["student"]]) for each in self.records if each["student"] in self.rows
+            ]
+        known = {handin.student: handin for handin in self.handins}
+        return [(each, _known(known[each["student"]], self.layout, platform)) for each in self.records]
+
+
+def _known(handin: Handin, layout: str, platform: str) -> dict[str, str]:
+    """A row of the platform's, from what the submission's name tells."""
+    number = handin.platform_id if layout == platform else ""
+    name = handin.name or handin.student
+    if platform == MOODLE:
+        return {"Identifier": f"Participant {number}" if number else "", "Full name": name}
+    return {"Student": name, "ID": number, "SIS Login ID": "" if number else handin.student}
+
+
+def nbgrader_csv(graded: Graded) -> str:
     """One row a student. Penalties are the learning platform's business: here they are 0."""
     rows = [
         {
-            "assignment": assignment,
+            "assignment": graded.assignment,
             "timestamp": record["submitted"],
             "student_id": record["student"],
             "raw_score": amount(record["score"]),
@@ -77,41 +122,85 @@ def nbgrader_csv(records: Sequence[Record], assignment: str) -> str:
             "score": amount(record["score"]),
             "max_score": amount(record["max_score"]),
         }
-        for record in records
+        for record in graded.records
     ]
     return _csv(NBGRADER, rows)
 
 
-def canvas_csv(records: Sequence[Record], assignment: str, roster: Mapping[str, Mapping[str, str]]) -> str:
-    """One row a student, below one with the points there were; `roster` is what `read_roster` gave, or empty.
+def canvas_csv(graded: Graded) -> str:
+    """One row a student, below one with the points there were.
 
-    Without a roster the student's name stands where Canvas looks for a login.
+    Without a roster the student's name stands where Canvas looks for a login, unless Canvas's number is known.
     """
-    most = max((record["max_score"] for record in records), default=0.0)
-    rows = [{"Student": POINTS_POSSIBLE, assignment: amount(most)}]
-    for record in records:
-        student = record["student"]
-        known = roster.get(student, {"Student": student, "SIS Login ID": student})
-        rows.append({**{name: known.get(name, "") for name in CANVAS}, assignment: amount(record["score"])})
-    return _csv((*CANVAS, assignment), rows)
-
-
-def read_roster(path: Path) -> dict[str, dict[str, str]]:
-    """A gradebook exported from Canvas: each student's columns, by login, by user id and by Canvas's id.
-
-    Raises `CourseError` for what is none.
-    """
-    try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CourseError(
-            f"cannot read the roster {path}: {error}; export the gradebook from Canvas"
-        ) from error
-    if not rows or "Student" not in rows[0] or "ID" not in rows[0]:
-        raise CourseError(
-            f"{path} is not a Canvas gradebook: it should begin with the columns {', '.join(CANVAS)}"
+    most = max((record["max_score"] for record in graded.records), default=0.0)
+    column = _canvas_column(graded)
+    rows = [{"Student": POINTS_POSSIBLE, column: amount(most)}]
+    for record, known in graded.of_platform(CANVAS):
+        rows.append(
+            {**{name: known.get(name, "") for name in CANVAS_COLUMNS}, column: amount(record["score"])}
         )
-    return {row[name]: row for name in ("ID", "SIS User ID", "SIS Login ID") for row in rows if row.get(name)}
+    return _csv((*CANVAS_COLUMNS, column), rows)
+
+
+def _canvas_column(graded: Graded) -> str:
+    """The assignment, with Canvas's number where the gradebook has it: `continuous-batching (123)`."""
+    columns = graded.roster.columns if graded.roster else ()
+    numbered = re.compile(re.escape(graded.assignment) + r" \(\d+\)")
+    return next((column for column in columns if numbered.fullmatch(column)), graded.assignment)
+
+
+def moodle_csv(graded: Graded) -> str:
+    """Moodle's grading worksheet with the grades filled in, on the scale that the worksheet has."""
+    rows = []
+    for record, known in graded.of_platform(MOODLE):
+        most = known.get(MOODLE_MOST) or amount(record["max_score"])
+        rows.append({**known, MOODLE_GRADE: _on_scale(record, most), MOODLE_MOST: most})
+    columns = graded.roster.columns if graded.roster and graded.roster.platform == MOODLE else MOODLE_COLUMNS
+    missing = [name for name in (MOODLE_GRADE, MOODLE_MOST) if name not in columns]
+    return _csv((*columns, *missing), rows)
+
+
+def _on_scale(record: Record, most: str) -> str:
+    try:
+        scale = float(most.replace(",", "."))
+    except ValueError:
+        return amount(record["score"])
+    return amount(round(scale * record["score"] / record["max_score"], 2)) if record["max_score"] else "0"
+
+
+def tasks_csv(graded: Graded, weights: Mapping[str, float]) -> str:
+    """Everyone's points a task, empty where it was not checked here; and the seed of their inputs."""
+    tasks = [task for task in FILES if any(task in _tasks(record) for record in graded.records)]
+    known = {handin.student: handin for handin in graded.handins}
+    rows = []
+    for record in graded.records:
+        by_task = points_by_task(record["results"], weights)
+        seeds = [result["seed"] for result in record["results"]]
+        rows.append(
+            {
+                "student": record["student"],
+                "platform_id": known[record["student"]].platform_id,
+                "score": amount(record["score"]),
+                "max_score": amount(record["max_score"]),
+                **{task: amount(by_task[task]) for task in tasks if task in by_task},
+                "override": record["override"],
+                "seed": seeds[0] if seeds else "",
+            }
+        )
+    return _csv(("student", "platform_id", "score", "max_score", *tasks, "override", "seed"), rows)
+
+
+def _tasks(record: Record) -> set[str]:
+    return {result["id"] for result in record["results"]}
+
+
+def left_out_csv(left_out: Iterable[LeftOut]) -> str:
+    return _csv(("kind", "name", "reason"), [vars(each) for each in left_out])
+
+
+def similar_csv(pairs: Iterable[Pair]) -> str:
+    rows = [{**vars(pair), "share": f"{pair.share:.2f}"} for pair in pairs]
+    return _csv(("exercise", "first", "second", "share", "shingles"), rows)
 
 
 def commonest_mistakes(records: Iterable[Record]) -> list[Mistake]:
