@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import tarfile
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
@@ -353,6 +354,59 @@ def test_hidden_folders_and_installed_packages_are_not_walked_through(tmp_path: 
         (tmp_path / "ada" / name / "ex01.py").write_bytes(b"x = 1\n")
     (tmp_path / "ada" / "ex01.py").write_bytes(EX01)
     assert read(tmp_path).files == {"ex01": EX01}
+
+
+# ----- exchanged while it is read -----
+
+
+@pytest.mark.parametrize("deep", [0, 1])
+def test_a_folder_that_is_exchanged_for_a_link_is_not_followed(deep: int, tmp_path: Path) -> None:
+    """Another thread makes it now a folder, now a link to the worked answers, as quickly as it can."""
+    own, secret = b"x = 1\n" * 200, tmp_path / "secret"
+    solution(secret)
+    (tmp_path / "class").mkdir()
+    ada = tmp_path / "class" / "ada"
+    place = ada / "work" if deep else ada
+    place.mkdir(parents=True)
+    (place / "ex01.py").write_bytes(own)
+    (tmp_path / "link").symlink_to(secret)
+    over = threading.Event()
+
+    def exchange() -> None:
+        while not over.is_set():
+            os.rename(place, tmp_path / "aside")
+            os.rename(tmp_path / "link", place)
+            os.rename(place, tmp_path / "link")
+            os.rename(tmp_path / "aside", place)
+
+    exchanging = threading.Thread(target=exchange)
+    exchanging.start()
+    try:
+        handin = Handin("ada", (Part(("ada",)),))
+        found = [submissions.read(tmp_path / "class", handin, ["ex01"]) for _ in range(300)]
+    finally:
+        over.set()
+        exchanging.join()
+    read = {each.files.get("ex01", b"") for each in found}
+    assert read <= {own, b""}
+    sentences = {each.problem for each in found if each.problem}
+    assert read == {own, b""} or not sentences, sentences
+
+
+def test_a_hard_link_to_somebody_elses_file_is_not_read(tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("not checked here: another user id takes root")
+    (tmp_path / "ada").mkdir()
+    (tmp_path / "secret.py").write_bytes(EX01)
+    os.link(tmp_path / "secret.py", tmp_path / "ada" / "ex01.py")
+    (tmp_path / "ada" / "ex02.py").write_bytes(EX02)
+    for name in ("ada", "ada/ex02.py"):
+        os.chown(tmp_path / name, 60900, 60900)
+    (tmp_path / "secret.py").chmod(0o600)
+    handin = Handin("ada", (Part(("ada",)),))
+    ada = submissions.read(tmp_path, handin, ["ex01", "ex02"])
+    assert ada.files == {"ex02": EX02}
+    assert ada.unreadable == {"ex01": "ex01.py is a link to somebody else's file: it was not read."}
 
 
 # ----- names -----

@@ -250,7 +250,7 @@ def _files_at(parent: int, name: str, path: Path, inventory: Inventory) -> Itera
         yield from _files_of_archive(file, name, path, inventory, 0)
     else:
         path = path if path != Path() else Path(clean(name))
-        entry = Entry(path, status.st_size, status.st_mtime, _reader(parent, (name,)))
+        entry = Entry(path, status.st_size, status.st_mtime, _reader(parent, (name,), status.st_uid))
         yield from _entry_or_inside(entry, name, inventory, 0)
 
 
@@ -266,6 +266,7 @@ def _open(parent: int, name: str, path: Path) -> int:
 
 
 def _files_of_folder(top: int, prefix: Path, inventory: Inventory) -> Iterator[Entry]:
+    owner = os.fstat(top).st_uid
     folders: list[tuple[str, ...]] = [()]
     while folders:
         parts = folders.pop()
@@ -286,8 +287,10 @@ def _files_of_folder(top: int, prefix: Path, inventory: Inventory) -> Iterator[E
                     folders.append(below)
                 else:
                     inventory.left_out[path] = f"Folders more than {MAX_DEPTH} deep were not read."
+            elif stat.S_ISREG(status.st_mode) and _is_anothers(status, owner):
+                inventory.left_out[path] = f"{path} is a link to somebody else's file: it was not read."
             elif stat.S_ISREG(status.st_mode):
-                entry = Entry(path, status.st_size, status.st_mtime, _reader(top, below))
+                entry = Entry(path, status.st_size, status.st_mtime, _reader(top, below, owner))
                 yield from _entry_or_inside(entry, name, inventory, 0)
             elif stat.S_ISLNK(status.st_mode):
                 inventory.left_out[path] = f"{path} is a link: it was not followed."
@@ -300,6 +303,11 @@ def _scan(folder: int, inventory: Inventory) -> Iterator[tuple[str, os.stat_resu
         for each in found:
             inventory.count_one()
             yield each.name, each.stat(follow_symlinks=False)
+
+
+def _is_anothers(status: os.stat_result, owner: int) -> bool:
+    """Whether a file is somebody else's, and has another name elsewhere: a hard link shows no other sign."""
+    return status.st_nlink > 1 and status.st_uid != owner
 
 
 def _not_opened(error: OSError) -> str:
@@ -330,11 +338,12 @@ class _Below:
         os.close(self._opened)
 
 
-def _reader(top: int, parts: tuple[str, ...]) -> Callable[[int], bytes]:
+def _reader(top: int, parts: tuple[str, ...], owner: int) -> Callable[[int], bytes]:
     def read(most: int) -> bytes:
         with _Below(top, parts) as opened, os.fdopen(os.dup(opened), "rb") as file:
-            if not stat.S_ISREG(os.fstat(opened).st_mode):
-                raise ValueError("it is not a plain file")
+            status = os.fstat(opened)  # it may have been exchanged since it was listed
+            if not stat.S_ISREG(status.st_mode) or _is_anothers(status, owner):
+                raise Unreadable("it is no plain file of its own")
             return file.read(most)
 
     return read
