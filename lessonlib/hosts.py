@@ -1,4 +1,4 @@
-"""Notebooks that run where nobody set the course up: Colab, Kaggle, a hub. Their first cell calls `prepare`."""
+"""Notebooks that run where the course was not set up: Colab, Kaggle, a hub. Their first cell calls `prepare`."""
 
 from __future__ import annotations
 

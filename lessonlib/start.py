@@ -84,7 +84,7 @@ def start(
             raise CourseError(f"{there} holds something else ({other}): name a new or an empty folder")
         plan = _plan(there, layout.handed_out(root or layout.source()), manifest)
         _carry_out(plan, version)
-    return _told(plan, version)
+    return _report(plan, version)
 
 
 def beside_notebook(folder: Path) -> str:
@@ -173,7 +173,7 @@ def _manifest(folder: Path) -> dict | None:
 
 
 def fingerprint(name: str, content: bytes) -> Fingerprint:
-    """Of a notebook the sources of its cells are what people write, whoever ran it since; of others everything."""
+    """The source of a notebook is that of its cells, without outputs and counts; that of another file is all of it."""
     whole = hashlib.sha256(content).hexdigest()
     if not name.endswith(".ipynb"):
         return Fingerprint(whole, whole)
@@ -318,10 +318,10 @@ def _move_in(folder: Path, staged: Path, before: Path, names: Sequence[str]) -> 
         raise
 
 
-# ----- what is said -----
+# ----- the report -----
 
 
-def _told(plan: Plan, version: str) -> list[str]:
+def _report(plan: Plan, version: str) -> list[str]:
     lines = [_summary(plan, version)]
     lines += [
         f"You changed {name}: it stays, and the new one is {other}." for name, other in plan.beside.items()
@@ -357,10 +357,10 @@ def _lesson() -> str:
 def _counted(names: Mapping[str, object]) -> str:
     """ "7 notebooks, 7 exercises and 39 recorded results"."""
     counts = [
-        (sum(layout.is_in(folder, name) and name.endswith(kind) for name in names), words)
-        for folder, kind, words in KINDS
+        (sum(layout.is_in(folder, name) and name.endswith(suffix) for name in names), label)
+        for folder, suffix, label in KINDS
     ]
-    *most, last = [f"{count} {words}" for count, words in counts if count]
+    *most, last = [f"{count} {label}" for count, label in counts if count]
     return f"{', '.join(most)} and {last}"
 
 

@@ -1,16 +1,25 @@
-"""Notebooks where nobody set the course up. `tests/test_colab.py` runs one on a stand-in of such a host."""
+"""Notebooks where the course was not set up. `tests/test_colab.py` runs one on a stand-in of such a host."""
 
 from __future__ import annotations
 
+import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
+import nbformat
 import numpy as np
 import pytest
+from test_install import load
 
+import lessonlib
 from lessonlib import hosts
 from lessonlib.errors import CourseError
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+written = load("hosts")
 
 
 @pytest.fixture
@@ -69,3 +78,53 @@ def test_what_was_loaded_in_an_older_version_wants_another_kernel(
     ):
         hosts.prepare(True)
     assert (tmp_path / "exercises").is_dir()
+
+
+# ----- what install/hosts.py writes -----
+
+
+def test_one_version_stands_everywhere() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    version = settings["project"]["version"]
+    assert lessonlib.__version__ == version
+    assert version in written.first_cell()
+    assert f"continuous_batching_course-{version}-py3-none-any.whl" in README.read_text(encoding="utf-8")
+    assert "{version}" in settings["tool"]["lesson"]["wheel"]
+
+
+@pytest.mark.parametrize("path", written.NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_begins_with_the_same_cell(path: Path) -> None:
+    """Written by `.venv/bin/python install/hosts.py`."""
+    code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert code[0].source == written.first_cell()
+    assert code[0].outputs == []
+
+
+def test_the_buttons_open_the_repository_that_pyproject_names() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert written.with_buttons(text) == text
+    hosts_named = re.compile(r"https://(?:colab|kaggle|www\.kaggle)[^)\s]*")
+    outside = text.replace(written.buttons(), "")
+    for page in [outside, *(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))]:
+        assert not hosts_named.search(page)
+    assert written.buttons().count(".ipynb)") == 2 * len(written.NOTEBOOKS)
+
+
+def test_a_cell_that_is_out_of_step_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "01.ipynb"
+    path.write_bytes(written.NOTEBOOKS[1].read_bytes())
+    before = nbformat.read(path, as_version=4).cells
+    assert not written.write_cell(path)
+    settings = written.project()
+    settings["project"]["version"] = "1.2.3"
+    monkeypatch.setattr(written, "project", lambda: settings)
+    assert written.write_cell(path)
+    changed, *rest = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    assert "continuous-batching-course==1.2.3\n" in changed.source
+    assert rest == [cell for cell in before if cell.cell_type == "code"][1:]
+    first = next(index for index, cell in enumerate(before) if cell.cell_type == "code")
+    nbformat.write(nbformat.v4.new_notebook(cells=before[:first] + before[first + 1 :]), path)
+    assert written.write_cell(path)
+    assert [cell.source for cell in nbformat.read(path, as_version=4).cells][2:] == [
+        cell.source for cell in before[2:]
+    ]

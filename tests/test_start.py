@@ -28,9 +28,9 @@ SECOND = "notebooks/02_the_waitlist_scheduler.ipynb"
 NOBODY = 65534
 
 
-def notebook(*sources: str, said: str = "stored") -> str:
+def notebook(*sources: str, printed: str = "stored") -> str:
     """A notebook of code cells, each with one line of output."""
-    outputs = [new_output("stream", name="stdout", text=said)]
+    outputs = [new_output("stream", name="stdout", text=printed)]
     cells = [new_code_cell(source, outputs=outputs, execution_count=1) for source in sources]
     return nbformat.writes(new_notebook(cells=[new_markdown_cell("# 01"), *cells]))
 
@@ -131,12 +131,12 @@ def test_commands_work_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 # ----- an upgrade -----
 
 
-def test_what_nobody_changed_is_replaced_and_the_rest_stays(root: Path, tmp_path: Path) -> None:
+def test_unchanged_files_are_replaced_and_changed_ones_stay(root: Path, tmp_path: Path) -> None:
     course = tmp_path / "course"
     start(course, root, "1.0.0")
     write(course, "exercises/ex01.py", "def f():\n    return 'mine'\n")
     write(course, SECOND, notebook("slots = 4", "mine = 1"))
-    write(course, FIRST, notebook("floors = 8", "", said="run by a student"))  # run: one more empty cell
+    write(course, FIRST, notebook("floors = 8", "", printed="run by a student"))  # run: one more empty cell
     write(course, "notebooks/notes.txt", "mine")
     lines = start(course, upgraded(root), "1.1.0")
     found = tree(course)
@@ -177,7 +177,7 @@ def test_a_new_version_beside_is_kept_current_until_it_is_written_in(root: Path,
     assert "You changed exercises/ex01.py: it stays, and the new one is exercises/ex01.new2.py." in lines
 
 
-def test_whoever_takes_the_new_one_is_up_to_date(root: Path, tmp_path: Path) -> None:
+def test_taking_the_new_version_counts_as_unchanged(root: Path, tmp_path: Path) -> None:
     course = tmp_path / "course"
     start(course, root, "1.0.0")
     write(course, "exercises/ex01.py", "mine")
@@ -225,7 +225,7 @@ def test_running_a_notebook_is_no_change_and_writing_in_it_is() -> None:
         return fingerprint("a.ipynb", text.encode()).source
 
     stored = notebook("x = 1", "print(x)")
-    run = json.loads(notebook("x = 1", "print(x)", "", said="another machine's"))
+    run = json.loads(notebook("x = 1", "print(x)", "", printed="another machine's"))
     run["metadata"]["widgets"] = {"state": {}}
     run["cells"][1]["execution_count"] = 77
     assert of(stored) == of(json.dumps(run))
@@ -240,7 +240,7 @@ def test_running_a_notebook_is_no_change_and_writing_in_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("there", "told"),
+    ("there", "message"),
     [
         ("thesis.tex", r"holds something else \(thesis\.tex\): name a new or an empty folder"),
         ("notebooks/lecture.ipynb", r"holds something else \(notebooks\)"),
@@ -248,11 +248,11 @@ def test_running_a_notebook_is_no_change_and_writing_in_it_is() -> None:
         (layout.MANIFEST, "cannot read .*json, which says what you have changed: name a new folder"),
     ],
 )
-def test_what_is_not_ours_is_left_as_it_was(there: str, told: str, root: Path, tmp_path: Path) -> None:
+def test_what_is_not_ours_is_left_as_it_was(there: str, message: str, root: Path, tmp_path: Path) -> None:
     course = tmp_path / "course"
     (course / there).parent.mkdir(parents=True)
     write(course, there, "precious")
-    with pytest.raises(CourseError, match=told):
+    with pytest.raises(CourseError, match=message):
         start(course, root)
     assert tree(course) == {there: b"precious"}
 
@@ -288,8 +288,8 @@ def start_in_a_small_room(folder: Path, root: Path) -> str:
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))\n"
         "start(sys.argv[1], Path(sys.argv[2]))\n"
     )
-    words = [sys.executable, "-c", program, str(folder), str(root)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    command = [sys.executable, "-c", program, str(folder), str(root)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     return done.stderr.splitlines()[-1]
 
