@@ -6,6 +6,7 @@
 # make vllm    vLLM in an environment of its own, .venv-vllm: its CUDA build where there is an NVIDIA GPU, else its
 #              CPU build (VLLM_BUILD=cpu or cuda chooses). Not needed where LESSONLIB_VLLM_PYTHON names a Python with
 #              vLLM.
+# make wheel   install the course's wheel in an empty environment, and do there what a student does
 # make resolve ask pip whether the locks resolve against the plain index, for every Python here
 # make lock    renew the locks (needs uv)
 # make fresh   the README on bare Debians made here: SUITES="bookworm trixie" (needs root and debootstrap)
@@ -28,7 +29,7 @@ NBVAL  := timeout 900 $(BIN)/python -m pytest $(NBVAL_MODE) --nbval-current-env 
             -p lessonlib.nbval_kernel -p no:cacheprovider
 VLLM_VENV  := .venv-vllm
 VLLM_BUILD ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
-.PHONY: lab setup vllm test lint types unit nbval prove fresh resolve lock notebooks site exercises clean
+.PHONY: lab setup vllm test lint types unit nbval prove fresh wheel resolve lock notebooks site exercises clean
 
 setup: $(STAMP)
 	@$(BIN)/lesson model fetch
@@ -82,6 +83,9 @@ prove: setup $(TESTS)
 	$(BIN)/python -m lessonlib.cli bench engine --device cpu --out benchmarks/results/engine_cpu.json
 	$(BIN)/python -m benchmarks.slots --out benchmarks/results
 	$(BIN)/python -m benchmarks.scheduler_host_time --out benchmarks/results $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
+
+wheel: setup
+	$(BIN)/python install/wheel_check.py
 
 resolve:
 	$(PYTHON) install/resolve.py
