@@ -1,20 +1,15 @@
 """The `lesson` command as a person types it."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import needs
 import pytest
 import torch
+from command import lesson, lesson_process
 
 TWENTY = "687,527,433,252,280,80,106,62,181,659,537,734,427,504,778,597,524,457,469,751"
-
-
-def lesson(*words):
-    return subprocess.run([sys.executable, "-m", "lessonlib.cli", *words], capture_output=True, text=True)
 
 
 def simulate(*words):
@@ -161,6 +156,25 @@ def test_bad_input_is_one_line_and_status_two(words, said):
     assert done.returncode == 2
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("simulate", "--lengths", "3,5"), 0),
+        (("check", "ex01.1", "--from", "{folder}"), 1),
+        (("simulate", "--lengths", "3,x"), 2),
+        (("check", "ex01.1", "--bogus"), 2),
+    ],
+)
+def test_a_process_ends_as_the_command_does(words, status, tmp_path):
+    (tmp_path / "ex01.py").write_text(
+        "def static_utilization(lengths, slots):\n    raise NotImplementedError\n"
+    )
+    words = [word.format(folder=tmp_path) for word in words]
+    alone, here = lesson_process(*words), lesson(*words)
+    assert alone.returncode == here.returncode == status
+    assert (alone.stdout, alone.stderr) == (here.stdout, here.stderr)
 
 
 def test_check_writes_json_and_junit_and_says_how_it_went(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import lesson, lesson_process
 
 from lessonlib import recorded
 from lessonlib.cli import main
@@ -412,21 +413,22 @@ def test_the_file_says_it_all(measured):
     assert comparison_chart(again).png().startswith(b"\x89PNG")
 
 
-def test_an_interruption_keeps_what_was_measured(tmp_path):
+def test_an_interruption_keeps_what_was_measured(tmp_path, small_model):
     out = tmp_path / "out.json"
 
     def say(line):
         if line.startswith("course: 6 mixed") and "tok/s" in line:
             raise KeyboardInterrupt
 
-    options = compare.Options(replace(TINY, identity=(0, 0)), ("course",), out=out)
+    options = compare.Options(replace(TINY, identity=(0, 0)), ("course",), model=str(small_model), out=out)
     found = compare.compare(options, say)
     assert not found.is_whole
     assert len(Comparison.load(out).of("course", "6 mixed").repetitions) == 1
 
 
-def test_rates_requests_and_runs_are_asked_for():
+def test_rates_requests_and_runs_are_asked_for(small_model):
     asked = {"rates": ("20", "50%"), "online_requests": 3, "peak": Peak(80.0, "given"), "runs": 2}
+    asked["model"] = str(small_model)
     small = replace(TINY, identity=(0, 0))
     found = compare.compare(
         compare.Options(small, ("course",), ("online",), repeat=1, **asked), lambda line: None
@@ -444,9 +446,9 @@ def test_a_peak_that_cannot_be_measured_is_asked_for(monkeypatch):
         compare.compare(options, lambda line: None)
 
 
-def test_one_that_cannot_run_leaves_the_others(monkeypatch):
+def test_one_that_cannot_run_leaves_the_others(monkeypatch, small_model):
     monkeypatch.setenv("LESSONLIB_VLLM_PYTHON", "no-such-python")
-    options = compare.Options(replace(TINY, repeat=1), ("vllm", "course"))
+    options = compare.Options(replace(TINY, repeat=1), ("vllm", "course"), model=str(small_model))
     found = compare.compare(options, lambda line: None)
     assert "no such program" in found.failures["vllm"]
     assert found.is_refused
@@ -665,11 +667,6 @@ def test_a_ride_planned_a_step_ahead():
 # ----- as a person types it -----
 
 
-def lesson(*words, **variables):
-    command = [sys.executable, "-m", "lessonlib.cli", "compare", *words]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
-
-
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -693,7 +690,7 @@ def lesson(*words, **variables):
     ],
 )
 def test_bad_input_is_one_line_and_status_2(words, told):
-    done = lesson("--contenders", "course", *words)
+    done = lesson("compare", "--contenders", "course", *words)
     assert done.returncode == 2
     assert told in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
@@ -712,7 +709,7 @@ def test_a_trace_without_outputs_is_refused(tmp_path, lines, told):
     path, out = tmp_path / "trace.csv", tmp_path / "out.json"
     path.write_text(lines)
     out.write_text("what was measured yesterday")
-    done = lesson("--contenders", "course", "--workload", f"trace:{path}", "--json", str(out))
+    done = lesson("compare", "--contenders", "course", "--workload", f"trace:{path}", "--json", str(out))
     assert done.returncode == 2
     assert told in done.stderr.splitlines()[-1]
     assert str(path) in done.stderr.splitlines()[-1]
@@ -723,7 +720,7 @@ def test_a_trace_without_outputs_is_refused(tmp_path, lines, told):
 def test_a_result_of_another_schema_is_refused_before_anything_runs(tmp_path, words):
     path = comparison(made()).save(tmp_path / "old.json")
     path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    done = lesson("--contenders", "course", words, str(path))
+    done = lesson_process("compare", "--contenders", "course", words, str(path))
     assert done.returncode == 2
     assert done.stderr == f"lesson: error: {path} has schema 2, this course reads 1: measure again\n"
 
@@ -745,7 +742,7 @@ def test_a_vllm_of_another_version_is_refused_and_the_others_count(tmp_path, sma
         "1",
     )
     python = {"LESSONLIB_VLLM_PYTHON": sys.executable, "PYTHONPATH": f"{about.parent}{os.pathsep}{ROOT}"}
-    done = lesson(*words, "--json", str(out), **python)
+    done = lesson_process("compare", *words, "--json", str(out), **python)
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
     found = Comparison.load(out)

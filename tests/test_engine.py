@@ -15,7 +15,8 @@ from lessonlib.scheduling.plugged import plug
 from lessonlib.trace import Kind
 from solutions import ex03
 
-LONGEST = 32
+# More chats than slots, so that each way of scheduling waits, boards late and throws out.
+CHATS, LONGEST = 24, 32
 GREEDY = SamplingParams(max_tokens=LONGEST, temperature=0)
 PARTS = plug(ex03)
 
@@ -25,12 +26,12 @@ RIDES = {
     "budget 16": {"max_num_batched_tokens": 16},
     "budget 64": {"max_num_batched_tokens": 64},
     "budget 512": {"max_num_batched_tokens": 512},
-    "tight": {"num_blocks": 30},
+    "tight": {"num_blocks": 24},
     "two in flight": {"async_scheduling": True},
     "a student's": {
         "scheduler_cls": PARTS.scheduler_cls,
         "kv_cache_cls": PARTS.kv_cache_cls,
-        "num_blocks": 30,
+        "num_blocks": 24,
     },
 }
 
@@ -46,9 +47,9 @@ def make_llm(model_path):
     return make
 
 
-@pytest.fixture(scope="module")
-def due(model_path):
-    """(prompt token ids, output token ids) of 64 chats by Hugging Face `generate`, in left-padded batches."""
+@pytest.fixture(scope="module", params=[CHATS, pytest.param(64, marks=pytest.mark.prove)])
+def due(model_path, request):
+    """(prompt token ids, output token ids) of chats by Hugging Face `generate`, in left-padded batches."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32)
@@ -57,7 +58,7 @@ def due(model_path):
         tokenizer(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))[
             "input_ids"
         ]
-        for chat in conversations()
+        for chat in conversations(request.param)
     ]
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
     outputs = {}
@@ -89,7 +90,7 @@ def test_the_tokens_of_hugging_face(make_llm, due, name):
     assert answer(llm, due) == [tokens for _, tokens in due]
     thrown_out = set(llm.trace.rows(Kind.PREEMPT)["request"].tolist())
     if name in ("tight", "a student's"):
-        assert len(thrown_out) >= len(due) / 3
+        assert len(thrown_out) >= len(due) / 4
     else:
         assert not thrown_out
     assert llm.scheduler.kv_cache.num_free == llm.num_blocks - 1
@@ -97,7 +98,7 @@ def test_the_tokens_of_hugging_face(make_llm, due, name):
 
 def test_prefix_caching_cold_and_warm(make_llm, due):
     llm = make_llm(enable_prefix_caching=True, num_blocks=1200)
-    for least in (30, 50):  # the template is shared from the start; the second time so is all the rest
+    for least in (20, 50):  # the template is shared from the start; the second time so is all the rest
         assert answer(llm, due) == [tokens for _, tokens in due]
         cached = metrics(llm.trace)["cached_tokens"]
         assert cached > least / 100 * sum(len(prompt) for prompt, _ in due)

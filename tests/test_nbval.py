@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -12,40 +13,63 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).parents[1]
+# Cells of notebooks, none of which has printed anything when it was stored.
+CELLS = {
+    "figures": ["print(3.7)", "assert True"],
+    "wrong": ["assert 1 == 2"],
+    "slow": ["import sys\nprint('weights: 3/10', file=sys.stderr)", "x = 1"],
+    "both": ["import sys\nprint('1/10', file=sys.stderr)\nprint(3.7)"],
+    "dies": ["x = 1", "import os\nos._exit(1)", "y = x"],
+}
+OUTCOME = re.compile(r"(\w+)(?:\.|::)ipynb::Cell \d+ (PASSED|FAILED)")
+LIMIT = 600  # seconds, on a machine that is busy with other things too
 
 
-def nbval(path: Path, *cells: str, mode: str = "--nbval") -> subprocess.CompletedProcess:
-    """A run over a notebook of these cells, none of which has printed anything when it was stored."""
-    stored = [new_code_cell(source, execution_count=place) for place, source in enumerate(cells, start=1)]
-    nbformat.write(new_notebook(cells=stored), path)
-    command = [sys.executable, "-m", "pytest", mode, "--nbval-current-env", "--nbval-cell-timeout=120"]
+def nbval(folder: Path, mode: str, *names: str) -> tuple[dict[str, list[str]], str]:
+    """One run over these notebooks: the outcome of each one's cells, and all that was printed."""
+    for name in names:
+        cells = [new_code_cell(source, execution_count=at) for at, source in enumerate(CELLS[name], start=1)]
+        nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+    command = [sys.executable, "-m", "pytest", mode, "--nbval-current-env", "--nbval-cell-timeout=120", "-vv"]
     plugins = ["-p", "lessonlib.nbval_kernel", "-p", "no:cacheprovider"]
-    return subprocess.run(
-        [*command, *plugins, str(path)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    paths = [str(folder / f"{name}.ipynb") for name in names]
+    run = subprocess.run(
+        [*command, *plugins, *paths], cwd=ROOT, capture_output=True, text=True, timeout=LIMIT
     )
+    assert run.returncode == 1, run.stdout
+    found: dict[str, list[str]] = {name: [] for name in names}
+    for name, outcome in OUTCOME.findall(run.stdout):
+        found[name].append(outcome)
+    return found, run.stdout
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory) -> tuple[dict[str, list[str]], str]:
+    return nbval(tmp_path_factory.mktemp("strict"), "--nbval", "figures", "wrong", "slow", "both")
 
 
 def test_a_dead_kernel_is_reported_within_a_minute(tmp_path: Path) -> None:
     started = time.monotonic()
-    run = nbval(tmp_path / "dies.ipynb", "x = 1", "import os\nos._exit(1)", "y = x")
+    found, said = nbval(tmp_path, "--nbval", "dies")
     assert time.monotonic() - started < 60
-    assert run.returncode == 1
-    assert "the kernel died in this cell" in run.stdout
-    assert "Kernel dead on test start" in run.stdout  # of the cell after it
-    assert "2 failed, 1 passed" in run.stdout
+    assert found["dies"] == ["PASSED", "FAILED", "FAILED"]
+    assert "the kernel died in this cell" in said
+    assert "Kernel dead on test start" in said  # of the cell after it
 
 
-@pytest.mark.parametrize(("mode", "failed"), [("--nbval", 1), ("--nbval-lax", 0)])
-def test_lax_keeps_assertions_and_lets_figures_differ(mode: str, failed: int, tmp_path: Path) -> None:
-    run = nbval(tmp_path / "figures.ipynb", "print(3.7)", "assert True", mode=mode)
-    assert run.returncode == failed, run.stdout
-    wrong = nbval(tmp_path / "wrong.ipynb", "assert 1 == 2", mode=mode)
-    assert wrong.returncode == 1
+def test_another_figure_and_a_wrong_assertion_fail(strict) -> None:
+    found, _ = strict
+    assert found["figures"] == ["FAILED", "PASSED"]
+    assert found["wrong"] == ["FAILED"]
 
 
-def test_a_progress_bar_is_no_difference(tmp_path: Path) -> None:
-    run = nbval(tmp_path / "slow.ipynb", "import sys\nprint('weights: 3/10', file=sys.stderr)", "x = 1")
-    assert run.returncode == 0, run.stdout
-    both = nbval(tmp_path / "both.ipynb", "import sys\nprint('1/10', file=sys.stderr)\nprint(3.7)")
-    assert both.returncode == 1
-    assert "3.7" in both.stdout
+def test_lax_keeps_assertions_and_lets_figures_differ(tmp_path: Path) -> None:
+    found, _ = nbval(tmp_path, "--nbval-lax", "figures", "wrong")
+    assert found == {"figures": ["PASSED", "PASSED"], "wrong": ["FAILED"]}
+
+
+def test_a_progress_bar_is_no_difference(strict) -> None:
+    found, said = strict
+    assert found["slow"] == ["PASSED", "PASSED"]
+    assert found["both"] == ["FAILED"]
+    assert "3.7" in said

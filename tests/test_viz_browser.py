@@ -56,10 +56,10 @@ async (source) => {
 
 # What the page's own script counts in every step: tables, own, shared, saved, other, free, lost.
 FLOORS = """
-async (source) => {
+async ([source, state]) => {
   const module = new Blob([source], { type: "text/javascript" });
   const { Ride, modelOf } = await import(URL.createObjectURL(module));
-  const ride = new Ride(modelOf(document.getElementById("state").textContent).get("_rides")[0]);
+  const ride = new Ride(modelOf(state).get("_rides")[0]);
   return Array.from({ length: ride.numSteps + 1 }, (_, step) => {
     const { owners, shared, saved, other, free, lost } = ride.memory(step);
     const tables = Array(ride.slots).fill(0);
@@ -252,14 +252,15 @@ def test_a_preempted_rider_is_named(show) -> None:
 
 
 @pytest.mark.parametrize("name", [*RIDES, *MEMORY_RIDES])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_ride_is_drawn_in_both_themes(show, name: str, scheme: str) -> None:
-    page = show({**RIDES, **MEMORY_RIDES}[name](), "A ride", color_scheme=scheme)
-    assert page.page.get_attribute(".elevator", "data-theme") == scheme
-    page.click("One step forward")
-    assert page.drawn()[0] > 0.1
-    assert page.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
-    keep(page, f"elevator-{name.replace(' ', '-')}-{scheme}")
+def test_every_ride_is_drawn_in_both_themes(show, name: str) -> None:
+    page = show({**RIDES, **MEMORY_RIDES}[name](), "A ride", color_scheme="light")
+    for scheme in ("light", "dark"):
+        page.page.emulate_media(color_scheme=scheme)
+        page.page.wait_for_selector(f".elevator[data-theme={scheme}]")
+        page.click("One step forward")
+        assert page.drawn()[0] > 0.1
+        assert page.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+        keep(page, f"elevator-{name.replace(' ', '-')}-{scheme}")
 
 
 def test_it_changes_with_the_theme_of_jupyterlab(show) -> None:
@@ -446,18 +447,25 @@ def test_a_model_that_cannot_be_reached_any_more_changes_nothing(show) -> None:
 # ----- the memory floor -----
 
 
+@pytest.fixture(scope="module")
+def counts(browser) -> Iterator:
+    """`counts(trace)` is what the elevator's script counts in each step; one page for all, as nothing is drawn."""
+    page = browser.new_page()
+    yield lambda trace: page.evaluate(FLOORS, [SCRIPT, to_json({"_rides": Elevator(trace)._rides})])
+    page.close()
+
+
 @pytest.mark.parametrize("policy", POLICIES)
-def test_the_script_counts_every_block_as_python_does(show, policy: str) -> None:
+def test_the_script_counts_every_block_as_python_does(counts, policy: str) -> None:
     riders, _ = workload()
     for trace in (simulate(riders, policy, 8, 24, 16, 64), sharing(policy)):
         ride = Ride.from_trace(trace, policy)
         expected = []
         for step in range(trace.num_steps + 1):
             floor = ride.memory(step)
-            counts = [floor.shared, floor.saved, floor.other, floor.free]
-            expected.append([list(floor.tables), list(floor.own), *counts, sorted(map(list, floor.lost))])
-        counted = show(trace).page.evaluate(FLOORS, SCRIPT)
-        assert [[*floor[:-1], sorted(floor[-1])] for floor in counted] == expected
+            rest = [floor.shared, floor.saved, floor.other, floor.free]
+            expected.append([list(floor.tables), list(floor.own), *rest, sorted(map(list, floor.lost))])
+        assert [[*floor[:-1], sorted(floor[-1])] for floor in counts(trace)] == expected
 
 
 def test_the_caption_counts_blocks(show) -> None:

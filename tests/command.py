@@ -1,0 +1,28 @@
+"""The `lesson` command: in a process of its own, or in this one, which has imported torch already."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+
+from lessonlib.cli import main
+
+
+def lesson_process(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """As a person types it; `variables` are added to the environment."""
+    command = [sys.executable, "-m", "lessonlib.cli", *words]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables})
+
+
+def lesson(*words: str) -> subprocess.CompletedProcess[str]:
+    """The same without the seconds of a new process. What the command raises, a test sees."""
+    printed, complained = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
+        try:
+            status = main(words)
+        except SystemExit as leaves:  # argparse
+            status = int(leaves.code or 0)
+    return subprocess.CompletedProcess(words, status, printed.getvalue(), complained.getvalue())
