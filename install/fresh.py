@@ -55,6 +55,7 @@ class Debian:
         self.suite = suite
         self.root = folder / suite
         self.steps: list[dict[str, Any]] = []
+        self.commit = ""  # what was cloned into it
 
     def make(self) -> None:
         """Debootstrap it, put the checked-out commit where it can be cloned, add a user."""
@@ -69,6 +70,8 @@ class Debian:
         if authority := os.environ.get("SSL_CERT_FILE"):  # of a network that looks into its traffic
             shutil.copy(authority, self.root / CERTIFICATES)
         subprocess.run(["git", "clone", "--quiet", "--bare", str(ROOT), f"{self.root}{COURSE}"], check=True)
+        asked = ["git", "-C", f"{self.root}{COURSE}", "rev-parse", "HEAD"]
+        self.commit = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
         (self.root / "etc/gitconfig").write_text("[safe]\n  directory = *\n")  # the clone's source is root's
         self.run("root", f"useradd --create-home --shell /bin/bash {STUDENT}")
 
@@ -214,15 +217,12 @@ def prove(suite: str, folder: Path) -> dict[str, Any]:
     if is_containers(suite):
         container(debian)
     readme(debian, "root", container_folder() if is_containers(suite) else "/root/course")
-    commit = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
     return {
         "debian": suite,
         "python and what of this machine is seen inside": seen.split("\n")[:-1],
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "date": datetime.date.today().isoformat(),
-        "commit": commit,
+        "commit": debian.commit,
         "command": f"make fresh SUITES={suite}",
         "steps": debian.steps,
     }
