@@ -184,7 +184,10 @@ def too_small(folder):
 
 def no_space(folder):
     """What to do about a full disk."""
-    return f"no space on the disk of {folder.absolute()}: the course needs 6 GB and 3 for pip's cache; 3 with PyTorch's CPU build"
+    return (
+        f"no space on the disk of {folder.absolute()}: the course needs 6 GB, and 3 for pip's cache; "
+        "3 in all with PyTorch's CPU build"
+    )
 
 
 def last_line(output):
