@@ -16,7 +16,7 @@ from typing import Any
 
 from kernels.tier import has_triton, triton_remedy
 from lessonlib import __version__
-from lessonlib.checks.confine import BUBBLEWRAP, best_level
+from lessonlib.checks.confine import BUBBLEWRAP, best_level, why_no_better
 from lessonlib.contenders.process import bridge_in, vllm_python
 from lessonlib.errors import CourseError
 from lessonlib.fetch import is_present, model_folder
@@ -128,6 +128,8 @@ def _sandbox() -> Part:
     remedy = "to shut students' files in: `apt-get install bubblewrap` (Debian), where namespaces are allowed"
     if sys.platform != "linux":
         remedy = "to shut students' files in, as for grading a class: a Linux machine with bubblewrap"
+    if "cannot enter" in (why := why_no_better()):
+        remedy = f"{remedy}; or {why}"
     return Part("sandbox", level == BUBBLEWRAP, level.name, PYTHON_TIER, remedy, optional=True)
 
 

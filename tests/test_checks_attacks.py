@@ -204,3 +204,80 @@ def test_a_user_id_is_one_cells_alone_and_comes_back(tmp_path: Path) -> None:
     assert first.user != second.user
     first.release()
     second.release()
+
+
+def test_memory_is_counted_over_all_processes(level: confine.Level, tmp_path: Path, monkeypatch) -> None:
+    """Six of them take 100 MB each, and each alone is far below its limit."""
+    monkeypatch.setitem(sandbox.TOGETHER, "python", 300 << 20)
+    body = (
+        "def static_utilization(lengths, slots):\n"
+        "    import os, time\n"
+        "    for _ in range(6):\n"
+        "        if os.fork() == 0:\n"
+        "            held = bytearray(os.urandom(1 << 20)) * 100\n"
+        "            time.sleep(600)\n"
+        "    time.sleep(600)\n"
+    )
+    (tmp_path / "ex01.py").write_text(body, encoding="utf-8")
+    (result,) = check("ex01.1", folder=tmp_path, call_seconds=30.0, level=level).results
+    assert result.property_name == COMES_BACK
+    assert result.sentence.startswith("All its processes together used up the memory that they may have.")
+
+
+def test_pages_that_forks_share_are_counted_once(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sandbox.TOGETHER, "python", 400 << 20)
+    body = (
+        "def static_utilization(lengths, slots):\n"
+        "    import os, time\n"
+        "    held = bytearray(os.urandom(1 << 20)) * 150\n"
+        "    for _ in range(6):\n"
+        "        if os.fork() == 0: time.sleep(600)\n"
+        "    time.sleep(1.0)\n"
+        "    return 2.0\n"
+    )
+    (tmp_path / "ex01.py").write_text(body, encoding="utf-8")
+    (result,) = check("ex01.1", folder=tmp_path, call_seconds=30.0).results
+    assert result.property_name == "utilization is never above one"
+
+
+def test_a_bubble_has_no_user_namespaces(tmp_path: Path) -> None:
+    if confine.best_level() != BUBBLEWRAP:
+        needs.BUBBLEWRAP.skip()
+    if not (confine._can_nest() if os.geteuid() == 0 else confine._can_disable()):
+        needs.BUBBLEWRAP_ALLOWED.skip()
+    body = (
+        "def static_utilization(lengths, slots):\n"
+        "    import ctypes, os\n"
+        "    libc = ctypes.CDLL(None, use_errno=True)\n"
+        "    if libc.unshare(0x10000000) == 0: return 2.0\n"
+        "    raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))\n"
+    )
+    (tmp_path / "ex01.py").write_text(body, encoding="utf-8")
+    (result,) = check("ex01.1", folder=tmp_path).results
+    assert "No space left on device" in result.sentence, result.message
+
+
+def test_the_courses_own_packages_are_copied_for_whoever_runs_them(tmp_path: Path) -> None:
+    """A user without rights cannot enter root's home, where a course may lie."""
+    linked = sandbox._link_packages(tmp_path / "site", ["numpy", "kernels"])
+    assert (tmp_path / "site" / "numpy").is_symlink()
+    assert (tmp_path / "site" / "kernels" / "attention.py").is_file()
+    assert not (tmp_path / "site" / "kernels").is_symlink()
+    assert not any(path.name == "kernels" for path in linked)
+
+
+def test_a_folder_that_keeps_another_user_out_is_named(tmp_path: Path, monkeypatch) -> None:
+    if os.geteuid() != 0:
+        needs.ROOT.skip()
+    (tmp_path / "home").mkdir(mode=0o700)
+    (tmp_path / "home" / "python3").touch()
+    tmp_path.chmod(0o755)
+    monkeypatch.setattr(confine, "best_level", lambda: confine.LIMITS_OF_ROOT)
+    monkeypatch.setattr(confine, "interpreter", lambda: str(tmp_path / "home" / "python3"))
+    why = confine.why_no_better()
+    closed = why.removeprefix("other users cannot enter ").partition(":")[0]
+    assert not Path(closed).stat().st_mode & 0o001
+    assert (tmp_path / "home").is_relative_to(closed)
+    assert why.endswith(f": chmod o+x {closed}, or move the course out of it")
+    monkeypatch.setattr(confine, "best_level", lambda: BUBBLEWRAP)
+    assert confine.why_no_better() == ""

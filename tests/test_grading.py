@@ -40,6 +40,7 @@ from synthetic_class import (
 from test_grading_layouts import CANVAS_ROSTER
 
 from lessonlib import cli
+from lessonlib.checks.cleaning import is_clean
 from lessonlib.errors import CourseError
 from lessonlib.grading import checking, cluster, job, progress, records, tables
 from lessonlib.grading import run as grading
@@ -262,6 +263,56 @@ def test_a_record_that_cannot_be_made_is_one_students_alone(tmp_path: Path, monk
     assert [record["problem"] for record in grades.records] == ["", sentence, ""]
     assert f"bob: {sentence}" in lines
     assert not grades.complete
+
+
+def test_nothing_that_a_student_wrote_gives_orders_on_any_way_out(tmp_path: Path) -> None:
+    """Escape and bidi characters in names of files, folders, classes and functions, in texts and reprs."""
+    bad = "\x1b]0;owned\x07\u202e\u2066\x9b31m\u200b"
+    folder = tmp_path / "submissions"
+    folder.mkdir()
+    source = (
+        f"Odd = type({bad!r}, (), {{'__repr__': lambda self: {bad!r}}})\n"
+        f"def static_utilization(lengths, slots):\n    print({bad!r})\n    return Odd()\n"
+        f"def expected_static_utilization(low, high, slots):\n    raise type({bad!r}, (ValueError,), {{}})({bad!r})\n"
+        f"globals()[{bad!r}] = lambda: 1\n"
+    )
+    with zipfile.ZipFile(folder / "ada.zip", "w") as archive:
+        archive.writestr("ex01.py", source)
+        archive.writestr(f"{bad}/ex02 (1).py", f"raise ValueError({bad!r})\n# {bad}")
+        archive.writestr(f"../{bad}.py", "x = 1\n")
+        archive.writestr(f"{bad}.tar", "no tar")
+        archive.writestr(f"03{bad}.ipynb", "{")
+    for name in (f"b{bad}ob", "eve\nada: 3 of 3 points"):
+        (folder / name).mkdir()
+        (folder / name / "ex01.py").write_text("def x(:\n")
+    (folder / f"{bad}.txt").write_text("-")
+    words = ("--out", tmp_path / "out", "--workers", "1", "--exercises", "ex01", "ex02", "ex03.1")
+    done = lesson("grade", folder, *words)
+    assert done.returncode == 1, done.stderr
+    ways = {"stdout": done.stdout, "stderr": done.stderr}
+    ways |= {str(path): path.read_text(encoding="utf-8") for path in (tmp_path / "out").rglob("*.*ml")}
+    ways |= {str(path): path.read_text(encoding="utf-8") for path in (tmp_path / "out").glob("*.csv")}
+    for path in (tmp_path / "out" / records.STUDENTS).glob("*.json"):
+        ways[str(path)] = "\n".join(texts_of(json.loads(path.read_text(encoding="utf-8"))))
+    assert len(ways) > 12
+    for way, text in ways.items():
+        orders = sorted({each for each in text if not is_clean(each) and each not in "\n\t"})
+        assert not orders, (way, orders)
+    assert "owned" in ways["stdout"]
+    assert not [line for line in done.stdout.splitlines() if line.startswith("ada: 3 of 3")]
+
+
+def texts_of(data) -> Iterator[str]:
+    """Every text in what came out of JSON."""
+    if isinstance(data, str):
+        yield data
+    elif isinstance(data, dict):
+        for name, value in data.items():
+            yield name
+            yield from texts_of(value)
+    elif isinstance(data, list):
+        for value in data:
+            yield from texts_of(value)
 
 
 def test_inputs_are_each_students_own_and_come_again(tmp_path: Path) -> None:

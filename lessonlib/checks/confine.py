@@ -69,6 +69,8 @@ LIMITS = Level("limits", (NETWORK, FILES, SPACE, DAEMONS, PARENT))
 USER_IDS = range(60706, 61184)  # of no account and of no service, by the conventions of Debian and systemd
 LEASES = Path("/run/lesson-user-ids")  # a lock for each id in use
 SCRATCH_BYTES = 64 << 20  # what all files of a submission may take, under bubblewrap
+NESTED = ("bwrap", "--dev-bind", "/", "/", "--unshare-user", "--disable-userns")
+MOST_LOOKED_AT = 1_000  # processes of one submission whose memory is added up
 PROBE_SECONDS = 20
 STOP_SECONDS = 5.0
 SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64")
@@ -111,6 +113,7 @@ class Cell:
         self._process: subprocess.Popen | None = None
         self._inside = -1  # a pidfd of the first process inside, under bubblewrap
         self._first = 0  # its process id, or the program's own
+        self._is_nested = self._lease is not None and level == BUBBLEWRAP and _can_nest()
         if self._lease is not None:
             self._hand_over(self._lease.user)
             if level == USER:
@@ -150,10 +153,25 @@ class Cell:
         """The program's process id; 0 where it cannot be told (yet). Ask before a student's code can start others."""
         if self.level != BUBBLEWRAP:
             return self._first
-        with contextlib.suppress(OSError, ValueError):
-            told = Path(f"/proc/{self._first}/task/{self._first}/children").read_text(encoding="ascii")
-            return int(told.split()[0]) if told.split() else 0
-        return 0
+        process = self._first
+        for _ in range(1 + self._is_nested):
+            process = next(iter(_children(process)), 0)
+        return process
+
+    def memory(self) -> int:
+        """Bytes of main memory that all processes inside take together, as far as they are known."""
+        return _memory_of(self._family())
+
+    def _family(self) -> list[int]:
+        """The processes inside; without bubblewrap, those that have not left their parents."""
+        if self._lease is not None and self.level == USER:
+            return _processes_of(self._lease.user)
+        found: list[int] = []
+        left = [self._first]
+        while left and len(found) < MOST_LOOKED_AT:
+            found.append(left.pop())
+            left += _children(found[-1])
+        return found
 
     def wait(self, seconds: float) -> int | None:
         """The exit code (-n: ended by signal n, as bubblewrap tells it too), or None while it runs."""
@@ -202,7 +220,9 @@ class Cell:
     def _command(self, program: Sequence[str], status: int) -> list[str]:
         as_user = _as_user(self._lease.user) if self._lease is not None else []
         if self.level == BUBBLEWRAP:
-            return [*self._bubble(), "--info-fd", str(status), "--", *as_user, *program]
+            # A user id of one's own is taken inside, where namespaces are then given up in a bubble of its own.
+            inner = [*NESTED, "--"] if self._is_nested else []
+            return [*self._bubble(), "--info-fd", str(status), "--", *as_user, *inner, *program]
         ends_with_us = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         return [*as_user, *ends_with_us, *program]  # in this order: a change of user would forget the signal
 
@@ -214,7 +234,7 @@ class Cell:
         command = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-net", "--unshare-ipc"]
         command += ["--unshare-uts", "--unshare-cgroup-try"]
         if self._lease is None:
-            command += ["--unshare-user"]
+            command += ["--unshare-user", *(["--disable-userns"] if _can_disable() else [])]
         for folder in shown:
             command += _show(folder)
         for name in SYSTEM:
@@ -281,6 +301,56 @@ def _end(pidfd: int) -> None:
     os.close(pidfd)
 
 
+@cache
+def _can_disable() -> bool:
+    """Whether this bubblewrap can keep a process from making user namespaces (0.8 and later)."""
+    return _runs(["bwrap", "--ro-bind", "/", "/", "--unshare-user", "--disable-userns", "--", "true"])
+
+
+@cache
+def _can_nest() -> bool:
+    """The same for a process that has given root up; where it may make none anyway, it need not be kept from it."""
+    inside = [*_as_user(USER_IDS[-1]), *NESTED, "--", "true"]
+    return _runs(["bwrap", "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "--", *inside])
+
+
+def _runs(command: Sequence[str]) -> bool:
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PROBE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+# ----- how much memory -----
+
+
+def _children(process: int) -> list[int]:
+    """As the kernel lists them: psutil would look at every process of the machine."""
+    try:
+        told = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
+    except OSError:
+        return []
+    return [int(each) for each in told.split()]
+
+
+def _memory_of(processes: Sequence[int]) -> int:
+    """Bytes; pages that several share are counted once, where the kernel says how they are shared."""
+    return sum(_memory(process, is_alone=len(processes) == 1) for process in processes)
+
+
+def _memory(process: int, is_alone: bool) -> int:
+    try:
+        found = psutil.Process(process)
+        if not is_alone:
+            with contextlib.suppress(psutil.AccessDenied):
+                full = found.memory_full_info()
+                return int(getattr(full, "pss", full.rss))
+        return int(found.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
 # ----- another user id -----
 
 
@@ -335,6 +405,12 @@ def _end_all_of(user: int) -> None:
         time.sleep(0.02)
 
 
+def _processes_of(user: int) -> list[int]:
+    """Processes that run under a user id now."""
+    found = (each.info for each in psutil.process_iter(["pid", "uids"]))
+    return [info["pid"] for info in found if info["uids"] and info["uids"].real == user]
+
+
 def _threads_of(user: int) -> int:
     """Threads that run under a user id now."""
     found = (each.info for each in psutil.process_iter(["uids", "num_threads", "status"]))
@@ -368,6 +444,26 @@ def _limits() -> Level:
     if sys.platform != "linux":
         missing.append(MEMORY)
     return Level(LIMITS.name, tuple(missing))
+
+
+def why_no_better() -> str:
+    """What keeps this machine from a better level than its best, and what to do; "" where nothing does."""
+    if best_level() == BUBBLEWRAP:
+        return ""
+    folder = _closed_folder() if os.geteuid() == 0 and best_level() != USER else None
+    if folder is not None:
+        return f"other users cannot enter {folder}: chmod o+x {folder}, or move the course out of it"
+    return "to contain more, install bubblewrap"
+
+
+def _closed_folder() -> Path | None:
+    """The first folder on the way to this Python or to a package that a user without rights cannot enter."""
+    needed = [Path(interpreter()), *(Path(place) for name in MAY_BE_IMPORTED for place in _folders_of(name))]
+    for path in needed:
+        for folder in [*reversed(path.parents), path]:
+            if folder.is_dir() and not folder.stat().st_mode & 0o001:
+                return folder
+    return None
 
 
 def level_named(name: str) -> Level:

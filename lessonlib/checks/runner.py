@@ -253,6 +253,8 @@ def _not_loaded(name: str, exercise: Exercise, reply: Reply) -> str | None:
         return f"{took} Is there a loop outside of its functions?"
     if reply.ended == "pipe":
         return f"{name} {WROTE_TO_PIPE}"
+    if reply.ended == "memory":
+        return f"{name} used up the memory that all its processes may have together, while it was loaded."
     if reply.ended:
         return f"{name} ended Python while it was loaded ({reply.ended})."
     if reply.raised is not None:
@@ -337,6 +339,9 @@ def _no_answer(reply: Reply, call_seconds: float) -> Verdict:
     if reply.ended == "time":
         sentence = f"No answer within {call_seconds:g} seconds. {NEVER_ENDS}"
         return Verdict(COMES_BACK, sentence)
+    if reply.ended == "memory":
+        sentence = "All its processes together used up the memory that they may have."
+        return Verdict(COMES_BACK, f"{sentence} {NEVER_ENDS}")
     if reply.ended == "large":
         sentence = f"The answer is too large to look at: more than {MAX_ITEMS:,} items."
         return Verdict(RIGHT_FORM, sentence, printed=reply.printed)

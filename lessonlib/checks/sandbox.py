@@ -61,10 +61,13 @@ BYTES = {
     INTERPRETER: {"DATA": 4 << 30, "FSIZE": 16 << 20},
     GPU: {"DATA": 32 << 30, "FSIZE": 1 << 30},
 }
+# Bytes of main memory that all processes of a submission may take together, by tier.
+TOGETHER = {PYTHON: 6 << 30, INTERPRETER: 6 << 30, GPU: 40 << 30}
 # NumPy's names of what `child.encode` lets through: truth values, whole numbers, floats.
 DTYPES = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 DTYPES |= {f"float{bits}" for bits in (16, 32, 64)}
 LARGEST = 1 << 64
+COURSE = Path(__file__).resolve().parents[2]  # what its packages lie in
 MAX_WANTED = 50  # functions of one exercise
 
 
@@ -90,7 +93,7 @@ class Reply:
         functions: after `load`, the functions that the file has: those of the exercise, then others of its own.
         printed: how its printing begins.
         ended: "", or why there is nothing: "time", "large", "pipe" (it wrote where only the checker's own lines
-            may come from), or what ended Python.
+            may come from), "memory" (of all its processes together), or what ended Python.
         lost: the exception leaves a process behind that is of no more use, as an error on a GPU does.
         limit: "", or which limit of the process the exception is the end of, one of `child.LIMITS`.
     """
@@ -274,6 +277,9 @@ class Child:
         except TimeoutError:
             self.stop()
             return Reply(ended="time")
+        except MemoryError:
+            self.stop()
+            return Reply(ended="memory")
         except (BrokenPipeError, EOFError):
             return self._ended()
         except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
@@ -292,11 +298,17 @@ class Child:
                     line = line[os.write(self._requests, line[: select.PIPE_BUF]) :]
 
     def _read_line(self, clock: _Clock) -> bytes:
-        """The next line. Raises `EOFError` where the child is gone, `ValueError` where it says more than it may."""
+        """The next line.
+
+        Raises `EOFError` where the child is gone, `ValueError` where it says more than it may, `MemoryError` where
+        its processes take more together than they may.
+        """
         while b"\n" not in self._pending:
             if clock.is_over:
                 raise TimeoutError
             if not select.select([self._answers], [], [], POLL)[0]:
+                if self._cell.memory() > TOGETHER[self.tier]:
+                    raise MemoryError
                 continue
             chunk = os.read(self._answers, 1 << 16)
             if not chunk:
@@ -330,7 +342,8 @@ def _signal_name(number: int) -> str:
 def _link_packages(site: Path, packages: Sequence[str]) -> list[Path]:
     """A folder for `sys.path` with these packages and nothing of what is installed beside them.
 
-    Returns where they really lie.
+    Those of the course are small, and copied: its folder may be closed to the user that the process runs as.
+    Returns where the others really lie.
     """
     site.mkdir()
     linked = []
@@ -339,6 +352,9 @@ def _link_packages(site: Path, packages: Sequence[str]) -> list[Path]:
             raise CourseError(f"no package {package} here: install the course's requirements")
         for name in (package, *COMPANIONS.get(package, ())):
             real = _place_of(name)
+            if real is not None and real.parent == COURSE:
+                shutil.copytree(real, site / real.name, ignore=shutil.ignore_patterns("__pycache__"))
+                continue
             for path in (real, real.with_name(f"{name}.libs")) if real else ():  # C libraries of a wheel
                 if path.exists():
                     (site / path.name).symlink_to(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lessonlib import __version__
-from lessonlib.checks.confine import BUBBLEWRAP, best_level
+from lessonlib.checks.confine import BUBBLEWRAP, best_level, why_no_better
 from lessonlib.checks.report import CAN_BE_READ
 from lessonlib.checks.runner import could_not, select
 from lessonlib.errors import CourseError
@@ -99,7 +99,7 @@ class Checking:
         if self._pool is None:
             wants_gpu = any(map(needs_more_than_python, self._wanted))
             if self._scheduler is None and (level := best_level()) != BUBBLEWRAP:
-                self._say(f"{level}; to contain more, install bubblewrap")
+                self._say(f"{level}; {why_no_better()}")
             client = self._opened.enter_context(connect(self._workers, self._scheduler, wants_gpu))
             self._results.make()
             self._pool = Pool(client)
