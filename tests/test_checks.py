@@ -330,6 +330,17 @@ def test_a_failing_ride_is_saved_and_plays_in_the_elevator(tmp_path: Path) -> No
     assert list(check("ex02.1", folder=tmp_path).rides) == ["ex02.1 was due"]
 
 
+def test_what_is_written_counts_so_far(tmp_path: Path) -> None:
+    """A task that is not written is no failure; one that is wrong, or a file that is not there, still is."""
+    unwritten = "\n\ndef drain(lengths, slots):\n    raise NotImplementedError\n"
+    (tmp_path / "ex01.py").write_text((SOLUTIONS / "ex01.py").read_text(encoding="utf-8") + unwritten)
+    codes = lambda *ids: [(each := check(*ids, folder=tmp_path)).exit_code, each.exit_code_so_far]  # noqa: E731
+    assert codes("ex01") == [1, 0]
+    assert codes("ex01", "ex02") == [2, 2]
+    (tmp_path / "ex01.py").write_text(static("return 2.0") + unwritten)
+    assert codes("ex01.1", "ex01.3") == [1, 1]
+
+
 def test_several_ids_keep_the_order_of_the_course() -> None:
     report = check("ex02.2", "ex01", folder=SOLUTIONS)
     assert [result.id for result in report.results] == ["ex01.1", "ex01.2", "ex01.3", "ex02.2"]

@@ -137,7 +137,7 @@ def test_every_solution_passes() -> None:
 def test_every_stub_is_not_written_yet(empty: Path) -> None:
     report = check(folder=empty)
     assert {result.status for result in report.results} == {"not written"}, str(report)
-    assert report.exit_code == 1
+    assert (report.exit_code, report.exit_code_so_far) == (1, 0)
     for result in report.results:
         line, _, name = result.sentence.removeprefix("Your lines go to line ").rstrip(".").split()
         written = (empty / name).read_text(encoding="utf-8").splitlines()[int(line) - 1]
