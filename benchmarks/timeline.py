@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from kernels.machine import copy_bandwidth, machine
 from lessonlib.engine import LLM, SamplingParams
-from lessonlib.engine.llm import choose_device
+from lessonlib.engine.frontend.options import choose_device
 from lessonlib.engine.memory import kv_bytes_per_block
 from lessonlib.engine.model import Llama
 from lessonlib.files import write_whole

@@ -25,10 +25,11 @@ import torch
 from tqdm import tqdm
 
 from kernels.machine import copy_bandwidth, machine
-from lessonlib.engine.llm import LLM, choose_device
+from lessonlib.engine.frontend.options import choose_device
+from lessonlib.engine.frontend.params import SamplingParams
+from lessonlib.engine.llm import LLM
 from lessonlib.engine.memory import kv_bytes_per_block, release_memory
 from lessonlib.engine.model import Llama
-from lessonlib.engine.outputs import SamplingParams
 from lessonlib.ladder_load import Load, Requests, load_for, load_model
 from lessonlib.metrics import decode_rows, kv_tokens, metrics, prefill_tokens
 from lessonlib.scheduling.policies import PrefillFirst, PrefillFirstReserved, SarathiServe, StaticBatching

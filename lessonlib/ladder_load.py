@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lessonlib.engine.checkpoint import COURSE_MODEL, resolve
-from lessonlib.engine.llm import choose_dtype
+from lessonlib.engine.frontend.options import choose_dtype
 from lessonlib.engine.memory import clear_words, kv_bytes_per_block
 from lessonlib.engine.model import Llama
 from lessonlib.errors import CourseError

@@ -302,7 +302,7 @@ def check_soak(folder, requests, options):
         ({"num_blocks": 1}, "pool of 1 blocks"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization 1.5"),
         ({"max_model_len": 1}, "model length of 1"),
-        ({"block_size": 0}, "block size of 0"),
+        ({"block_size": 0}, "block_size 0: give at least 1"),
     ],
 )
 def test_sizes_that_nothing_could_run_with(folder, options, words):

@@ -11,8 +11,8 @@ import pytest
 
 from lessonlib.checks.ex05 import Batch
 from lessonlib.engine.answers import Answer
+from lessonlib.engine.frontend.params import SamplingParams
 from lessonlib.engine.inputs import StepInputs
-from lessonlib.engine.outputs import SamplingParams
 from lessonlib.scheduling.policy import Policy
 from lessonlib.scheduling.scheduler import Scheduler
 

@@ -64,10 +64,9 @@ NEVER = {
 
 # What a reader of the engine need not read: explanations, measurements, batches to try kernels on.
 BESIDE_THE_ENGINE = {"reference", "bench", "ladder", "watch", "machine", "tier", "batches"}
-# Wings, each with a count of its own: a CPU's operators.
-WINGS = {"lessonlib.engine.cpu": 398}
-# Without the wings: what the engine had, and what brings a ride on after a step that was cut short.
-MOST_ENGINE_LINES = 2_190
+# Wings, each with a count of its own: a CPU's operators; what a caller may hand in, checked.
+WINGS = {"lessonlib.engine.cpu": 398, "lessonlib.engine.frontend": 385}
+MOST_ENGINE_LINES = 2_145  # without the wings
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

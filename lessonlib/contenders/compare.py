@@ -23,7 +23,7 @@ from lessonlib.contenders.job import Job, Row
 from lessonlib.contenders.presets import Preset
 from lessonlib.contenders.process import SPIN_COUNT, ContenderProcess, Died, NoMemory, Refused
 from lessonlib.engine.checkpoint import COURSE_MODEL, LlamaConfig, resolve
-from lessonlib.engine.llm import DTYPES
+from lessonlib.engine.frontend.options import DTYPES
 from lessonlib.errors import CourseError
 from lessonlib.files import check_place
 from lessonlib.result import Comparison, Latencies, Peak, Repetition, Result

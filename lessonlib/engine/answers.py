@@ -1,42 +1,17 @@
-"""A request's answer as it grows: tokens, text, when it ends. And a prompt, brought to token ids."""
+"""A request's answer as it grows: tokens, text, when it ends."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from lessonlib.engine.outputs import CompletionOutput, Logprob, RequestOutput, SamplingParams
+from lessonlib.engine.frontend.params import SamplingParams
+from lessonlib.engine.outputs import CompletionOutput, Logprob, RequestOutput
 from lessonlib.engine.sampler import Draw
-from lessonlib.errors import CourseError
 from lessonlib.scheduling.request import RequestState
-
-
-def encode(prompt: str | Mapping[str, Any], tokenizer: Any, words: str) -> tuple[str | None, list[int]]:
-    """(text, token ids) of a prompt; the text is None where only ids were given.
-
-    Args:
-        prompt: a text, {"prompt": text} or {"prompt_token_ids": ids}.
-        words: what an error calls it.
-
-    Raises `CourseError` for an empty prompt or one of another form.
-    """
-    parts = prompt if isinstance(prompt, Mapping) else {"prompt": prompt}
-    text, ids = parts.get("prompt"), parts.get("prompt_token_ids")
-    if ids is None:
-        if not isinstance(text, str):
-            raise CourseError(
-                f"{words} has neither 'prompt' nor 'prompt_token_ids': give a text or token ids"
-            )
-        if tokenizer is None:
-            raise CourseError(f"{words} is a text, which needs the tokenizer: give prompt_token_ids")
-        ids = tokenizer(text)["input_ids"]
-    if not len(ids):
-        raise CourseError(f"{words} is empty: give it at least one token")
-    return text, list(ids)
 
 
 @dataclass
@@ -88,9 +63,9 @@ class Answer:
             self.finish_reason = "stop"
         elif token in self.stop_ids:
             self.finish_reason, self.stop_reason = "stop", token
-        elif self.params.stop_strings and (found := self._found_stop()):
+        elif self.params.stop and (found := self._found_stop()):
             self.finish_reason, self.stop_reason = "stop", found
-        elif len(self.token_ids) >= self.params.max_tokens:
+        elif len(self.token_ids) >= self.state.max_tokens:
             self.finish_reason = "length"
 
     def abort(self) -> None:
@@ -126,7 +101,7 @@ class Answer:
     def _found_stop(self) -> str | None:
         """The stop string that the text now holds; of several the one that begins first."""
         text = self.text()
-        places = [(text.index(stop), stop) for stop in self.params.stop_strings if stop in text]
+        places = [(text.index(stop), stop) for stop in self.params.stop if stop in text]
         return min(places)[1] if places else None
 
     def _add_logprobs(self, token: int, logprobs: tuple[Tensor, ...], place: int, count: int) -> None:

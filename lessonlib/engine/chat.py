@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from lessonlib.engine.frontend.params import SamplingParams
 from lessonlib.engine.llm import LLM
-from lessonlib.engine.outputs import RequestOutput, SamplingParams
+from lessonlib.engine.outputs import RequestOutput
 from lessonlib.trace import Trace
 
 

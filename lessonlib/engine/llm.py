@@ -7,22 +7,37 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from tqdm import tqdm
 
-from lessonlib.engine.answers import Answer, encode
+from lessonlib.engine.answers import Answer
 from lessonlib.engine.checkpoint import COURSE_MODEL, resolve
+from lessonlib.engine.frontend import prompts as reading
+from lessonlib.engine.frontend.checks import Whole, checked_call, show
+from lessonlib.engine.frontend.options import (
+    AtLeastOne,
+    Share,
+    YesOrNo,
+    check_left_out,
+    check_length,
+    choose_device,
+    choose_dtype,
+)
+from lessonlib.engine.frontend.params import SamplingParams, one_each
+from lessonlib.engine.frontend.prompts import Conversation, EncodedPrompt, Prompt, TokensPrompt
 from lessonlib.engine.memory import clear_words, num_blocks_that_fit, release_memory
 from lessonlib.engine.model import Llama
 from lessonlib.engine.ops import choose_ops
-from lessonlib.engine.outputs import RequestOutput, SamplingParams
+from lessonlib.engine.outputs import RequestOutput
 from lessonlib.engine.runner import ModelRunner, PendingStep, Sampling
+from lessonlib.engine.sampler import engine_seed, signed
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import KVCache
@@ -32,11 +47,6 @@ from lessonlib.scheduling.policy import Policy
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.trace import Trace
 
-Prompt = str | dict[str, Any]
-"""A text, or {"prompt": text}, or {"prompt_token_ids": [...]}, as in vLLM."""
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 class LLM:
     """Answers prompts with a Llama, `max_num_seqs` at a time.
@@ -44,6 +54,7 @@ class LLM:
     Args:
         model: a folder, a hub name, or "smollm2"; or a `Llama` that is loaded already, whose dtype, device and
             operators then hold.
+        tokenizer: a folder or hub name, where it is not beside the model.
         dtype: "float32", "bfloat16", "float16" or the torch type; "auto": float32 on a CPU, where it gives the
             same tokens whatever the batch; else bfloat16, or float16 where the card has none.
         device: "cpu", "cuda", or "auto".
@@ -56,15 +67,17 @@ class LLM:
         max_num_batched_tokens: tokens a step computes at most. By default 8,192 on a GPU, 2,048 on a CPU.
         max_model_len: longest prompt and answer together; by default what the model was made for.
         num_blocks: K/V blocks, the null block included; by default as many as memory holds.
+        num_gpu_blocks_override: vLLM's name for `num_blocks`.
         block_size: tokens a block.
         gpu_memory_utilization: share of the card for weights, activations and K/V.
         enable_prefix_caching: keep blocks whose tokens others may share, from one `generate` to the next too.
         enforce_eager: no CUDA graphs.
         async_scheduling: plan the next step while this one is computed. By default on a GPU only: on a CPU a
             step's tokens are there when the call returns.
-        seed: of the draws of requests that bring no seed of their own.
+        seed: of the draws of requests that bring no seed of their own; None: a new one each time.
         load_format: "auto", or "dummy" for random weights from a config.json alone.
         skip_tokenizer_init: take and give token ids alone.
+        others: further options of vLLM, at values that change nothing here.
 
     Attributes:
         trace: the record of the last ride, its clock in seconds from the ride's start.
@@ -79,48 +92,57 @@ class LLM:
         "", "step", "generate"
     ]  # where it is set as a call begins, the one before was cut short
 
+    @checked_call
     def __init__(
         self,
         model: str | Path | Llama = COURSE_MODEL,
         *,
+        tokenizer: str | Path | None = None,
         dtype: str | torch.dtype = "auto",
         device: str = "auto",
         attention: str | Callable = "auto",
         policy: str | Policy = "continuous",
         scheduler_cls: Callable[..., Scheduler] = Scheduler,
         kv_cache_cls: Callable[..., KVCache] = KVCache,
-        max_num_seqs: int | None = None,
-        max_num_batched_tokens: int | None = None,
-        max_model_len: int | None = None,
-        num_blocks: int | None = None,
-        block_size: int = 16,
-        gpu_memory_utilization: float = 0.9,
-        enable_prefix_caching: bool = False,
-        enforce_eager: bool = False,
-        async_scheduling: bool | None = None,
-        seed: int = 0,
+        max_num_seqs: AtLeastOne | None = None,
+        max_num_batched_tokens: AtLeastOne | None = None,
+        max_model_len: AtLeastOne | None = None,
+        num_blocks: AtLeastOne | None = None,
+        num_gpu_blocks_override: AtLeastOne | None = None,
+        block_size: AtLeastOne = 16,
+        gpu_memory_utilization: Share = 0.9,
+        enable_prefix_caching: YesOrNo | None = False,
+        enforce_eager: YesOrNo = False,
+        async_scheduling: YesOrNo | None = None,
+        seed: Whole | None = 0,
         load_format: str = "auto",
-        skip_tokenizer_init: bool = False,
+        skip_tokenizer_init: YesOrNo = False,
+        **others: Any,
     ) -> None:
+        check_left_out(others, LLM.__init__.__annotations__)
         self.device = model.device if isinstance(model, Llama) else choose_device(device)
         on_gpu = self.device.type == "cuda"
         self.policy, self.scheduler_cls, self.kv_cache_cls = policy, scheduler_cls, kv_cache_cls
-        self.max_num_seqs = max_num_seqs if max_num_seqs is not None else 256 if on_gpu else 8
+        self.max_num_seqs = max_num_seqs or (256 if on_gpu else 8)
         self.max_num_batched_tokens = max_num_batched_tokens or (8192 if on_gpu else 2048)
-        self.block_size, self.enable_prefix_caching, self.seed = block_size, enable_prefix_caching, seed
+        self.block_size, self.enable_prefix_caching = block_size, bool(enable_prefix_caching)
+        self.seed = secrets.randbits(63) if seed is None else seed
         self.max_in_flight = 2 if (on_gpu if async_scheduling is None else async_scheduling) else 1
-        self._check_sizes(gpu_memory_utilization)
         with clear_words("loading the model"), torch.inference_mode():
             if not isinstance(model, Llama):
                 ops = choose_ops(attention, self.device)
                 folder, dtype = resolve(model, load_format), choose_dtype(dtype, self.device)
                 model = Llama(folder, dtype, self.device, ops, load_format)
             self.model = model
-            self.tokenizer = None if skip_tokenizer_init else _tokenizer(model.folder)
-            self.max_model_len = max_model_len or self.model.config.max_positions
+            self.tokenizer = (
+                None if skip_tokenizer_init else reading.load_tokenizer(tokenizer or model.folder)
+            )
+            self.max_model_len = check_length(max_model_len, model.config.max_positions)
             sizes = (self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len)
-            self.num_blocks = num_blocks or num_blocks_that_fit(
-                self.model, block_size, *sizes, gpu_memory_utilization
+            self.num_blocks = (
+                num_blocks
+                or num_gpu_blocks_override
+                or num_blocks_that_fit(self.model, block_size, *sizes, gpu_memory_utilization)
             )
             graphs = on_gpu and not enforce_eager
             self.runner = ModelRunner(self.model, self.num_blocks, block_size, *sizes, use_graphs=graphs)
@@ -128,20 +150,11 @@ class LLM:
         self._requests_seen = 0
         self._begin_ride()
 
-    def _check_sizes(self, gpu_memory_utilization: float) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens"):
-            if getattr(self, name) < 1:
-                raise CourseError(f"{name} {getattr(self, name)}: give at least 1")
-        if not 0 < gpu_memory_utilization <= 1:
-            raise CourseError(
-                f"gpu_memory_utilization {gpu_memory_utilization}: give a share, above 0 and at most 1"
-            )
-
     # ----- all at once -----
 
     def generate(
         self,
-        prompts: Sequence[Prompt],
+        prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
     ) -> list[RequestOutput]:
@@ -150,14 +163,17 @@ class LLM:
         Raises `CourseError` for no prompts, an empty one, or one that can never fit; nothing is computed then.
         An interruption takes everyone off board, and the next call works.
         """
-        if isinstance(prompts, str | dict):
-            raise CourseError("prompts is one prompt: give a list of prompts")
-        params = _one_each(prompts, sampling_params)
+        asked = reading.as_prompts(prompts)
+        params = one_each(sampling_params, len(asked))
+        requests = [
+            self._read(prompt, each, f"prompt {index}")
+            for index, (prompt, each) in enumerate(zip(asked, params, strict=True))
+        ]
         self.start_ride()
         self._under_way = "generate"
         try:
-            for place, (prompt, each) in enumerate(zip(prompts, params, strict=True)):
-                self._board(str(place), prompt, each, f"prompt {place}")
+            for index, (prompt, each) in enumerate(requests):
+                self._board(str(index), prompt, each)
             answers = list(self._answers.values())
             with tqdm(total=len(answers), desc="requests", disable=not use_tqdm) as bar:
                 while self._is_riding:
@@ -172,20 +188,20 @@ class LLM:
 
     def chat(
         self,
-        messages: Sequence[list[dict[str, str]]],
+        messages: Conversation | Sequence[Conversation],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
     ) -> list[RequestOutput]:
         """Answer conversations, each a list of {"role", "content"}; the model's chat template is applied."""
-        return self.generate([self.chat_prompt(each) for each in messages], sampling_params, use_tqdm)
+        prompts = [
+            reading.render(each, self.tokenizer, f"conversation {index}", add_generation_prompt=True)
+            for index, each in enumerate(reading.as_conversations(messages))
+        ]
+        return self.generate(prompts, sampling_params, use_tqdm)
 
-    def chat_prompt(self, conversation: list[dict[str, str]]) -> Prompt:
+    def chat_prompt(self, conversation: Conversation) -> TokensPrompt:
         """A conversation as a prompt that the model continues with its answer."""
-        if self.tokenizer is None:
-            raise CourseError("chat needs the tokenizer: make the LLM without skip_tokenizer_init")
-        text = self.tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has them
-        return {"prompt": text, "prompt_token_ids": ids}
+        return reading.render(conversation, self.tokenizer, "the conversation", add_generation_prompt=True)
 
     # ----- step by step -----
 
@@ -195,9 +211,12 @@ class LLM:
         Raises `CourseError` for a prompt that cannot be answered; those on board ride on.
         """
         self._recover()
+        if not isinstance(request_id, str):
+            raise CourseError(f"request_id {show(request_id)}: give a text")
+        request = self._read(prompt, one_each(params, 1)[0], f"request {request_id!r}")
         self._under_way = "step"
         try:
-            self._board(request_id, prompt, params or SamplingParams(), f"request {request_id!r}")
+            self._board(request_id, *request)
         except CourseError:
             self._under_way = ""  # refused: nothing has changed
             raise
@@ -290,29 +309,34 @@ class LLM:
         if self.has_unfinished_requests():
             raise CourseError("requests are on board: finish them with step or abort them before a new ride")
 
-    def _board(self, request_id: str, prompt: Prompt, params: SamplingParams, words: str) -> None:
-        text, ids = encode(prompt, self.tokenizer, words)
-        self._check_ids([*ids, *(params.stop_token_ids or ())], words)
-        limit = self.max_model_len
-        if len(ids) + params.max_tokens > limit:
+    def _read(self, prompt: Any, params: SamplingParams, name: str) -> tuple[EncodedPrompt, SamplingParams]:
+        """A request, checked whole: what is accepted here fails in no step."""
+        encoded = reading.encode(prompt, self.tokenizer, self.model.config.vocab_size, name)
+        params = params.clone()
+        reading.check_ids(params.stop_token_ids, self.model.config.vocab_size, f"{name}, stop_token_ids,")
+        room = self.max_model_len - len(encoded.token_ids)
+        if room < 1:
             raise CourseError(
-                f"{words} has {len(ids)} tokens and asks for {params.max_tokens} more; the model's context "
-                f"holds {limit}: shorten the prompt or lower max_tokens"
+                f"{name} has {len(encoded.token_ids)} tokens; the model's context holds {self.max_model_len}, "
+                "at least one of them for the answer: shorten the prompt"
             )
-        if params.stop_strings and self.tokenizer is None:
-            raise CourseError(f"{words} has a stop string, which needs the tokenizer: use stop_token_ids")
-        state = self.scheduler.add_request(request_id, ids, params.max_tokens, arrival_time=self._now())
-        seed = params.seed if params.seed is not None else (self.seed << 32) + self._requests_seen
-        self._requests_seen += 1
-        ends = set(params.stop_token_ids or ())
-        eos = () if params.ignore_eos else self.model.config.eos_token_ids
-        self._answers[request_id] = Answer(state, text, params, seed, ends, frozenset(eos), self.tokenizer)
+        if params.stop and self.tokenizer is None:
+            raise CourseError(f"{name} has a stop string, which needs the tokenizer: use stop_token_ids")
+        params.max_tokens = min(params.max_tokens or room, room)
+        return encoded, params
 
-    def _check_ids(self, ids: Iterable[int], words: str) -> None:
-        size = self.model.config.vocab_size
-        for token in ids:
-            if not 0 <= token < size:
-                raise CourseError(f"{words} has token id {token}: the model's vocabulary is 0 to {size - 1}")
+    def _board(self, request_id: str, prompt: EncodedPrompt, params: SamplingParams) -> None:
+        assert params.max_tokens is not None
+        state = self.scheduler.add_request(
+            request_id, prompt.token_ids, params.max_tokens, salt=prompt.salt, arrival_time=self._now()
+        )
+        seed = engine_seed(self.seed, self._requests_seen) if params.seed is None else signed(params.seed)
+        self._requests_seen += 1
+        eos = () if params.ignore_eos else self.model.config.eos_token_ids
+        ends = set(params.stop_token_ids)
+        self._answers[request_id] = Answer(
+            state, prompt.text, params, seed, ends, frozenset(eos), self.tokenizer
+        )
 
     def _now(self) -> float:
         return time.perf_counter() - self._epoch
@@ -382,44 +406,3 @@ class LLM:
         """Let go of the model and the K/V memory; the LLM cannot be used afterwards."""
         del self.runner, self.model
         release_memory()
-
-
-def _one_each(
-    prompts: Sequence[Prompt], params: SamplingParams | Sequence[SamplingParams] | None
-) -> list[SamplingParams]:
-    if not prompts:
-        raise CourseError("no prompts: give at least one")
-    if params is None or isinstance(params, SamplingParams):
-        return [params or SamplingParams()] * len(prompts)
-    if len(params) != len(prompts):
-        raise CourseError(f"{len(params)} sampling params for {len(prompts)} prompts: give one, or one each")
-    return list(params)
-
-
-def choose_device(device: str) -> torch.device:
-    """The device by name. Raises `CourseError` for another name, or CUDA where there is none."""
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device not in ("cpu", "cuda"):
-        raise CourseError(f"device {device!r}: choose cpu, cuda or auto")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise CourseError("device 'cuda', but PyTorch sees no NVIDIA GPU here: use device 'cpu'")
-    return torch.device(device)
-
-
-def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
-    """The type by name. Raises `CourseError` for one that the engine does not run."""
-    if dtype == "auto":
-        if device.type == "cpu":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found is None or found not in DTYPES.values():
-        raise CourseError(f"dtype {dtype!r}: choose one of auto, {', '.join(DTYPES)}")
-    return found
-
-
-def _tokenizer(folder: Path) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(folder)

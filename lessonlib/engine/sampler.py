@@ -7,13 +7,14 @@ numbers: Salmon et al., SC 2011; the mixing function is SplitMix64: Steele et al
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lessonlib.engine.outputs import SamplingParams
+from lessonlib.engine.frontend.params import SamplingParams
 
 GOLDEN, MIX_1, MIX_2 = (
     value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -27,6 +28,17 @@ class Draw:
     params: SamplingParams
     seed: int
     position: int
+
+
+def engine_seed(seed: int, request: int) -> int:
+    """The seed of the engine's request number `request` that brings none: 64 bits that hang together with no other."""
+    digest = hashlib.blake2b(f"{seed} {request}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
+
+
+def signed(seed: int) -> int:
+    """A seed of 64 bits as int64 holds it."""
+    return (seed + 2**63) % 2**64 - 2**63
 
 
 def sample(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
@@ -68,12 +80,13 @@ def _draw(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
 def _keep_likeliest(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
     """Logits with -inf for all but the `top_k` likeliest, and of those the fewest that hold `top_p`."""
     ordered, order = logits.sort(-1, descending=True)
-    places = torch.arange(logits.shape[-1], device=logits.device)
-    ordered = ordered.masked_fill(places >= top_k, -torch.inf)
+    ranks = torch.arange(logits.shape[-1], device=logits.device)
+    ordered = ordered.masked_fill(ranks >= top_k, -torch.inf)
     shares = ordered.softmax(-1)
     before = shares.cumsum(-1) - shares
-    # Without a cut nothing goes: rounding could put the sum before the last tokens at 1.
-    ordered = ordered.masked_fill((before >= top_p) & (top_p < 1), -torch.inf)
+    # Without a cut nothing goes: rounding could put the sum before the last tokens at 1. The first always stays: in
+    # float32 the smallest shares are 0.
+    ordered = ordered.masked_fill((before >= top_p) & (top_p < 1) & (ranks > 0), -torch.inf)
     return logits.scatter(-1, order, ordered)
 
 

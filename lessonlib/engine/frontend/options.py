@@ -1,0 +1,119 @@
+"""The constructor's options: types, defaults by device, and what vLLM has and this engine leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+
+from lessonlib.engine.frontend.checks import Flag, Number, Whole, show, unknown
+from lessonlib.errors import CourseError
+
+AtLeastOne = Annotated[Whole, Field(ge=1), "give at least 1"]
+Share = Annotated[Number, Field(gt=0, le=1), "give a share, above 0 and at most 1"]
+YesOrNo = Annotated[Flag, "give True or False"]
+Name = Annotated[str, "give a name"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ALIASES = {"half": "float16", "float": "float32"}  # vLLM's
+
+TABLE = "docs/vllm.md lists what this engine leaves out"
+NO_MATTER = {
+    "disable_custom_all_reduce",
+    "disable_log_stats",
+    "max_parallel_loading_workers",
+    "served_model_name",
+    "swap_space",
+    "trust_remote_code",
+    "use_tqdm_on_load",
+}
+LEFT_OUT: dict[str, tuple[Any, ...]] = {
+    "allowed_local_media_path": ("",),
+    "code_revision": (None,),
+    "compilation_config": (None,),
+    "config_format": ("auto", "hf"),
+    "convert": ("auto", "none"),
+    "cpu_offload_gb": (0,),
+    "data_parallel_size": (1,),
+    "disable_sliding_window": (False,),
+    "distributed_executor_backend": (None, "uni", "mp"),
+    "download_dir": (None,),
+    "enable_chunked_prefill": (True, None),
+    "enable_expert_parallel": (False,),
+    "enable_lora": (False,),
+    "enable_prompt_embeds": (False,),
+    "enable_sleep_mode": (False,),
+    "hf_config_path": (None,),
+    "hf_overrides": (None, {}),
+    "hf_token": (None,),
+    "kv_cache_dtype": ("auto",),
+    "kv_cache_memory_bytes": (None,),
+    "kv_transfer_config": (None,),
+    "limit_mm_per_prompt": (None, {}),
+    "logits_processors": (None, []),
+    "logprobs_mode": ("raw_logprobs",),
+    "mm_processor_kwargs": (None, {}),
+    "override_generation_config": (None, {}),
+    "pipeline_parallel_size": (1,),
+    "pooler_config": (None,),
+    "quantization": (None,),
+    "revision": (None,),
+    "runner": ("auto", "generate"),
+    "scheduling_policy": ("fcfs",),
+    "speculative_config": (None,),
+    "task": ("auto", "generate"),
+    "tensor_parallel_size": (1,),
+    "tokenizer_mode": ("auto", "hf"),
+    "tokenizer_revision": (None,),
+}
+
+
+def check_left_out(options: Mapping[str, Any], own: Iterable[str]) -> None:
+    """Raise `CourseError` for an option that neither engine has, or one of vLLM's at a value that would matter.
+
+    Args:
+        own: the options that this engine has.
+    """
+    for name, value in options.items():
+        if name in NO_MATTER:
+            continue
+        if name not in LEFT_OUT:
+            raise unknown("LLM", name, {*own, *NO_MATTER, *LEFT_OUT})
+        if not any(
+            value is known or (type(value) is type(known) and value == known) for known in LEFT_OUT[name]
+        ):
+            raise CourseError(f"{name} {show(value)}: leave it at {show(LEFT_OUT[name][0])}; {TABLE}")
+
+
+def check_length(max_model_len: int | None, max_positions: int) -> int:
+    """The longest sequence. Raises `CourseError` beyond the positions that the model was made for."""
+    if max_model_len is not None and max_model_len > max_positions:
+        raise CourseError(
+            f"max_model_len {max_model_len}: the model was made for {max_positions} positions, give at most that"
+        )
+    return max_model_len or max_positions
+
+
+def choose_device(device: str) -> torch.device:
+    """The device by name. Raises `CourseError` for another name, or CUDA where there is none."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise CourseError(f"device {device!r}: choose cpu, cuda or auto")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise CourseError("device 'cuda', but PyTorch sees no NVIDIA GPU here: use device 'cpu'")
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The type by name. Raises `CourseError` for one that the engine does not run."""
+    if dtype == "auto":
+        if device.type == "cpu":
+            return torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    found = DTYPES.get(ALIASES.get(dtype, dtype)) if isinstance(dtype, str) else dtype
+    if found is None or found not in DTYPES.values():
+        raise CourseError(f"dtype {dtype!r}: choose one of auto, {', '.join(DTYPES)}")
+    return found
