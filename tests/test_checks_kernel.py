@@ -115,7 +115,7 @@ def test_the_solution_passes_in_the_tier_that_is_here(tier: str, tmp_path: Path,
 def test_a_batch_that_this_machine_cannot_hold_is_left_out_and_said(tmp_path: Path, monkeypatch) -> None:
     """Caches of more than 2**31 numbers take 13 GB of addresses, though hardly any memory."""
     if KERNEL_TIER != "interpreter":
-        pytest.skip(f"not checked here: tier interpreter; this machine runs tier {KERNEL_TIER}")
+        needs.INTERPRETER.skip()
     monkeypatch.setitem(sandbox.BYTES, "interpreter", {"AS": 12 << 30})
     right, _ = check("ex04.5", folder=written(tmp_path)).results
     assert right.status == "passed", right.message
