@@ -72,7 +72,7 @@ types: $(TESTS)
 	$(BIN)/mypy
 
 unit: $(TESTS)
-	$(BIN)/python -m pytest -rs -m "not gpu and not prove" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not gpu and not prove" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 nbval: setup $(TESTS) vllm
 	$(NBVAL) $(NOTEBOOKS)

@@ -10,6 +10,19 @@ import lessonlib  # noqa: F401  (before torch: it sets how torch's threads wait)
 from kernels.tier import prepare
 
 pytest_plugins = ("pytester",)
+# By seconds of a processor, as measured; each file stays with one worker, which sets up its fixtures once.
+LONGEST = (
+    "test_contenders_vllm",
+    "test_engine",
+    "test_contenders",
+    "test_lab_browser",
+    "test_grading",
+    "test_kernels_compile",
+    "test_checks_mutants",
+    "test_wheel",
+    "test_site",
+    "test_paged_engine",
+)
 KERNEL_TIER = prepare().name  # before any test imports a kernel: Triton asks when one is decorated
 
 import torch  # noqa: E402
@@ -19,6 +32,12 @@ from lessonlib import doctor  # noqa: E402
 
 def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(needs)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that of two workers neither is left with one at the end."""
+    first = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: first.get(item.path.stem, len(first)))
 
 
 def pytest_report_header() -> str:

@@ -51,8 +51,10 @@ INTERPRETER = Need("Triton's interpreter", "TRITON_INTERPRET=1")
 NO_GPU = Need("a machine without an NVIDIA GPU", "CUDA_VISIBLE_DEVICES= hides it")
 PLAYWRIGHT = Need("Playwright", "pip install playwright")
 PROVE = Need("time and a quiet machine", "make prove")
-ROOT = Need("root", "sudo; only root may take another user id")
+MOUNTS = Need("leave to mount a file system", "a machine or container that allows it")
+ROOT = Need("root", "run as root")
 SYSTEM_PYTHON = Need("a Python that another user can run", "apt-get install python3")
+TRITON = Need("Triton", "make setup on Linux")
 VLLM = Need("vLLM", "make vllm, or LESSONLIB_VLLM_PYTHON=/path/to/python")
 
 TIERS = {"interpreter": INTERPRETER, "gpu": GPU}

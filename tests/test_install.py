@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
+import needs
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -96,14 +97,14 @@ def test_an_index_without_a_package_names_it(tmp_path: Path) -> None:
     assert not (tmp_path / "venv").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a full disk is a small one mounted here: run as root")
+@needs.ROOT.unless(os.geteuid() == 0)  # a full disk is a small one mounted here
 def test_a_full_disk_leaves_nothing_behind(tmp_path: Path) -> None:
     on_a_small_disk = f'mount -t tmpfs -o size=4m none {tmp_path} && "$@"; ls {tmp_path}'
     command = ["unshare", "--mount", "sh", "-c", on_a_small_disk, "sh", sys.executable]
     command += [str(ROOT / "install" / "install.py"), "--venv", f"{tmp_path}/venv", "--tier", "python"]
     mounted = subprocess.run(command, capture_output=True, text=True)
     if "mount" in mounted.stderr or "unshare" in mounted.stderr:
-        pytest.skip("a full disk is a small one mounted here: allow mounts")
+        needs.MOUNTS.skip()
     assert mounted.stderr.strip().startswith(f"setup: no space on the disk of {tmp_path}/venv")
     assert mounted.stdout == ""
 
@@ -176,7 +177,7 @@ def test_tritons_version_is_torchs_own() -> None:
         needed = [each for each in requires("torch") or () if each.startswith("triton")]
         found = version("triton")
     except PackageNotFoundError:
-        pytest.skip("no triton for this machine")
+        needs.TRITON.skip()
     locked = {pin.split(" ;")[0] for pin in pins(lock.lock_file("python"))}
     assert f"triton=={found}" in locked
     for each in needed:  # PyTorch's CPU build asks for none

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import needs
 import pytest
+from conftest import LONGEST
 
 TESTS = Path(__file__).parent
 ONLY_IN_NEEDS = {"pytest.skip", "pytest.importorskip", "pytest.mark.skip", "pytest.mark.skipif"}
@@ -62,6 +63,11 @@ def test_one_line_counts_what_was_not_checked(suite, pytester, workers):
 def test_what_the_caller_left_out_is_not_counted(suite):
     assert not [line for line in suite("-k", "done or there") if "not checked" in line]
     assert "2 not checked here: 2 need Chromium (apt-get install chromium)" in suite("-k", "a or b", *CHOSEN)
+
+
+def test_the_longest_files_are_there():
+    assert len(LONGEST) == len(set(LONGEST))
+    assert {f"{name}.py" for name in LONGEST} <= {path.name for path in TESTS.glob("test_*.py")}
 
 
 @pytest.mark.parametrize("path", sorted(TESTS.glob("*.py")), ids=lambda path: path.stem)
