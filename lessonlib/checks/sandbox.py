@@ -67,7 +67,7 @@ TOGETHER = {PYTHON: 6 << 30, INTERPRETER: 6 << 30, GPU: 40 << 30}
 DTYPES = {"bool", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 DTYPES |= {f"float{bits}" for bits in (16, 32, 64)}
 LARGEST = 1 << 64
-COURSE = Path(__file__).resolve().parents[2]  # what its packages lie in
+OURS = ("kernels", "lessonlib")  # the course's own packages
 MAX_WANTED = 50  # functions of one exercise
 
 
@@ -352,7 +352,7 @@ def _link_packages(site: Path, packages: Sequence[str]) -> list[Path]:
             raise CourseError(f"no package {package} here: install the course's requirements")
         for name in (package, *COMPANIONS.get(package, ())):
             real = _place_of(name)
-            if real is not None and real.parent == COURSE:
+            if real is not None and name in OURS:
                 shutil.copytree(real, site / real.name, ignore=shutil.ignore_patterns("__pycache__"))
                 continue
             for path in (real, real.with_name(f"{name}.libs")) if real else ():  # C libraries of a wheel
