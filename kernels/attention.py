@@ -25,9 +25,9 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
-from kernels.launch import overlapping
+from kernels.cards import card_of, first_that_fits
+from kernels.launch import overlapping, wait_for_kernel_ahead
 from kernels.validate import (
     check_attention,
     check_attention_contents,
@@ -150,9 +150,7 @@ def _decode_kernel(
     PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
     LANES: tl.constexpr, UPCAST: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
+    wait_for_kernel_ahead(OVERLAP)
     program = tl.program_id(0)
     programs = tl.num_programs(0)
     first, last, share, longer, seq, before = _plan(
@@ -237,9 +235,7 @@ def _combine_kernel(
     """
     program = tl.program_id(0)
     member = tl.program_id(1)
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
+    wait_for_kernel_ahead(OVERLAP)
     row = tl.load(openers + 2 * program)
     until = tl.load(openers + 2 * program + 1)
     if row >= 0:
@@ -359,10 +355,9 @@ class PrefillConfig(NamedTuple):
     num_stages: int
     max_registers: int | None = None
 
-
-@cache
-def _processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
+    def shared_bytes(self, padded_dim: int, itemsize: int) -> int:
+        """An upper bound: the queries, and K and V of each stage."""
+        return (self.rows + 2 * self.num_stages * self.tile) * padded_dim * itemsize
 
 
 @cache
@@ -378,9 +373,11 @@ def decode_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> De
     """Tile of keys, number of programs, warps and pipeline stages of the decode kernel."""
     if device.type == "cpu":
         return DecodeConfig(tile=16, programs=5, num_warps=4, num_stages=1)
-    programs = 4 * _processors(device)
-    if dtype is torch.float32:
-        return DecodeConfig(32 if head_dim <= 128 else 16, programs // 2, num_warps=4, num_stages=2)
+    card = card_of(device)
+    programs = 4 * card.processors
+    if dtype is torch.float32 or not card.has_tensor_cores:
+        stages = 2 if card.has_tensor_cores else 1
+        return DecodeConfig(32 if head_dim <= 128 else 16, programs // 2, num_warps=4, num_stages=stages)
     if head_dim == 64:
         return DecodeConfig(64, programs, num_warps=4, num_stages=3)
     if head_dim == 256:
@@ -392,13 +389,18 @@ def prefill_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> P
     """Rows, tile of keys, warps and pipeline stages of the prefill kernel."""
     if device.type == "cpu":
         return PrefillConfig(rows=16, tile=16, num_warps=4, num_stages=1)
-    if dtype is torch.float32:
-        return PrefillConfig(32, 32 if head_dim <= 128 else 16, num_warps=4, num_stages=2)
-    if head_dim == 64:
-        return PrefillConfig(128, 64, num_warps=8, num_stages=3, max_registers=128)
-    if head_dim == 256:
-        return PrefillConfig(128, 64, num_warps=8, num_stages=2)
-    return PrefillConfig(128, 64, num_warps=8, num_stages=2, max_registers=128)
+    if dtype is torch.float32 or not card_of(device).has_tensor_cores:
+        tile, stages = 32 if head_dim <= 128 else 16, 2 if card_of(device).has_tensor_cores else 1
+        choices = [PrefillConfig(rows, tile, num_warps=4, num_stages=stages) for rows in (32, 16)]
+    elif head_dim == 64:
+        choices = [PrefillConfig(128, 64, num_warps=8, num_stages=3, max_registers=128)]
+    elif head_dim == 256:
+        sizes = ((128, 64), (64, 64), (64, 32))
+        choices = [PrefillConfig(*size, num_warps=8, num_stages=2) for size in sizes]
+    else:
+        choices = [PrefillConfig(128, 64, num_warps=8, num_stages=2, max_registers=128)]
+    padded = triton.next_power_of_2(head_dim)
+    return first_that_fits([(each, each.shared_bytes(padded, dtype.itemsize)) for each in choices], device)
 
 
 def make_workspace(

@@ -122,6 +122,13 @@ PREFILL_ROWS = (
 )
 
 
+def dtype_on(device: str) -> torch.dtype:
+    """bfloat16 on a GPU that has it and float16 on an older one; float32 on a CPU."""
+    if device == "cpu":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+
+
 class Batch:
     """One random batch: permuted blocks, and as many copies of the caches as it takes to outgrow the L2."""
 
@@ -135,7 +142,7 @@ class Batch:
     ) -> None:
         torch.manual_seed(0)
         self.head_dim = head_dim
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        dtype = dtype_on(device)
         self.query_lens = [new for new, _ in seqs]
         self.lengths = [length for _, length in seqs]
         self.num_decodes = next((at for at, new in enumerate(self.query_lens) if new != 1), len(seqs))
@@ -423,7 +430,8 @@ def bench_attention(decode: bool = True, prefill: bool = True, rungs: bool = Tru
     if INTERPRETED or not torch.cuda.is_available():
         return {**_bench_interpreter(), **machine()}
     copy_gb_s = copy_bandwidth("cuda")
-    result: dict[str, Any] = {**machine(), "tier": "gpu", "dtype": "bfloat16", "head_dim": HEAD_DIM}
+    result: dict[str, Any] = {**machine(), "tier": "gpu", "head_dim": HEAD_DIM}
+    result |= {"dtype": str(dtype_on("cuda")).removeprefix("torch.")}
     result |= {"block_size": BLOCK_SIZE, "copy_gb_s": copy_gb_s, "decode": [], "prefill": []}
     for row in DECODE_ROWS if decode else ():
         result["decode"].append(_measure(row.name, decode_batch(row, "cuda"), True, copy_gb_s))

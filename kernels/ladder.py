@@ -11,9 +11,15 @@ import triton
 import triton.language as tl
 
 from kernels.attention import LOG2_E, _attend_tile, _block_ids
+from kernels.cards import card_of
 from kernels.validate import INTERPRETED, check_machine, upcast
 
-TILE = 16 if INTERPRETED else 64
+
+def tile_of(query: torch.Tensor) -> int:
+    """Tokens of a tile, for all rungs: as many as every card has room for."""
+    if INTERPRETED:
+        return 16
+    return 64 if query.itemsize == 2 and card_of(query.device).has_tensor_cores else 16
 
 
 def loop(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, scale: float) -> torch.Tensor:
@@ -69,7 +75,14 @@ def tiled(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, *, scal
     out = torch.empty_like(query)
     length, head_dim = keys.shape
     _tiled_kernel[(1,)](
-        out, query, keys.contiguous(), values.contiguous(), length, scale * LOG2_E, DIM=head_dim, TILE=TILE
+        out,
+        query,
+        keys.contiguous(),
+        values.contiguous(),
+        length,
+        scale * LOG2_E,
+        DIM=head_dim,
+        TILE=tile_of(query),
     )
     return out
 
@@ -123,7 +136,7 @@ def ragged(
     _ragged_kernel[(num_seqs, num_heads)](
         out, query, key_cache, value_cache, block_table, seq_lens, scale * LOG2_E, block_table.stride(0),
         *query.stride()[:2], *key_cache.stride()[:3], GROUP=num_heads // num_kv_heads, DIM=head_dim,
-        BLOCK_SIZE=block_size, TILE=TILE,
+        BLOCK_SIZE=block_size, TILE=tile_of(query),
     )  # fmt: skip
     return out
 
@@ -195,6 +208,6 @@ def grouped(
     _grouped_kernel[(num_seqs, num_kv_heads)](
         out, query, key_cache, value_cache, block_table, seq_lens, scale * LOG2_E, block_table.stride(0),
         *query.stride()[:2], *key_cache.stride()[:3], GROUP=group, DIM=head_dim, BLOCK_SIZE=block_size,
-        ROWS=max(16, triton.next_power_of_2(group)), TILE=TILE, UPCAST=upcast(query),
+        ROWS=max(16, triton.next_power_of_2(group)), TILE=tile_of(query), UPCAST=upcast(query),
     )  # fmt: skip
     return out

@@ -11,17 +11,24 @@ from functools import cache
 from typing import Any
 
 import torch
+import triton
+import triton.language as tl
+from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from kernels.cards import card_of
 from kernels.validate import INTERPRETED
-
-
-@cache
-def can_overlap(device: torch.device) -> bool:
-    """Programmatic dependent launch came with Hopper."""
-    return not INTERPRETED and torch.cuda.get_device_capability(device)[0] >= 9
 
 
 @cache
 def overlapping(device: torch.device) -> dict[str, Any]:
     """What to launch a kernel with that calls ``gdc_wait`` where OVERLAP says so."""
-    return {"OVERLAP": True, "launch_pdl": True} if can_overlap(device) else {"OVERLAP": False}
+    can_overlap = not INTERPRETED and card_of(device).can_overlap
+    return {"OVERLAP": True, "launch_pdl": True} if can_overlap else {"OVERLAP": False}
+
+
+@triton.jit
+def wait_for_kernel_ahead(OVERLAP: tl.constexpr):
+    """Let the next kernel start, and wait until the one ahead has ended: the first thing that a kernel does."""
+    if OVERLAP:
+        gdc_launch_dependents()
+        gdc_wait()

@@ -22,6 +22,7 @@ import triton
 import triton.language as tl
 from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
+from kernels.cards import card_of, first_that_fits
 from kernels.launch import overlapping
 from kernels.validate import FLOATS, check_machine, check_tensor, upcast
 
@@ -142,6 +143,11 @@ class LinearConfig(NamedTuple):
 # (benchmarks/tune_linear.py, benchmarks/results/h100_tune_linear.json).
 
 
+def padded_tokens(num_tokens: int) -> int:
+    """Columns of a tile for the tensor cores. With 8, Triton 3.6 takes an older instruction, which was slower."""
+    return max(16, triton.next_power_of_2(num_tokens))
+
+
 def linear_config(
     num_tokens: int, num_rows: int, width: int, dtype: torch.dtype, device: torch.device
 ) -> LinearConfig:
@@ -155,10 +161,15 @@ def linear_config(
         return LinearConfig(False, rows=4, tile=1024, num_warps=4, unroll=min(num_tokens, 2), ahead=8)
     if few:
         return LinearConfig(False, rows=2, tile=512, num_warps=2, unroll=4, ahead=8)
-    if dtype is torch.float32:
-        return LinearConfig(True, rows=32, tile=32, num_warps=4, num_stages=3)
+    if dtype is torch.float32 or not card_of(device).has_tensor_cores:
+        stages = 3 if card_of(device).has_tensor_cores else 1
+        return LinearConfig(True, rows=32, tile=32, num_warps=4, num_stages=stages)
     split, ahead = (2, 8) if narrow else (1, 0)
-    return LinearConfig(True, rows=64, tile=256, num_warps=4, num_stages=3, split=split, ahead=ahead)
+    config = LinearConfig(True, rows=64, tile=256, num_warps=4, num_stages=3, split=split, ahead=ahead)
+    column = (
+        config.num_stages * (config.rows + padded_tokens(num_tokens)) * dtype.itemsize
+    )  # bytes, of both tiles
+    return first_that_fits([(config._replace(tile=tile), tile * column) for tile in (256, 128, 64)], device)
 
 
 @cache
@@ -209,7 +220,7 @@ def skinny_linear(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor | 
     if not config.tensor_cores:
         _few_tokens_kernel[(blocks,)](out, x, weight, *sizes, TOKENS=tokens, UNROLL=config.unroll, **options)
         return out
-    tokens = max(16, tokens)  # with 8, Triton 3.6 takes the older tensor core instruction, which was slower
+    tokens = padded_tokens(num_tokens)
     partials = x.new_empty(config.split * blocks * config.rows * tokens, dtype=torch.float32)
     _more_tokens_kernel[(blocks, config.split)](
         out, x, weight, partials, _tickets(x.device, triton.next_power_of_2(blocks)), *sizes, TOKENS=tokens,

@@ -8,10 +8,9 @@ layers round, so that a fused model gives the same answers.
 import torch
 import triton
 import triton.language as tl
-from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
 
 from kernels.cache import check_key_value, slot_offset
-from kernels.launch import overlapping
+from kernels.launch import overlapping, wait_for_kernel_ahead
 from kernels.validate import FLOATS, INTEGERS, check_machine, check_tensor
 
 
@@ -24,9 +23,7 @@ def _rms_norm_kernel(
     columns = tl.arange(0, PADDED)
     kept = columns < width
     factor = tl.load(weight + columns, mask=kept, other=0.0).to(tl.float32)
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
+    wait_for_kernel_ahead(OVERLAP)
     wide = tl.load(x + row * x_stride + columns, mask=kept, other=0.0).to(tl.float32)
     if ADD:
         at = residual + row * residual_stride + columns
@@ -91,9 +88,7 @@ def _rotary_kernel(
     ROWS: tl.constexpr, HALF: tl.constexpr, PADDED_HALF: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
     """One token and one K/V head with its query heads."""
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
+    wait_for_kernel_ahead(OVERLAP)
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
     dims = tl.arange(0, PADDED_HALF)
@@ -181,9 +176,7 @@ def rotary_write_kv(
 def _silu_and_mul_kernel(
     out, gate_up, width, out_stride, gate_up_stride, TILE: tl.constexpr, OVERLAP: tl.constexpr
 ):
-    if OVERLAP:
-        gdc_launch_dependents()
-        gdc_wait()
+    wait_for_kernel_ahead(OVERLAP)
     row = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * TILE + tl.arange(0, TILE)
     kept = columns < width

@@ -63,10 +63,10 @@ NEVER = {
 }
 
 # What a reader of the engine need not read: explanations, measurements, batches to try kernels on.
-BESIDE_THE_ENGINE = {"reference", "bench", "ladder", "watch", "machine", "tier", "batches"}
+BESIDE_THE_ENGINE = {"reference", "bench", "ladder", "watch", "machine", "tier", "cards", "batches"}
 # Wings, each with a count of its own: a CPU's operators; what a caller may hand in, checked.
 WINGS = {"lessonlib.engine.cpu": 398, "lessonlib.engine.frontend": 385}
-MOST_ENGINE_LINES = 2_145  # without the wings
+MOST_ENGINE_LINES = 2_153  # 8 of them pick settings that an older card can launch
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -51,9 +51,9 @@ def test_notebooks_without_kernels_run_word_for_word(python: Path, name: str) ->
 CELLS = (
     'from lessonlib.unrun import need_triton\nneed_triton("small.ipynb")',
     "x, y = 1, 2",
-    "from kernels import ladder\nprint(ladder.TILE)\ny = ladder",
+    "from kernels import ladder\nprint(ladder.__name__)\ny = ladder",
     "[y for y in range(x)]",
-    "ladder.TILE + 1",
+    "ladder.loop",
 )
 
 

@@ -106,6 +106,7 @@ def _triton(device: torch.device) -> Ops:
             f"or choose attention {'native' if device.type == 'cpu' else 'reference'!r}"
         )
     from kernels.attention import paged_attention
+    from kernels.cards import card_of
     from kernels.linear import skinny_linear
     from kernels.pointwise import rms_norm, rotary_write_kv, silu_and_mul
     from kernels.validate import INTERPRETED
@@ -116,8 +117,11 @@ def _triton(device: torch.device) -> Ops:
             "or choose attention 'native'"
         )
 
+    # Triton leaves a Turing card's tensor cores idle, torch's product does not: 4 tokens do without them.
+    most_tokens = SKINNY_TOKENS if device.type == "cpu" or card_of(device).has_tensor_cores else 4
+
     def linear(x: Tensor, weight: Tensor) -> Tensor:
-        is_skinny = x.is_cuda and len(x) <= SKINNY_TOKENS and x.dtype is not torch.float32
+        is_skinny = x.is_cuda and len(x) <= most_tokens and x.dtype is not torch.float32
         return skinny_linear(x, weight) if is_skinny else F.linear(x, weight)
 
     return Ops(rms_norm, _gated(silu_and_mul, linear), rotary_write_kv, paged_attention, linear)
