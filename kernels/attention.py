@@ -376,8 +376,7 @@ def decode_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> De
     card = card_of(device)
     programs = 4 * card.processors
     if dtype is torch.float32 or not card.has_tensor_cores:
-        stages = 2 if card.has_tensor_cores else 1
-        return DecodeConfig(32 if head_dim <= 128 else 16, programs // 2, num_warps=4, num_stages=stages)
+        return DecodeConfig(32 if head_dim <= 128 else 16, programs // 2, 4, num_stages=card.pipeline_stages)
     if head_dim == 64:
         return DecodeConfig(64, programs, num_warps=4, num_stages=3)
     if head_dim == 256:
@@ -390,13 +389,12 @@ def prefill_config(head_dim: int, dtype: torch.dtype, device: torch.device) -> P
     if device.type == "cpu":
         return PrefillConfig(rows=16, tile=16, num_warps=4, num_stages=1)
     if dtype is torch.float32 or not card_of(device).has_tensor_cores:
-        tile, stages = 32 if head_dim <= 128 else 16, 2 if card_of(device).has_tensor_cores else 1
+        tile, stages = 32 if head_dim <= 128 else 16, card_of(device).pipeline_stages
         choices = [PrefillConfig(rows, tile, num_warps=4, num_stages=stages) for rows in (32, 16)]
     elif head_dim == 64:
         choices = [PrefillConfig(128, 64, num_warps=8, num_stages=3, max_registers=128)]
     elif head_dim == 256:
-        sizes = ((128, 64), (64, 64), (64, 32))
-        choices = [PrefillConfig(*size, num_warps=8, num_stages=2) for size in sizes]
+        choices = [PrefillConfig(*size, 8, num_stages=2) for size in ((128, 64), (64, 64), (64, 32))]
     else:
         choices = [PrefillConfig(128, 64, num_warps=8, num_stages=2, max_registers=128)]
     padded = triton.next_power_of_2(head_dim)

@@ -28,6 +28,11 @@ class Card(NamedTuple):
         return self.capability >= (8, 0)
 
     @property
+    def pipeline_stages(self) -> int:
+        """Tiles of float32 in flight: copies that need no thread to wait came with Ampere."""
+        return 2 if self.has_tensor_cores else 1
+
+    @property
     def can_overlap(self) -> bool:
         """Whether a kernel may start before the one ahead of it has ended: from Hopper on."""
         return self.capability >= (9, 0)
