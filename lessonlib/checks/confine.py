@@ -326,10 +326,12 @@ def _runs(command: Sequence[str]) -> bool:
 
 
 def _children(process: int) -> list[int]:
-    """As the kernel lists them: psutil would look at every process of the machine."""
+    """As Linux lists them: psutil would look at every process of the machine."""
     try:
+        if sys.platform != "linux":
+            return [each.pid for each in psutil.Process(process).children()]
         told = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
-    except OSError:
+    except (OSError, psutil.Error):
         return []
     return [int(each) for each in told.split()]
 
