@@ -3,14 +3,14 @@
 *Decode* reads every cached key and value once for one query token, so memory bandwidth is its limit. The
 query heads that share a K/V head become the rows of one tile: K/V is read once a group, not once a head. All
 K/V tiles of the batch, over sequences and heads, form one line, and each program takes an even share of it,
-whatever the lengths (the idea of Stream-K, Osama et al. 2023, and LeanAttention, Sanovar et al. 2024). A row
+for any lengths (the idea of Stream-K, Osama et al. 2023, and LeanAttention, Sanovar et al. 2024). A row
 cut by a border leaves partial results in a workspace, and ``_combine_kernel`` merges them (Flash-Decoding,
 Dao et al. 2023). The shares are computed on the device, so nothing reads a length on the host and the grid
 depends on the GPU alone: a CUDA graph serves every length.
 
-*Prefill* takes tiles of (query token, head in the group) rows, as many as the tensor cores want. The tiles
-of keys that all rows see come first, without a causal mask; those on the diagonal come last
-(FlashAttention-2, Dao 2023).
+*Prefill* takes tiles of (query token, head in the group) rows, as many as the tensor cores want. Only the tiles
+of keys on the diagonal need a causal mask, and they come first; those that all rows see follow without one
+(the two kinds of tile are FlashAttention-2's, Dao 2023).
 
 Both call ``_attend_tile``: online softmax (Milakov and Gimelshein 2018) over one tile of keys and values that
 is fetched through the block table (PagedAttention, Kwon et al. 2023). Scores are scaled by log2(e) as well,
@@ -43,7 +43,10 @@ LANES = 256  # sequences that a decode program looks at together when it finds i
 
 @triton.jit
 def _block_ids(blocks, tile, length, BLOCK_SIZE: tl.constexpr, TILE: tl.constexpr, MASKED: tl.constexpr):
-    """The block of each token of a tile; where MASKED, block 0 stands in beyond the end."""
+    """The block id of each token of a tile, int32 [TILE]; where MASKED, 0 for tokens beyond the end.
+
+    blocks: the sequence's line of the block table.
+    """
     lanes = tl.arange(0, TILE)
     at = blocks + tile * TILE // BLOCK_SIZE + lanes // BLOCK_SIZE
     if MASKED:
@@ -66,13 +69,13 @@ def _attend_tile(
     dims = tl.arange(0, PADDED_DIM)
     # 64-bit before the stride: block id times block stride passes 2^31 in a large cache.
     at = (ids.to(tl.int64) * block_stride)[:, None]
-    place = ((tokens & (BLOCK_SIZE - 1)) * token_stride)[:, None] + dims[None, :]
+    offset = ((tokens & (BLOCK_SIZE - 1)) * token_stride)[:, None] + dims[None, :]
     # A weight of zero does not silence a NaN beyond the end, so V is masked like K.
     mask = (dims < HEAD_DIM)[None, :]
     if MASKED:
         mask = mask & (tokens < length)[:, None]
-    k = tl.load(keys + place + at, mask=mask, other=0.0)
-    v = tl.load(values + place + at, mask=mask, other=0.0)
+    k = tl.load(keys + offset + at, mask=mask, other=0.0)
+    v = tl.load(values + offset + at, mask=mask, other=0.0)
     if UPCAST:
         k = k.to(tl.float32)
         v = v.to(tl.float32)
@@ -94,12 +97,22 @@ def _attend_tile(
 
 @triton.jit
 def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexpr, LANES: tl.constexpr):
-    """This program's share [first, last) of all tiles, even to within one tile, and where it starts.
+    """The tiles [first, last) of one program, so that all programs have equally many, or one more.
 
-    Tiles are numbered by sequence, then K/V head, then position. Where all sequences are equally long and
-    their rows (one a K/V head) nearly fill the programs, a share is whole rows instead. Returns first and
-    last; the tiles of a share and how many programs have one more; the sequence that ``first`` lies in; how
-    many tiles of one K/V head lie before that sequence.
+    Tiles are numbered by sequence, then K/V head, then position. Sequences of 2, 4 and 1 tiles, two K/V heads and
+    four programs:
+
+        sequence |     0     |           1           |  2  |
+        K/V head |  0  |  1  |     0     |     1     |0 |1 |
+        tile     | 0  1| 2  3| 4  5  6  7| 8  9 10 11|12|13|
+        program  | 0  0  0  0| 1  1  1  1| 2  2  2| 3  3  3|
+
+    A row is one K/V head of one sequence. Where all sequences are equally long and their rows nearly fill the
+    programs, each program takes whole rows instead.
+
+    seq_lens: int32 [num_seqs]. LANES: sequences that are looked at together. Returns int32 scalars: first; last;
+    share and longer, where the first ``longer`` programs have share + 1 tiles and the others share; seq, the sequence
+    of tile ``first``; before, the tiles of one K/V head in the sequences ahead of seq.
     """
     lanes = tl.arange(0, LANES)
     tiles = tl.cdiv(tl.load(seq_lens + lanes, mask=lanes < num_seqs, other=0), TILE)
@@ -109,17 +122,17 @@ def _plan(seq_lens, num_seqs, num_kv_heads, program, programs, TILE: tl.constexp
         more = tl.load(seq_lens + start + lanes, mask=start + lanes < num_seqs, other=0)
         per_head += tl.sum(tl.cdiv(more, TILE))
         longest = tl.maximum(longest, tl.max(tl.cdiv(more, TILE)))
-    everything = per_head * num_kv_heads
-    # Nobody between two sharers comes away with nothing: the combine counts on it.
-    sharers = tl.maximum(tl.minimum(everything, programs), 1)
-    # A cut costs more than the sixteenth of the programs that may go without.
+    total_tiles = per_head * num_kv_heads
+    # Programs with tiles come first, without a gap: the combine kernel relies on it.
+    busy = tl.maximum(tl.minimum(total_tiles, programs), 1)
+    # Cutting a row costs more than leaving up to a sixteenth of the programs idle.
     rows = num_seqs * num_kv_heads
     each = tl.cdiv(rows, programs)
     whole = (longest * num_seqs == per_head) & (rows * 16 >= each * programs * 15)
-    share = tl.where(whole, each * longest, everything // sharers)
-    longer = tl.where(whole, 0, everything % sharers)
-    first = tl.minimum(program * share + tl.minimum(program, longer), everything)
-    last = tl.minimum(first + share + (program < longer).to(tl.int32), everything)
+    share = tl.where(whole, each * longest, total_tiles // busy)
+    longer = tl.where(whole, 0, total_tiles % busy)
+    first = tl.minimum(program * share + tl.minimum(program, longer), total_tiles)
+    last = tl.minimum(first + share + (program < longer).to(tl.int32), total_tiles)
 
     target = first // num_kv_heads
     ends = tl.cumsum(tiles)
@@ -150,6 +163,22 @@ def _decode_kernel(
     PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
     LANES: tl.constexpr, UPCAST: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
+    """One program's share of a decode batch: for each of its rows, attention of GROUP query heads to some K/V tiles.
+
+    A row (one K/V head of one sequence) that lies in the share as a whole goes to ``out``. A row that was cut leaves
+    a piece: its values, not yet divided by their weights' total, and its maximum and total. Program p with the end of
+    row A, the whole of B and the beginning of C:
+
+        rows     ....A A A|B B B B B|C C C C C C....
+        share        |<----- program p ----->|
+        result   piece 2p |   out   |piece 2p + 1; openers[p] = C and the program that holds C's last tile
+
+    out, query: [num_seqs, num_heads, HEAD_DIM], GROUP query heads to a K/V head. key_cache, value_cache:
+    [num_blocks, BLOCK_SIZE, num_kv_heads, HEAD_DIM]. block_table: int32 [num_seqs, max_blocks]. seq_lens: int32
+    [num_seqs]. partials: float32 [2 * programs, GROUP, PADDED_DIM]. stats: float32 [2 * programs, GROUP, 2], maximum
+    and total. openers: int32 [programs, 2], a row and a program, -1 where nothing was left open. scale: of the scores,
+    times log2(e). ROWS is GROUP padded to a power of two, at least 16.
+    """
     wait_for_kernel_ahead(OVERLAP)
     program = tl.program_id(0)
     programs = tl.num_programs(0)
@@ -198,16 +227,16 @@ def _decode_kernel(
             result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
             tl.store(o_at + dims[None, :], result.to(out.dtype.element_ty), mask=kept)
         else:
-            # At most two cut rows a program: the one it found open, and the one it leaves open.
-            slot = program.to(tl.int64) * 2
+            # At most two cut rows a program: its first one, begun by another program, and its last one.
+            piece = program.to(tl.int64) * 2
             if begin == 0:
-                slot += 1
+                piece += 1
                 opened = seq * num_kv_heads + head
                 opened_until = _owner(flat + tiles - 1, share, longer)
-            p_at = partials + (slot * GROUP + rows)[:, None] * PADDED_DIM + dims[None, :]
+            p_at = partials + (piece * GROUP + rows)[:, None] * PADDED_DIM + dims[None, :]
             tl.store(p_at, acc, mask=(rows < GROUP)[:, None])
-            tl.store(stats + (slot * GROUP + rows) * 2, best, mask=rows < GROUP)
-            tl.store(stats + (slot * GROUP + rows) * 2 + 1, total, mask=rows < GROUP)
+            tl.store(stats + (piece * GROUP + rows) * 2, best, mask=rows < GROUP)
+            tl.store(stats + (piece * GROUP + rows) * 2 + 1, total, mask=rows < GROUP)
         flat += end - begin
         if head * tiles + end == num_kv_heads * tiles:
             seq += 1
@@ -215,7 +244,7 @@ def _decode_kernel(
     tl.store(openers + 2 * program, opened)
     tl.store(openers + 2 * program + 1, opened_until)
 
-    # Nobody has a tile of an empty sequence, so its zeros are dealt out separately.
+    # An empty sequence has no tiles, so its zeros are shared out by themselves.
     for empty in range(program.to(tl.int64), num_seqs, programs):
         if tl.load(seq_lens + empty) <= 0:
             for head in range(num_kv_heads):
@@ -229,9 +258,10 @@ def _combine_kernel(
     out, partials, stats, openers, num_kv_heads, out_token_stride, out_head_stride, GROUP: tl.constexpr,
     HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, PIECES: tl.constexpr, OVERLAP: tl.constexpr,
 ):  # fmt: skip
-    """Merge the pieces of the row that decode program ``program`` left open, for one head of its group.
+    """Merge the pieces of the row that decode program ``program`` left open, for one query head of its group.
 
-    One warp: each lane keeps its dimensions of all pieces, so nothing is exchanged but the stats.
+    Grid [programs, GROUP]; arguments as in ``_decode_kernel``. PIECES: how many are loaded together. One warp: each
+    lane keeps its dimensions of all pieces, so that only the stats are exchanged.
     """
     program = tl.program_id(0)
     member = tl.program_id(1)
@@ -246,7 +276,7 @@ def _combine_kernel(
         for start in range(program, until + 1, PIECES):
             pieces = start + tl.arange(0, PIECES)
             held = pieces <= until
-            # The opener's own piece is in its second slot, everyone else's in the first.
+            # This program's piece is its second one, the other programs' their first.
             slots = (2 * pieces + (pieces == program).to(tl.int32)) * GROUP + member
             bests = tl.load(stats + slots * 2, mask=held, other=float("-inf"))
             totals = tl.load(stats + slots * 2 + 1, mask=held, other=0.0)
@@ -272,13 +302,27 @@ def _prefill_kernel(
     GROUP: tl.constexpr, HEAD_DIM: tl.constexpr, PADDED_DIM: tl.constexpr, BLOCK_SIZE: tl.constexpr,
     ROWS: tl.constexpr, TILE: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
+    """A block of QUERIES tokens of one prompt and the GROUP query heads of one K/V head, over all keys they see.
+
+    With QUERIES as large as TILE, a prompt of five tiles of which the last three are computed in this call:
+
+        tile of keys       0   1   2   3   4
+        query block 0      .   .   x              .  every row sees all of it: no mask
+        query block 1      .   .   .   x          x  on the diagonal: masked
+        query block 2      .   .   .   .   x         not loaded
+
+    Grid [num_kv_heads, blocks]. out, query: [num_tokens, num_heads, HEAD_DIM]; row r of a tile is token r // GROUP of
+    the block and head r % GROUP of the group. Caches, block_table, seq_lens and scale: as in ``_decode_kernel``.
+    query_start_loc: int32 [num_seqs + 1]. first_seq: sequences that are decodes, one token each, and not taken here.
+    Rows of no sequence, at the end, get zeros.
+    """
     QUERIES: tl.constexpr = ROWS // GROUP
     head = tl.program_id(0).to(tl.int64)
     # Late blocks see the most keys: they start first, so that the short ones fill the gaps at the end.
     block = tl.num_programs(1) - 1 - tl.program_id(1)
 
     # Sequence s owns the query blocks from first_block(s); a search needs no table made on the host.
-    # What lies behind the last sequence is padding: a sequence of length 0.
+    # Rows after the last sequence are padding: taken as a sequence of length 0.
     low = first_seq
     high = num_seqs
     while low < high:
@@ -337,7 +381,7 @@ def _prefill_kernel(
 
 
 class DecodeConfig(NamedTuple):
-    """How the decode kernel is cut and compiled; the grid is ``programs``, whatever the batch."""
+    """How the decode kernel is cut and compiled; the grid is ``programs`` for every batch."""
 
     tile: int
     programs: int
@@ -413,8 +457,8 @@ def make_workspace(
     """
     device = torch.device(device)
     group = num_heads // num_kv_heads
-    slots = 2 * decode_config(head_dim, dtype, device).programs
-    floats = slots * (group * (triton.next_power_of_2(head_dim) + 2) + 1)
+    pieces = 2 * decode_config(head_dim, dtype, device).programs
+    floats = pieces * (group * (triton.next_power_of_2(head_dim) + 2) + 1)
     return torch.empty(floats, dtype=torch.float32, device=device)
 
 
@@ -504,15 +548,15 @@ def _decode(out, query, key_cache, value_cache, block_table, seq_lens, scale, nu
     config = decode_config(head_dim, query.dtype, query.device)
     if workspace is None:
         workspace = make_workspace(num_heads, num_kv_heads, head_dim, query.dtype, query.device)
-    slots = 2 * config.programs
-    sizes = [slots * group * padded_dim, slots * group * 2, slots]
+    pieces = 2 * config.programs
+    sizes = [pieces * group * padded_dim, pieces * group * 2, pieces]
     check_tensor("workspace", workspace, ["floats"], [torch.float32], query.device)
     if workspace.numel() < sum(sizes):
-        raise ValueError(f"workspace holds {workspace.numel()} floats, due are at least {sum(sizes)}")
+        raise ValueError(f"workspace holds {workspace.numel()} floats, expected at least {sum(sizes)}")
     partials, stats, openers = workspace[: sum(sizes)].split(sizes)
     openers = openers.view(torch.int32)
     overlap = overlapping(query.device)
-    # Where its programs fill the GPU, they would stand in the way of the kernel they wait for.
+    # Programs that fill the GPU would keep the kernel that they wait for from running.
     early = overlap if num_decodes <= EARLY_DECODES else {"OVERLAP": overlap["OVERLAP"]}
     _decode_kernel[(config.programs,)](
         out, query, key_cache, value_cache, block_table, seq_lens, partials, stats, openers, scale * LOG2_E,

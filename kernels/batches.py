@@ -1,10 +1,10 @@
-"""Random paged batches to try a kernel on: permuted blocks, and NaN wherever nobody may look."""
+"""Random paged batches to try a kernel on: permuted blocks, and NaN in all that must not be read."""
 
 from typing import Any
 
 import torch
 
-NOWHERE = 10**6  # a block id that no cache has: table entries beyond a sequence's length
+NO_BLOCK = 10**6  # larger than any block id: fills the table beyond a sequence's length
 
 
 def make_batch(
@@ -19,7 +19,7 @@ def make_batch(
     max_blocks: int | None = None,
     draw_on: str = "cpu",
 ) -> dict[str, Any]:
-    """Arguments of paged_attention for (query tokens, context) pairs and ``padding`` ownerless query rows.
+    """Arguments of paged_attention for (query tokens, context) pairs, and ``padding`` query rows of no sequence.
 
     Free blocks and the tail of each last block hold NaN; so does the query of padding rows. Numbers drawn on
     the CPU are the same on every machine; a large batch is quicker to draw on the ``device`` itself.
@@ -30,7 +30,7 @@ def make_batch(
     width = max([1, *needs]) if max_blocks is None else max_blocks
     num_blocks = sum(needs) + 3
     order = torch.randperm(num_blocks, generator=generator, device=draw_on).to(torch.int32)
-    table = torch.full((len(seqs), width), NOWHERE, dtype=torch.int32, device=draw_on)
+    table = torch.full((len(seqs), width), NO_BLOCK, dtype=torch.int32, device=draw_on)
     shape = (num_blocks, block_size, heads[1], head_dim)
     caches = [torch.full(shape, float("nan"), dtype=dtype, device=draw_on) for _ in range(2)]
     taken = 0
@@ -38,10 +38,10 @@ def make_batch(
         ids = order[taken : taken + needs[seq]]
         taken += needs[seq]
         table[seq, : needs[seq]] = ids
-        places = torch.arange(length, device=draw_on)
+        positions = torch.arange(length, device=draw_on)
         for cache in caches:
             held = torch.randn(length, *shape[2:], generator=generator, device=draw_on).to(dtype)
-            cache[ids.long()[places // block_size], places % block_size] = held
+            cache[ids.long()[positions // block_size], positions % block_size] = held
     starts = [0, *torch.tensor([new for new, _ in seqs]).cumsum(0).tolist()] if seqs else [0]
     rows = (starts[-1] + padding, heads[0], head_dim)
     query = torch.randn(rows, generator=generator, device=draw_on).to(dtype)

@@ -9,7 +9,7 @@ from kernels.validate import INTEGERS, check_caches, check_machine, check_tensor
 
 @triton.jit
 def slot_offset(slot, head, block_stride, token_stride, head_stride, BLOCK_SIZE: tl.constexpr):
-    """Where a cache keeps one head's vector of the token in this slot."""
+    """The offset, in elements, of one head's vector of the token in a slot of a cache."""
     return slot // BLOCK_SIZE * block_stride + slot % BLOCK_SIZE * token_stride + head * head_stride
 
 
@@ -27,9 +27,9 @@ def _write_kv_kernel(
         kept = dims < HEAD_DIM
         k_at = key + token * key_token_stride + head * key_head_stride + dims
         v_at = value + token * value_token_stride + head * value_head_stride + dims
-        place = slot_offset(slot, head, block_stride, token_stride, head_stride, BLOCK_SIZE) + dims
-        tl.store(key_cache + place, tl.load(k_at, mask=kept, other=0.0), mask=kept)
-        tl.store(value_cache + place, tl.load(v_at, mask=kept, other=0.0), mask=kept)
+        offset = slot_offset(slot, head, block_stride, token_stride, head_stride, BLOCK_SIZE) + dims
+        tl.store(key_cache + offset, tl.load(k_at, mask=kept, other=0.0), mask=kept)
+        tl.store(value_cache + offset, tl.load(v_at, mask=kept, other=0.0), mask=kept)
 
 
 def write_kv(
@@ -46,7 +46,7 @@ def write_kv(
         value: like key.
         key_cache: [num_blocks, block_size, num_kv_heads, head_dim], written in place.
         value_cache: like key_cache.
-        slot_mapping: int32 or int64 [num_tokens], block id × block_size + place in the block. A token with
+        slot_mapping: int32 or int64 [num_tokens], block id × block_size + position in the block. A token with
             slot −1 (padding) is skipped.
 
     Raises:
@@ -74,7 +74,7 @@ def check_key_value(
 ) -> None:
     """Raise ValueError unless a step's keys, values and slots fit the caches."""
     check_caches(key_cache, value_cache, key.device)
-    due = ["num_tokens", *key_cache.shape[2:]]
-    check_tensor("key", key, due, [key_cache.dtype], key.device)
+    expected = ["num_tokens", *key_cache.shape[2:]]
+    check_tensor("key", key, expected, [key_cache.dtype], key.device)
     check_tensor("value", value, list(key.shape), [key_cache.dtype], key.device)
     check_tensor("slot_mapping", slot_mapping, [key.shape[0]], INTEGERS, key.device)

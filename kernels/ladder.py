@@ -103,7 +103,7 @@ def _ragged_kernel(
     total = tl.zeros([], tl.float32)
     acc = tl.zeros([DIM], tl.float32)
     for tile in range(tl.cdiv(length, TILE)):
-        # The only difference to _tiled_kernel: where a token lies is looked up, not counted.
+        # The only difference to _tiled_kernel: a token's address is looked up in the block table.
         tokens = tile * TILE + tl.arange(0, TILE)
         present = tokens < length
         ids = _block_ids(block_table + seq * table_stride, tile, length, BLOCK_SIZE, TILE, True)

@@ -1,10 +1,10 @@
 """How kernels follow each other: on Hopper and later the next one starts while the one before still runs.
 
 Under programmatic dependent launch a program is put on the GPU as soon as all programs of the kernel before it have
-called ``gdc_launch_dependents`` or ended. It may then do what depends on nobody (look at its settings, ask for weights)
-and must call ``gdc_wait``, which returns when everything before it is done, ahead of its first read of what others
-wrote and ahead of its first store. So the time of a launch, some microseconds of a decode step's every kernel, is
-hidden. Every program must wait, even one without work: the kernel after it trusts in that.
+called ``gdc_launch_dependents`` or ended. At first it may read only what no kernel of this step writes: its arguments
+and the weights. Before its first read of anything else, and before its first store, it must call ``gdc_wait``, which
+returns when all earlier kernels are done. This hides the time of a launch, some microseconds for each kernel of a
+decode step. Every program must wait, even one without work, since the next kernel relies on it.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ from kernels.validate import INTERPRETED
 
 @cache
 def overlapping(device: torch.device) -> dict[str, Any]:
-    """What to launch a kernel with that calls ``gdc_wait`` where OVERLAP says so."""
+    """Launch options of a kernel with the compile-time argument OVERLAP, which says whether it calls ``gdc_wait``."""
     can_overlap = not INTERPRETED and card_of(device).can_overlap
     return {"OVERLAP": True, "launch_pdl": True} if can_overlap else {"OVERLAP": False}
 

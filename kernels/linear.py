@@ -7,8 +7,8 @@ keeps its own sums over all of K; they are added up once, at the end.
 
 *Up to 64 tokens* take them. The rows of W, not the few tokens, are the tall side of the tiles, since that is the
 side that must be filled. Where W has too few rows for all processors, K is split: each share leaves a partial sum
-in float32, and whoever comes last adds them up (the fix-up of Stream-K, Osama et al. 2023), always in the same
-order. So a token's result depends neither on timing nor on the other tokens.
+in float32, and the program that is done last adds them up (the fix-up of Stream-K, Osama et al. 2023), always in
+the same order. So a token's result depends neither on timing nor on the other tokens.
 
 A program starts while the kernel before it still runs (see ``kernels.launch``). It knows its weights already: it asks
 for the first of them, and only then waits for x.
@@ -34,6 +34,7 @@ def _ask_ahead(w_rows, first, width, LINES: tl.constexpr):
     """Bring the first LINES cache lines (of 128 bytes) of each row into the L2, without waiting for them."""
     LINE: tl.constexpr = 128 * 8 // w_rows.dtype.element_ty.primitive_bitwidth
     columns = tl.minimum(first + tl.arange(0, LINES) * LINE, width - 1)
+    # Operands: $0, "=r", a 32-bit result that Triton asks for and nothing uses; $1, "l", the 64-bit address of a line.
     tl.inline_asm_elementwise(
         "prefetch.global.L2 [$1]; mov.u32 $0, 0;", "=r,l", [w_rows + columns[None, :]], dtype=tl.int32,
         is_pure=False, pack=1,
@@ -49,7 +50,7 @@ def _few_tokens_kernel(
     tokens = tl.arange(0, TOKENS)
     columns = tl.arange(0, TILE)
     present = (tokens < num_tokens)[:, None]
-    # Beyond the last row its weights stand in: they are read and never stored.
+    # Rows beyond the last one read the last row's weights; their results are not stored.
     w_rows = weight + tl.minimum(rows, num_rows - 1).to(tl.int64)[:, None] * w_stride
     x_rows = x + tokens.to(tl.int64)[:, None] * x_stride
     if OVERLAP:
@@ -202,7 +203,7 @@ def skinny_linear(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor | 
     num_tokens, width = x.shape
     if num_tokens > MAX_TOKENS:
         raise ValueError(
-            f"x has {num_tokens} tokens, due are at most {MAX_TOKENS}: use torch's linear for more"
+            f"x has {num_tokens} tokens, expected at most {MAX_TOKENS}: use torch's linear for more"
         )
     check_tensor("weight", weight, ["out_features", width], [x.dtype], x.device)
     num_rows = weight.shape[0]

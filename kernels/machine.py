@@ -1,4 +1,4 @@
-"""What a measured figure must say of itself, and the machine's own ceiling to hold it against."""
+"""Where a measured figure comes from (machine, versions, commit, command), and how fast memory is copied there."""
 
 import datetime
 import importlib.metadata
@@ -41,10 +41,10 @@ def machine(*packages: str, device: str | None = None) -> dict:
 
 
 def commit() -> str:
-    """What COURSE_COMMIT says, for a copy that is no clone or an older one; else the clone's commit."""
-    if told := os.environ.get("COURSE_COMMIT"):
-        return told
-    if not (ROOT / ".git").exists():  # a repository around an installed wheel is somebody else's
+    """The clone's commit, or "unknown"; COURSE_COMMIT overrides it, for a copy without a git folder."""
+    if chosen := os.environ.get("COURSE_COMMIT"):
+        return chosen
+    if not (ROOT / ".git").exists():  # a repository around an installed wheel is another project's
         return "unknown"
     git = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
@@ -54,24 +54,24 @@ def commit() -> str:
     return found or "unknown"
 
 
-def command(words: Sequence[str]) -> str:
-    """What was called, as one would type it in the repository's folder; of other paths only the name is told."""
-    script, *options = words
+def command(argv: Sequence[str]) -> str:
+    """A command as one types it in the repository's folder; a path outside of it is shortened to its name."""
+    script, *options = argv
     path = Path(script).resolve()
     if path.name == "lesson":  # the package's own command, wherever it is installed
-        return " ".join(["lesson", *map(_without_place, options)])
+        return " ".join(["lesson", *map(_relative, options)])
     if path.is_relative_to(ROOT) and path.suffix == ".py":
         called = ["-m", ".".join(path.relative_to(ROOT).with_suffix("").parts)]
     else:
-        called = [_without_place(script)]
-    return " ".join(["python", *called, *map(_without_place, options)])
+        called = [_relative(script)]
+    return " ".join(["python", *called, *map(_relative, options)])
 
 
-def _without_place(word: str) -> str:
-    """A word of a command; an absolute path relative to the repository, or as `.../name` where it is not in it."""
-    path = Path(word)
+def _relative(argument: str) -> str:
+    """An argument of a command: an absolute path relative to the repository, or `.../name` outside of it."""
+    path = Path(argument)
     if not path.is_absolute():
-        return word
+        return argument
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else f".../{path.name}"
 
 
@@ -87,9 +87,8 @@ def cpu() -> str:
 def copy_bandwidth(device: str | torch.device) -> float:
     """GB/s of a large copy on the device, bytes read and bytes written counted: the ceiling for decode.
 
-    On a CPU it is the best of the copies, since whoever else uses the memory only slows one down, and as many
-    threads copy as PyTorch has; on a GPU it is the median. A card without room copies what fits in half of its
-    free memory.
+    On a CPU it is the fastest of ten copies, since other processes can only slow one down, with as many threads as
+    PyTorch has; on a GPU it is the median. A card with little free memory copies what fits in half of it.
     """
     device = torch.device(device)
     size = COPIED_BYTES[device.type]

@@ -110,15 +110,15 @@ def _rotary_kernel(
     if slot >= 0:
         k_at = key + token * key_token_stride + head * key_head_stride + dims
         v_at = value + token * value_token_stride + head * value_head_stride + dims
-        place = slot_offset(slot, head, block_stride, token_stride, head_stride, BLOCK_SIZE) + dims
+        offset = slot_offset(slot, head, block_stride, token_stride, head_stride, BLOCK_SIZE) + dims
         k_first = tl.load(k_at, mask=kept, other=0.0).to(tl.float32)
         k_second = tl.load(k_at + HALF, mask=kept, other=0.0).to(tl.float32)
         rotated = k_first * cos - k_second * sin
-        tl.store(key_cache + place, rotated.to(key_cache.dtype.element_ty), mask=kept)
+        tl.store(key_cache + offset, rotated.to(key_cache.dtype.element_ty), mask=kept)
         rotated = k_second * cos + k_first * sin
-        tl.store(key_cache + place + HALF, rotated.to(key_cache.dtype.element_ty), mask=kept)
-        tl.store(value_cache + place, tl.load(v_at, mask=kept, other=0.0), mask=kept)
-        tl.store(value_cache + place + HALF, tl.load(v_at + HALF, mask=kept, other=0.0), mask=kept)
+        tl.store(key_cache + offset + HALF, rotated.to(key_cache.dtype.element_ty), mask=kept)
+        tl.store(value_cache + offset, tl.load(v_at, mask=kept, other=0.0), mask=kept)
+        tl.store(value_cache + offset + HALF, tl.load(v_at + HALF, mask=kept, other=0.0), mask=kept)
 
 
 def rotary_write_kv(
@@ -158,9 +158,9 @@ def rotary_write_kv(
     check_tensor("cos_sin", cos_sin, ["max_position", head_dim], FLOATS, key.device)
     num_heads = query.shape[1]
     if num_kv_heads == 0 or num_heads % num_kv_heads:
-        raise ValueError(f"query has {num_heads} heads, due is a multiple of key's {num_kv_heads}")
+        raise ValueError(f"query has {num_heads} heads, expected a multiple of key's {num_kv_heads}")
     if head_dim % 2:
-        raise ValueError(f"query has head_dim {head_dim}, due is an even number")
+        raise ValueError(f"query has head_dim {head_dim}, expected an even number")
     if num_tokens == 0:
         return
     group = num_heads // num_kv_heads
@@ -205,7 +205,7 @@ def silu_and_mul(gate_up: torch.Tensor, *, out: torch.Tensor | None = None) -> t
     check_tensor("gate_up", gate_up, ["num_tokens", "2 x width"], FLOATS, gate_up.device)
     num_tokens, both = gate_up.shape
     if both % 2:
-        raise ValueError(f"gate_up has width {both}, due is an even number")
+        raise ValueError(f"gate_up has width {both}, expected an even number")
     width = both // 2
     if out is None:
         out = gate_up.new_empty(num_tokens, width)

@@ -1,4 +1,4 @@
-"""Checks that the kernels share: what came, what is due, and which machine can run it."""
+"""Checks of arguments that the kernels share, and of the machine that is to run them."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -35,36 +35,36 @@ def check_tensor(
     A string in ``shape`` names a dimension of any size. The last dimension must be contiguous.
     """
     if not isinstance(tensor, torch.Tensor):
-        raise ValueError(f"{name} is a {type(tensor).__name__}, due is a torch.Tensor")
-    due = "[" + ", ".join(str(size) for size in shape) + "]"
+        raise ValueError(f"{name} is a {type(tensor).__name__}, expected a torch.Tensor")
+    expected = "[" + ", ".join(str(size) for size in shape) + "]"
     fits = tensor.dim() == len(shape) and all(
         isinstance(size, str) or size == came for size, came in zip(shape, tensor.shape, strict=True)
     )
     if not fits:
-        raise ValueError(f"{name} has shape {list(tensor.shape)}, due is {due}")
+        raise ValueError(f"{name} has shape {list(tensor.shape)}, expected {expected}")
     if tensor.dtype not in dtypes:
         names = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
-        raise ValueError(f"{name} is {str(tensor.dtype).removeprefix('torch.')}, due is {names}")
+        raise ValueError(f"{name} is {str(tensor.dtype).removeprefix('torch.')}, expected {names}")
     if tensor.device != device:
-        raise ValueError(f"{name} is on {tensor.device}, due is {device}")
+        raise ValueError(f"{name} is on {tensor.device}, expected {device}")
     if not INTERPRETED and tensor.device.type != "cuda":
-        raise ValueError(f"{name} is on {tensor.device}, due is a CUDA device (or set TRITON_INTERPRET=1)")
+        raise ValueError(f"{name} is on {tensor.device}, expected a CUDA device (or set TRITON_INTERPRET=1)")
     if tensor.shape[-1] > 1 and tensor.stride(-1) != 1:
-        raise ValueError(f"{name} has stride {tensor.stride(-1)} in its last dimension, due is 1")
+        raise ValueError(f"{name} has stride {tensor.stride(-1)} in its last dimension, expected 1")
 
 
 def check_caches(key_cache: torch.Tensor, value_cache: torch.Tensor, device: torch.device | None) -> None:
     """Raise ValueError unless both are paged alike: [num_blocks, block_size, num_kv_heads, head_dim]."""
-    due = ["num_blocks", "block_size", "num_kv_heads", "head_dim"]
-    check_tensor("key_cache", key_cache, due, FLOATS, device)
+    expected = ["num_blocks", "block_size", "num_kv_heads", "head_dim"]
+    check_tensor("key_cache", key_cache, expected, FLOATS, device)
     check_tensor("value_cache", value_cache, list(key_cache.shape), [key_cache.dtype], device)
     if value_cache.stride() != key_cache.stride():
         raise ValueError(
-            f"value_cache has strides {value_cache.stride()}, due are key_cache's {key_cache.stride()}"
+            f"value_cache has strides {value_cache.stride()}, expected key_cache's {key_cache.stride()}"
         )
     block_size = key_cache.shape[1]
     if block_size not in (16, 32, 64, 128, 256):
-        raise ValueError(f"key_cache has block size {block_size}, due is 16, 32, 64, 128 or 256")
+        raise ValueError(f"key_cache has block size {block_size}, expected 16, 32, 64, 128 or 256")
 
 
 def upcast(tensor: torch.Tensor) -> bool:
@@ -82,25 +82,25 @@ def check_attention(
     num_tokens, num_heads, head_dim = query.shape
     num_kv_heads = key_cache.shape[2]
     if head_dim not in HEAD_DIMS:
-        raise ValueError(f"query has head_dim {head_dim}, due is one of {', '.join(map(str, HEAD_DIMS))}")
+        raise ValueError(f"query has head_dim {head_dim}, expected one of {', '.join(map(str, HEAD_DIMS))}")
     if key_cache.shape[3] != head_dim:
-        raise ValueError(f"key_cache has head_dim {key_cache.shape[3]}, due is query's {head_dim}")
+        raise ValueError(f"key_cache has head_dim {key_cache.shape[3]}, expected query's {head_dim}")
     if key_cache.dtype != query.dtype:
-        raise ValueError(f"key_cache is {key_cache.dtype}, due is query's {query.dtype}")
+        raise ValueError(f"key_cache is {key_cache.dtype}, expected query's {query.dtype}")
     if num_kv_heads == 0 or num_heads % num_kv_heads:
-        raise ValueError(f"query has {num_heads} heads, due is a multiple of key_cache's {num_kv_heads}")
+        raise ValueError(f"query has {num_heads} heads, expected a multiple of key_cache's {num_kv_heads}")
     check_tensor("seq_lens", seq_lens, ["num_seqs"], [torch.int32], device)
     num_seqs = seq_lens.shape[0]
     check_tensor("block_table", block_table, [num_seqs, "max_blocks"], [torch.int32], device)
     check_tensor("query_start_loc", query_start_loc, [num_seqs + 1], [torch.int32], device)
     if not scale > 0:
-        raise ValueError(f"scale is {scale}, due is a positive number")
+        raise ValueError(f"scale is {scale}, expected a positive number")
     if num_decodes is not None and not 0 <= num_decodes <= min(num_seqs, num_tokens):
-        raise ValueError(f"num_decodes is {num_decodes}, due is 0 to {min(num_seqs, num_tokens)}")
+        raise ValueError(f"num_decodes is {num_decodes}, expected 0 to {min(num_seqs, num_tokens)}")
     room = block_table.shape[1] * key_cache.shape[1]
     if max_seq_len is not None and max_seq_len > room:
         raise ValueError(
-            f"max_seq_len is {max_seq_len}, due is at most {room}, what block_table has room for"
+            f"max_seq_len is {max_seq_len}, expected at most {room}, what block_table has room for"
         )
 
 
@@ -109,19 +109,19 @@ def check_attention_contents(key_cache, block_table, seq_lens, query_start_loc, 
     num_blocks, block_size = key_cache.shape[:2]
     lengths, starts = seq_lens.tolist(), query_start_loc.tolist()
     room = block_table.shape[1] * block_size
-    due = list(range(num_decodes + 1))
-    if starts[: num_decodes + 1] != due:
+    expected = list(range(num_decodes + 1))
+    if starts[: num_decodes + 1] != expected:
         raise ValueError(
-            f"query_start_loc begins {starts[: num_decodes + 1]}, due is one token a decode: {due}"
+            f"query_start_loc begins {starts[: num_decodes + 1]}, expected one token a decode: {expected}"
         )
     if starts[0] != 0 or starts[-1] > num_tokens or any(a > b for a, b in pairwise(starts)):
         raise ValueError(
-            f"query_start_loc is {starts}, due is 0 up to at most {num_tokens}, never decreasing"
+            f"query_start_loc is {starts}, expected 0 up to at most {num_tokens}, never decreasing"
         )
     for seq, length in enumerate(lengths):
         new = starts[seq + 1] - starts[seq]
         if length and not new <= length <= room:
-            raise ValueError(f"seq_lens[{seq}] is {length}, due is 0 or {new} to {room}")
+            raise ValueError(f"seq_lens[{seq}] is {length}, expected 0 or {new} to {room}")
         for at, block in enumerate(block_table[seq, : -(-length // block_size)].tolist()):
             if not 0 <= block < num_blocks:
-                raise ValueError(f"block_table[{seq}, {at}] is {block}, due is 0 to {num_blocks - 1}")
+                raise ValueError(f"block_table[{seq}, {at}] is {block}, expected 0 to {num_blocks - 1}")

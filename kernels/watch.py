@@ -1,7 +1,7 @@
-"""Looking over a kernel's shoulder: what a tile leaves behind, a mask left out, and who takes which tiles.
+"""For notebook 04: a kernel's state after each tile, the effect of a missing mask, and each program's tiles.
 
-For notebook 04. Nothing here is on an engine's way: each kernel calls the same device functions as the real
-ones and writes down what they would keep to themselves.
+The engine uses none of this. Each kernel here calls the same device functions as the real ones and also stores
+their intermediate results.
 """
 
 from typing import NamedTuple

@@ -2,9 +2,9 @@
 
 import torch
 
-from kernels.batches import NOWHERE, make_batch, truth
+from kernels.batches import NO_BLOCK, make_batch, truth
 
-__all__ = ["BOUNDS", "NOWHERE", "assert_close", "error", "make_batch", "truth"]
+__all__ = ["BOUNDS", "NO_BLOCK", "assert_close", "error", "make_batch", "truth"]
 
 # Relative error allowed against float64, by dtype.
 BOUNDS = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
@@ -18,4 +18,4 @@ def error(out: torch.Tensor, due: torch.Tensor) -> float:
 
 def assert_close(out: torch.Tensor, due: torch.Tensor) -> None:
     came = error(out, due)
-    assert came < BOUNDS[out.dtype], f"relative error {came:.2e}, due is below {BOUNDS[out.dtype]:.0e}"
+    assert came < BOUNDS[out.dtype], f"relative error {came:.2e}, expected below {BOUNDS[out.dtype]:.0e}"

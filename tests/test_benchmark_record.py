@@ -10,17 +10,17 @@ from kernels.machine import ROOT, command, commit
 
 
 def test_a_module_is_named_as_one_calls_it() -> None:
-    words = [str(ROOT / "benchmarks" / "slots.py"), "--out", "benchmarks/results"]
-    assert command(words) == "python -m benchmarks.slots --out benchmarks/results"
+    argv = [str(ROOT / "benchmarks" / "slots.py"), "--out", "benchmarks/results"]
+    assert command(argv) == "python -m benchmarks.slots --out benchmarks/results"
 
 
-def test_paths_are_told_without_their_place() -> None:
-    words = [str(ROOT / "benchmarks" / "slots.py"), "--out", str(ROOT / "benchmarks"), "--trace"]
+def test_paths_outside_are_shortened_to_their_names() -> None:
+    argv = [str(ROOT / "benchmarks" / "slots.py"), "--out", str(ROOT / "benchmarks"), "--trace"]
     elsewhere = str(Path(ROOT.anchor) / "data" / "trace.csv")
-    assert command([*words, elsewhere]) == "python -m benchmarks.slots --out benchmarks --trace .../trace.csv"
+    assert command([*argv, elsewhere]) == "python -m benchmarks.slots --out benchmarks --trace .../trace.csv"
 
 
-def test_a_copy_is_told_its_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_takes_its_commit_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COURSE_COMMIT", "aa42feb")
     assert commit() == "aa42feb"
     monkeypatch.delenv("COURSE_COMMIT")

@@ -190,32 +190,32 @@ def test_any_mix(device, decodes, chunks, heads, block_size, known, seed):
 
 # (what is changed, by what, what the message says)
 WRONG = [
-    ({"query": torch.zeros(3, 4)}, "query has shape .* due is"),
-    ({"query": torch.zeros(3, 4, 64, dtype=torch.float64)}, "query is float64, due is float16"),
-    ({"query": torch.zeros(3, 5, 64)}, "query has 5 heads, due is a multiple of key_cache's 2"),
-    ({"query": torch.zeros(3, 4, 72)}, "query has head_dim 72, due is one of 64, 80, 96, 128, 256"),
-    ({"query": torch.zeros(3, 4, 128)}, "key_cache has head_dim 64, due is query's 128"),
-    ({"query": torch.zeros(3, 4, 64, dtype=torch.float16)}, "key_cache is .*float32, due is query's"),
+    ({"query": torch.zeros(3, 4)}, "query has shape .* expected"),
+    ({"query": torch.zeros(3, 4, 64, dtype=torch.float64)}, "query is float64, expected float16"),
+    ({"query": torch.zeros(3, 5, 64)}, "query has 5 heads, expected a multiple of key_cache's 2"),
+    ({"query": torch.zeros(3, 4, 72)}, "query has head_dim 72, expected one of 64, 80, 96, 128, 256"),
+    ({"query": torch.zeros(3, 4, 128)}, "key_cache has head_dim 64, expected query's 128"),
+    ({"query": torch.zeros(3, 4, 64, dtype=torch.float16)}, "key_cache is .*float32, expected query's"),
     ({"key_cache": torch.zeros(9, 48, 2, 64)}, "value_cache has shape"),
     ({"value_cache": torch.zeros(9, 16, 2, 64)}, "value_cache has shape"),
     (
         {"value_cache": torch.zeros(6, 16, 2, 64, dtype=torch.float16)},
-        "value_cache is float16, due is float32",
+        "value_cache is float16, expected float32",
     ),
     ({"value_cache": torch.zeros(6, 2, 16, 64).transpose(1, 2)}, "value_cache has strides"),
-    ({"block_table": torch.zeros(2, 2, dtype=torch.int64)}, "block_table is int64, due is int32"),
+    ({"block_table": torch.zeros(2, 2, dtype=torch.int64)}, "block_table is int64, expected int32"),
     (
         {"block_table": torch.zeros(3, 2, dtype=torch.int32)},
-        "block_table has shape .3, 2., due is .2, max_blocks",
+        "block_table has shape .3, 2., expected .2, max_blocks",
     ),
-    ({"seq_lens": torch.zeros(2)}, "seq_lens is float32, due is int32"),
-    ({"query_start_loc": torch.zeros(2, dtype=torch.int32)}, "query_start_loc has shape .2., due is .3."),
-    ({"scale": 0.0}, "scale is 0.0, due is a positive number"),
-    ({"num_decodes": 3}, "num_decodes is 3, due is 0 to 2"),
-    ({"max_seq_len": 33}, "max_seq_len is 33, due is at most 32"),
+    ({"seq_lens": torch.zeros(2)}, "seq_lens is float32, expected int32"),
+    ({"query_start_loc": torch.zeros(2, dtype=torch.int32)}, "query_start_loc has shape .2., expected .3."),
+    ({"scale": 0.0}, "scale is 0.0, expected a positive number"),
+    ({"num_decodes": 3}, "num_decodes is 3, expected 0 to 2"),
+    ({"max_seq_len": 33}, "max_seq_len is 33, expected at most 32"),
     ({"out": torch.zeros(3, 4, 80)}, "out has shape"),
-    ({"workspace": torch.zeros(3), "num_decodes": 1}, "workspace holds 3 floats, due are at least"),
-    ({"query": [1.0]}, "query is a list, due is a torch.Tensor"),
+    ({"workspace": torch.zeros(3), "num_decodes": 1}, "workspace holds 3 floats, expected at least"),
+    ({"query": [1.0]}, "query is a list, expected a torch.Tensor"),
 ]
 
 
@@ -230,7 +230,7 @@ def test_wrong_arguments_are_named(device, change, message):
 def test_wrong_stride_is_named(device):
     batch = make_batch([(1, 20), (2, 9)], device=device)
     batch["query"] = torch.zeros(3, 4, 128, device=device)[..., ::2]
-    with pytest.raises(ValueError, match="query has stride 2 in its last dimension, due is 1"):
+    with pytest.raises(ValueError, match="query has stride 2 in its last dimension, expected 1"):
         paged_attention(**batch)
 
 
@@ -238,19 +238,19 @@ def test_wrong_block_size_is_named(device):
     batch = make_batch([(1, 20)], device=device)
     for name in ("key_cache", "value_cache"):
         batch[name] = torch.zeros(4, 48, 2, 64, device=device)
-    with pytest.raises(ValueError, match="key_cache has block size 48, due is 16, 32, 64, 128 or 256"):
+    with pytest.raises(ValueError, match="key_cache has block size 48, expected 16, 32, 64, 128 or 256"):
         paged_attention(**batch)
 
 
 @pytest.mark.parametrize(
     ("name", "at", "value", "message"),
     [
-        ("block_table", (0, 1), 77, r"block_table\[0, 1\] is 77, due is 0 to 5"),
-        ("block_table", (1, 0), -1, r"block_table\[1, 0\] is -1, due is 0 to 5"),
-        ("seq_lens", 1, 1, r"seq_lens\[1\] is 1, due is 0 or 2 to 32"),
-        ("seq_lens", 0, 33, r"seq_lens\[0\] is 33, due is 0 or 1 to 32"),
-        ("query_start_loc", 2, 9, r"query_start_loc is \[0, 1, 9\], due is 0 up to at most 3"),
-        ("query_start_loc", 1, 2, r"query_start_loc begins \[0, 2\], due is one token a decode"),
+        ("block_table", (0, 1), 77, r"block_table\[0, 1\] is 77, expected 0 to 5"),
+        ("block_table", (1, 0), -1, r"block_table\[1, 0\] is -1, expected 0 to 5"),
+        ("seq_lens", 1, 1, r"seq_lens\[1\] is 1, expected 0 or 2 to 32"),
+        ("seq_lens", 0, 33, r"seq_lens\[0\] is 33, expected 0 or 1 to 32"),
+        ("query_start_loc", 2, 9, r"query_start_loc is \[0, 1, 9\], expected 0 up to at most 3"),
+        ("query_start_loc", 1, 2, r"query_start_loc begins \[0, 2\], expected one token a decode"),
     ],
 )
 def test_debug_mode_reads_the_contents(device, monkeypatch, name, at, value, message):
@@ -278,7 +278,7 @@ def test_a_machine_without_gpu_and_interpreter_is_told_which_to_set():
 def test_a_cpu_tensor_on_a_gpu_machine_is_named(tier):
     if tier != "gpu":
         needs.GPU.skip()
-    with pytest.raises(ValueError, match="query is on cpu, due is a CUDA device"):
+    with pytest.raises(ValueError, match="query is on cpu, expected a CUDA device"):
         paged_attention(**make_batch([(1, 20)]))
 
 

@@ -79,15 +79,15 @@ def test_neighbors_change_nothing(device, tokens):
 
 def test_wrong_arguments_are_named(device):
     x, weight = random(2, 16, device=device), random(5, 16, device=device)
-    with pytest.raises(ValueError, match=r"weight has shape .5, 15., due is .out_features, 16."):
+    with pytest.raises(ValueError, match=r"weight has shape .5, 15., expected .out_features, 16."):
         skinny_linear(x, weight[:, :15])
-    with pytest.raises(ValueError, match="weight is float16, due is float32"):
+    with pytest.raises(ValueError, match="weight is float16, expected float32"):
         skinny_linear(x, weight.half())
-    with pytest.raises(ValueError, match=f"x has {MAX_TOKENS + 1} tokens, due are at most {MAX_TOKENS}"):
+    with pytest.raises(ValueError, match=f"x has {MAX_TOKENS + 1} tokens, expected at most {MAX_TOKENS}"):
         skinny_linear(x[:1].expand(MAX_TOKENS + 1, -1), weight)
-    with pytest.raises(ValueError, match="weight has stride 5 in its last dimension, due is 1"):
+    with pytest.raises(ValueError, match="weight has stride 5 in its last dimension, expected 1"):
         skinny_linear(x, random(16, 5, device=device).T)
-    with pytest.raises(ValueError, match=r"out has shape .2, 4., due is .2, 5."):
+    with pytest.raises(ValueError, match=r"out has shape .2, 4., expected .2, 5."):
         skinny_linear(x, weight, out=x.new_empty(2, 4))
 
 

@@ -124,15 +124,15 @@ def test_pointwise_any_shape(device, tokens, width, seed):
 def test_wrong_arguments_are_named(device):
     came = step(4, 4, 2, 64, torch.float32, device)
     rotary = {"positions": torch.arange(4, device=device), "cos_sin": angles(9, 64, device)}
-    with pytest.raises(ValueError, match=r"key has shape .4, 3, 64., due is .num_tokens, 2, 64."):
+    with pytest.raises(ValueError, match=r"key has shape .4, 3, 64., expected .num_tokens, 2, 64."):
         rotary_write_kv(**(came | rotary | {"key": random(4, 3, 64, device=device)}))
-    with pytest.raises(ValueError, match="slot_mapping is float32, due is int32 or int64"):
+    with pytest.raises(ValueError, match="slot_mapping is float32, expected int32 or int64"):
         rotary_write_kv(**(came | rotary | {"slot_mapping": random(4, device=device)}))
-    with pytest.raises(ValueError, match="query has 3 heads, due is a multiple of key's 2"):
+    with pytest.raises(ValueError, match="query has 3 heads, expected a multiple of key's 2"):
         rotary_write_kv(**(came | rotary | {"query": random(4, 3, 64, device=device)}))
     with pytest.raises(ValueError, match="cos_sin has shape"):
         rotary_write_kv(**(came | rotary | {"cos_sin": random(9, 32, device=device)}))
-    with pytest.raises(ValueError, match=r"weight has shape .3., due is .8."):
+    with pytest.raises(ValueError, match=r"weight has shape .3., expected .8."):
         rms_norm(random(2, 8, device=device), random(3, device=device), eps=1e-5)
-    with pytest.raises(ValueError, match="gate_up has width 7, due is an even number"):
+    with pytest.raises(ValueError, match="gate_up has width 7, expected an even number"):
         silu_and_mul(random(2, 7, device=device))
