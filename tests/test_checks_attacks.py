@@ -272,7 +272,7 @@ def test_a_folder_that_keeps_another_user_out_is_named(tmp_path: Path, monkeypat
     (tmp_path / "home").mkdir(mode=0o700)
     (tmp_path / "home" / "python3").touch()
     tmp_path.chmod(0o755)
-    monkeypatch.setattr(confine, "best_level", lambda: confine.LIMITS_OF_ROOT)
+    monkeypatch.setattr(confine, "best_level", confine._limits)
     monkeypatch.setattr(confine, "interpreter", lambda: str(tmp_path / "home" / "python3"))
     why = confine.why_no_better()
     closed = why.removeprefix("other users cannot enter ").partition(":")[0]
