@@ -74,13 +74,19 @@ def _add_start(commands: Any) -> None:
         help="a new or an empty one, or one that was started before (default: the one that you are in, else "
         "./continuous-batching-course)",
     )
+    start.add_argument(
+        "--class",
+        dest="for_class",
+        action="store_true",
+        help="a folder to hand out to a class: without the worked answers, and without a clone's history",
+    )
     start.set_defaults(run=_start)
 
 
 def _start(options: argparse.Namespace) -> int:
     from lessonlib.start import start
 
-    print(*start(options.folder), sep="\n")
+    print(*start(options.folder, with_solutions=not options.for_class), sep="\n")
     return DONE
 
 

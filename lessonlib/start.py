@@ -65,7 +65,10 @@ class Plan:
 
 
 def start(
-    folder: str | Path | None = None, root: Path | None = None, version: str = __version__
+    folder: str | Path | None = None,
+    root: Path | None = None,
+    version: str = __version__,
+    with_solutions: bool = True,
 ) -> list[str]:
     """Lay the course there, or bring it up to date. Returns what was done and what to open next, in lines.
 
@@ -74,6 +77,7 @@ def start(
             directory, else a new one that is named after the course.
         root: the clone or the wheel's copy to take it from, by default the one that is in use.
         version: of `root`.
+        with_solutions: whether the worked answers are laid there too.
 
     Raises `CourseError` for a folder that holds something else or cannot be written; it is then as it was.
     """
@@ -82,7 +86,7 @@ def start(
         manifest = _manifest(there)
         if manifest is None and (other := _something_else(there)):
             raise CourseError(f"{there} holds something else ({other}): name a new or an empty folder")
-        plan = _plan(there, layout.handed_out(root or layout.source()), manifest)
+        plan = _plan(there, layout.handed_out(root or layout.source(), with_solutions), manifest)
         _carry_out(plan, version)
     return _report(plan, version)
 

@@ -49,7 +49,10 @@ from lessonlib.grading.settings import Results
 
 ROOT = Path(__file__).parents[1]
 IN_PYTHON = tuple(task for task, exercise in TASKS.items() if exercise != KERNEL)
-TABLES = ("grades_nbgrader.csv", "grades_canvas.csv", "mistakes.csv", "obstacles.csv")
+TABLES = (
+    *("grades_nbgrader.csv", "grades_canvas.csv", "grades_tasks.csv", "mistakes.csv", "obstacles.csv"),
+    *("left_out.csv", "similar.csv"),
+)
 WORKER_SECONDS = 30
 KILLED_SECONDS = 900  # until so much is done that a run can be killed in the middle
 

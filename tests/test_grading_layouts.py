@@ -29,7 +29,7 @@ from lessonlib.grading.layouts import (
 from lessonlib.grading.overrides import Override, read_overrides
 from lessonlib.grading.records import overridden
 from lessonlib.grading.roster import match, read_roster
-from lessonlib.grading.similarity import alike, shingles
+from lessonlib.grading.similarity import alike, of_course, shingles
 
 EX01, EX02 = ((SOLUTIONS / f"{name}.py").read_bytes() for name in ("ex01", "ex02"))
 NEWER = 1_700_000_000
@@ -461,6 +461,21 @@ def test_a_copy_with_other_names_is_found_and_what_all_have_is_not() -> None:
     (pair,) = alike({student: {"ex01": shingles(text)} for student, text in texts.items()})
     assert (pair.exercise, pair.first, pair.second) == ("ex01", "ada", "bob")
     assert pair.share > 0.9
+
+
+def test_what_was_pasted_from_the_course_is_found() -> None:
+    """The checker's own answer under another name, with what it calls."""
+    from lessonlib import utilization
+
+    pasted = Path(utilization.__file__).read_bytes().replace(b"expected_static_utilization", b"mine")
+    texts = {
+        **{f"student {number}": EX01 for number in range(8)},
+        "ada": EX01 + pasted,
+        "bob": EX01 + OWN.encode(),
+    }
+    files = {student: {"ex01": shingles(text)} for student, text in texts.items()}
+    (pair,) = alike(files, of_course())
+    assert (pair.first, pair.second) == ("ada", "the course")
 
 
 def test_shingles_of_what_is_no_python_are_found_too() -> None:

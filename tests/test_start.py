@@ -99,6 +99,18 @@ def test_the_whole_course_is_laid_and_what_to_open_is_said(tmp_path: Path) -> No
     }
 
 
+def test_a_classes_folder_has_no_worked_answers_and_no_history(tmp_path: Path, capsys) -> None:
+    assert main(["start", str(tmp_path / "class"), "--class"]) == 0
+    assert "worked answers" not in capsys.readouterr().out
+    laid = tmp_path / "class"
+    assert (laid / FIRST).is_file()
+    assert len(list((laid / layout.EXERCISES).glob("ex*.py"))) >= 7
+    assert not (laid / layout.SOLUTIONS).exists()
+    assert not (laid / ".git").exists()
+    texts = [path.read_text(encoding="utf-8") for path in laid.rglob("*.py")]
+    assert not any("# >>> solution" in text for text in texts)
+
+
 def test_without_a_name_it_is_the_folder_around_or_a_new_one(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,7 +122,7 @@ def grade(
         records = _with_overrides(out, checked, given, results.run["weights"])
         lost = [LeftOut(name, reason, NOT_GRADED) for name, reason in sorted(checking.lost.items())]
         left_out = (*collected.left_out, *matched.left_out, *lost)
-        pairs = similarity.alike(checking.shingles)
+        pairs = similarity.alike(checking.shingles, similarity.of_course())
         graded = tables.Graded(
             records, matched.handins, settings.assignment, collected.layout, found, matched.rows
         )
