@@ -20,8 +20,11 @@ from pathlib import Path
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
+import needs
 import pytest
 from attacks import ATTACKS
+from conftest import KERNEL_TIER
+from messy_class import MESSES, add_messes
 from synthetic_class import (
     KERNEL,
     SOLUTIONS,
@@ -37,6 +40,7 @@ from synthetic_class import (
     syntax_error,
     zipped,
 )
+from test_checks_kernel import FAR_AWAY, HANGS, SLOW_MUTANT, TAKES_ALL
 from test_grading_layouts import CANVAS_ROSTER
 
 from lessonlib import cli
@@ -769,12 +773,76 @@ def test_what_is_not_checked_here_counts_on_neither_side() -> None:
 # ----- too long for `make test` -----
 
 
+@pytest.fixture
+def submissions_folder() -> Iterator[Path]:
+    """Removed afterwards, however deep: Python's own way out is a recursion."""
+    with scratch_folder() as folder:
+        yield folder / "submissions"
+        subprocess.run(["rm", "-rf", str(folder / "submissions")], check=True)
+
+
 @pytest.mark.prove
-def test_a_class_of_200(tmp_path: Path) -> None:
-    """In under ten minutes on two cores, each with the grade that is due; killed and resumed, and on a cluster
-    of two workers, the tables are the same."""
+def test_thirty_messes_are_named_and_nobody_else_is_touched(submissions_folder: Path, tmp_path: Path) -> None:
+    """The innocents' records are those of a class without messes."""
+    settings = grading.Settings(("ex01", "ex02"), seed=7)
+    options = {"workers": 2, "say": lambda line: None}
+    innocents = [solution, syntax_error, missing_file, stub]
+    for folder in (submissions_folder, submissions_folder.with_name("alone")):
+        folder.mkdir()
+        for make in innocents:
+            make(folder / make.__name__)
+    due = add_messes(submissions_folder)
+    assert len(due) >= 30
+    together = grading.grade(submissions_folder, tmp_path / "together", settings, **options)
+    alone = grading.grade(submissions_folder.with_name("alone"), tmp_path / "alone", settings, **options)
+    records_of = {record["student"]: record for record in together.records}
+    assert [records_of[record["student"]]["score"] for record in alone.records] == [
+        record["score"] for record in alone.records
+    ]
+    asked = frozenset(task for task, exercise in TASKS.items() if exercise in ("ex01", "ex02"))
+    messes = [record for record in together.records if record["student"] in due]
+    assert_due(messes, due, without=frozenset(TASKS) - asked)
+    assert not together.left_out
+
+
+@pytest.mark.gpu
+@pytest.mark.prove
+def test_a_class_of_twenty_on_one_card(tmp_path: Path) -> None:
+    """All exercises, with kernels that hang, are lost, take all memory or are slow between those that are right."""
+    if KERNEL_TIER != "gpu":
+        needs.GPU.skip()
     folder = tmp_path / "submissions"
-    due = make_class(folder, size=200, attacks=len(ATTACKS), mutants=130)
+    folder.mkdir()
+    faults = {"hangs": HANGS, "far_away": FAR_AWAY, "takes_all": TAKES_ALL}
+    faults["slow"] = SLOW_MUTANT.read_text(encoding="utf-8")
+    expected = {}
+    for number in range(20):
+        name, fault = list(faults.items())[number % 8] if number % 8 < len(faults) else ("right", "")
+        student = f"{name}_{number}"
+        solution(folder / student)
+        kernel = folder / student / f"{KERNEL}.py"
+        kernel.write_text(kernel.read_text(encoding="utf-8") + "\n\n" + fault, encoding="utf-8")
+        expected[student] = float(len(TASKS) - bool(fault))
+    started = time.monotonic()
+    grades = grading.grade(folder, tmp_path / "out", grading.Settings(seed=3), say=lambda line: None)
+    print(f"{len(expected)} on one card in {time.monotonic() - started:.0f} s\n{grades.summary}", flush=True)
+    for record in grades.records:
+        print(record["student"], [each["message"] for each in record["results"] if each["id"] == "ex04.5"])
+    assert {record["student"]: record["score"] for record in grades.records} == expected
+    tiers = {
+        each["tier"] for record in grades.records for each in record["results"] if each["id"] == "ex04.5"
+    }
+    assert tiers == {"gpu"}
+    assert grades.complete
+
+
+@pytest.mark.prove
+def test_a_class_of_200(submissions_folder: Path, tmp_path: Path) -> None:
+    """With thirty messes among them, in under ten minutes on two cores, each with the grade that is due; killed and
+    resumed, and on a cluster of two workers, the tables are the same."""
+    folder = submissions_folder
+    due = make_class(folder, size=200 - len(MESSES), attacks=len(ATTACKS), mutants=100)
+    due |= add_messes(folder)
     started = time.monotonic()
     grades = grading.grade(
         folder, tmp_path / "whole", grading.Settings(seed=5), workers=2, say=lambda line: None

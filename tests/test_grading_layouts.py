@@ -5,10 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import os
-import zipfile
 from pathlib import Path
 
 import pytest
+from messy_class import as_notebook, as_zip
 from synthetic_class import SOLUTIONS
 
 from lessonlib.checks import EXERCISES
@@ -37,21 +37,13 @@ NEWER = 1_700_000_000
 Files = dict[str, bytes]
 
 
-def zipped(files: Files) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return packed.getvalue()
-
-
 @pytest.fixture(params=["unpacked", "the platform's zip"])
 def handed_over(request, tmp_path: Path):
     """Makes what was downloaded out of {name: content}, in both of its forms."""
 
     def make(files: Files) -> Path:
         if request.param != "unpacked":
-            (tmp_path / "download.zip").write_bytes(zipped(files))
+            (tmp_path / "download.zip").write_bytes(as_zip(files))
             return tmp_path / "download.zip"
         for name, content in files.items():
             path = tmp_path / "download" / name
@@ -77,7 +69,7 @@ def test_canvas(handed_over) -> None:
         {
             "lovelaceada_77_12345_ex01-1.py": EX01,
             "lovelaceada_77_12346_ex02.py": EX02,
-            "o'brienanna_LATE_78_12347_work.zip": zipped({"work/ex01.py": EX01}),
+            "o'brienanna_LATE_78_12347_work.zip": as_zip({"work/ex01.py": EX01}),
             "o'brienanna_79_12348_ex01.py": EX01,  # another of that name
             "notes.txt": b"-",
         }
@@ -100,7 +92,7 @@ def test_moodle(handed_over, last: str) -> None:
         {
             f"{ada}/ex01.py": EX01,
             f"{ada}/ex02.py": EX02,
-            f"{zoe}/work.zip": zipped({"exercises\\ex01.py": EX01}),
+            f"{zoe}/work.zip": as_zip({"exercises\\ex01.py": EX01}),
             "Bob Babbage_125_assignsubmission_onlinetext_/onlinetext.html": b"<p>my answer",
             "Flat File_126_assignsubmission_file_ex01.py": EX01,
         }
@@ -158,7 +150,7 @@ def test_gradescope_without_its_list_is_named_by_number(handed_over) -> None:
 
 
 def test_folders(handed_over) -> None:
-    source = handed_over({"ada/ex01.py": EX01, "bob.zip": zipped({"ex02.py": EX02}), "ex01.py": EX01})
+    source = handed_over({"ada/ex01.py": EX01, "bob.zip": as_zip({"ex02.py": EX02}), "ex01.py": EX01})
     collected = collect(source)
     assert (collected.layout, collected.guessed) == (FOLDERS, "")
     assert found(source, collected) == {"ada": {"ex01": EX01}, "bob": {"ex02": EX02}}
@@ -180,7 +172,7 @@ def test_names_and_links_beside_submissions_are_left_out_and_said(tmp_path: Path
 )
 def test_a_student_who_is_there_twice_is_named_with_both(names: tuple[str, str], tmp_path: Path) -> None:
     (tmp_path / names[0]).mkdir()
-    (tmp_path / names[1]).write_bytes(zipped({"ex01.py": EX01}))
+    (tmp_path / names[1]).write_bytes(as_zip({"ex01.py": EX01}))
     (handin,) = collect(tmp_path).handins
     assert "is here more than once: " in handin.problem
     assert all(name in handin.problem for name in names)
@@ -213,7 +205,7 @@ def take(folder: Path, *wanted: str) -> submissions.Submission:
      "01_mine.py", "exercise01.py", "ex_01.py", "ex01 - Kopie.py", "ex01.ada.py", "work\\ex01 (2).py"],
 )  # fmt: skip
 def test_a_near_miss_is_taken_and_said(name: str, tmp_path: Path) -> None:
-    (tmp_path / "ada.zip").write_bytes(zipped({name: EX01}))
+    (tmp_path / "ada.zip").write_bytes(as_zip({name: EX01}))
     ada = take(tmp_path)
     assert ada.files == {"ex01": EX01}
     shown = name.replace("\\", "/")
@@ -224,9 +216,7 @@ def test_a_near_miss_is_taken_and_said(name: str, tmp_path: Path) -> None:
     "name", ["Copy of ex01.ipynb", "EX01.ipynb", "01_the_elevator (1).ipynb", "ex01.ipynb.txt"]
 )
 def test_a_notebook_by_another_name_is_taken_and_said(name: str, tmp_path: Path) -> None:
-    from test_grading_submissions import as_notebook
-
-    (tmp_path / "ada.zip").write_bytes(zipped({name: as_notebook(EX01.decode())}))
+    (tmp_path / "ada.zip").write_bytes(as_zip({name: as_notebook(EX01.decode())}))
     ada = take(tmp_path)
     assert ada.notes == (f"ex01.py was taken from {name}.",)
 
@@ -235,14 +225,14 @@ def test_a_notebook_by_another_name_is_taken_and_said(name: str, tmp_path: Path)
     "name", ["ex011.py", "ex10.py", "1.py", "example1.py", "ex0.py", "2024-notes.py", "ex01b.py"]
 )
 def test_another_name_is_no_near_miss(name: str, tmp_path: Path) -> None:
-    (tmp_path / "ada.zip").write_bytes(zipped({name: EX01}))
+    (tmp_path / "ada.zip").write_bytes(as_zip({name: EX01}))
     assert take(tmp_path).problem == (
         f"There is none of ex01.py, and no notebook with their functions. It has {name}."
     )
 
 
 def test_the_kernels_file_is_another_exercise(tmp_path: Path) -> None:
-    (tmp_path / "ada.zip").write_bytes(zipped({"ex04 kernel (1).py": EX01, "EX04.py": EX02}))
+    (tmp_path / "ada.zip").write_bytes(as_zip({"ex04 kernel (1).py": EX01, "EX04.py": EX02}))
     assert take(tmp_path, *EXERCISES).files == {"ex04_kernel": EX01, "ex04": EX02}
 
 
@@ -272,7 +262,7 @@ def test_two_that_are_as_new_are_not_guessed_at(tmp_path: Path) -> None:
 
 
 def test_the_name_that_was_asked_for_goes_first(tmp_path: Path) -> None:
-    (tmp_path / "ada.zip").write_bytes(zipped({"ex01.py": EX01, "ex01 (1).py": EX02}))
+    (tmp_path / "ada.zip").write_bytes(as_zip({"ex01.py": EX01, "ex01 (1).py": EX02}))
     ada = take(tmp_path)
     assert (ada.files, ada.notes) == ({"ex01": EX01}, ("ex01.py was taken, and not ex01 (1).py.",))
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import random
 import subprocess
 import tarfile
 import threading
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 
 import needs
 import pytest
+from messy_class import as_notebook, as_tar, as_zip
 from synthetic_class import SOLUTIONS, solution
 
 from lessonlib.checks import EXERCISES
@@ -29,28 +27,6 @@ from lessonlib.grading.submissions import Submission
 
 EX01 = (SOLUTIONS / "ex01.py").read_bytes()
 EX02 = (SOLUTIONS / "ex02.py").read_bytes()
-
-
-def as_notebook(*cells: str | list[str]) -> bytes:
-    return json.dumps({"cells": [{"cell_type": "code", "source": cell} for cell in cells]}).encode()
-
-
-def as_zip(files: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w", compression) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return packed.getvalue()
-
-
-def as_tar(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode=mode) as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return packed.getvalue()
 
 
 def read(folder: Path, *wanted: str, name: str = "") -> Submission:
