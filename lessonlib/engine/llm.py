@@ -24,6 +24,7 @@ from lessonlib.engine.frontend.checks import Whole, checked_call, show
 from lessonlib.engine.frontend.options import (
     AtLeastOne,
     Share,
+    Slots,
     YesOrNo,
     check_left_out,
     check_length,
@@ -32,7 +33,7 @@ from lessonlib.engine.frontend.options import (
 )
 from lessonlib.engine.frontend.params import SamplingParams, one_each
 from lessonlib.engine.frontend.prompts import Conversation, EncodedPrompt, Prompt, TokensPrompt
-from lessonlib.engine.memory import clear_words, num_blocks_that_fit, release_memory
+from lessonlib.engine.memory import check_blocks, clear_words, num_blocks_that_fit, release_memory
 from lessonlib.engine.model import Llama
 from lessonlib.engine.ops import choose_ops
 from lessonlib.engine.outputs import RequestOutput
@@ -104,7 +105,7 @@ class LLM:
         policy: str | Policy = "continuous",
         scheduler_cls: Callable[..., Scheduler] = Scheduler,
         kv_cache_cls: Callable[..., KVCache] = KVCache,
-        max_num_seqs: AtLeastOne | None = None,
+        max_num_seqs: Slots | None = None,
         max_num_batched_tokens: AtLeastOne | None = None,
         max_model_len: AtLeastOne | None = None,
         num_blocks: AtLeastOne | None = None,
@@ -139,11 +140,9 @@ class LLM:
             )
             self.max_model_len = check_length(max_model_len, model.config.max_positions)
             sizes = (self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len)
-            self.num_blocks = (
-                num_blocks
-                or num_gpu_blocks_override
-                or num_blocks_that_fit(self.model, block_size, *sizes, gpu_memory_utilization)
-            )
+            asked = num_blocks or num_gpu_blocks_override
+            fitting = asked or num_blocks_that_fit(self.model, block_size, *sizes, gpu_memory_utilization)
+            self.num_blocks = check_blocks(self.model, fitting, block_size)
             graphs = on_gpu and not enforce_eager
             self.runner = ModelRunner(self.model, self.num_blocks, block_size, *sizes, use_graphs=graphs)
         self._kv_cache: KVCache | None = None

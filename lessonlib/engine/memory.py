@@ -55,6 +55,19 @@ def num_blocks_that_fit(
     return blocks
 
 
+def check_blocks(model: Llama, num_blocks: int, block_size: int) -> int:
+    """`num_blocks` itself. Raises `CourseError` where their K/V is more than the memory that is free."""
+    on_card = model.device.type == "cuda"
+    free = torch.cuda.mem_get_info(model.device)[0] if on_card else psutil.virtual_memory().available
+    wanted = num_blocks * kv_bytes_per_block(model, block_size)
+    if wanted > free:
+        raise CourseError(
+            f"num_blocks {num_blocks} of block_size {block_size} are {wanted / 2**30:,.1f} GiB of K/V, "
+            f"{free / 2**30:,.1f} GiB are free: give fewer blocks"
+        )
+    return num_blocks
+
+
 def _largest_step(model: Llama, block_size: int, num_tokens: int, num_seqs: int) -> float:
     """Bytes that the activations of a step of `num_tokens` prompt tokens take at their peak."""
     runner, device = ModelRunner(model, 2, block_size, num_seqs, num_tokens), model.device

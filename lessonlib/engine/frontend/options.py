@@ -11,7 +11,9 @@ from pydantic import Field
 from lessonlib.engine.frontend.checks import Flag, Number, Whole, show, unknown
 from lessonlib.errors import CourseError
 
-AtLeastOne = Annotated[Whole, Field(ge=1), "give at least 1"]
+MOST_SLOTS = 65_536  # each holds rows of buffers
+AtLeastOne = Annotated[Whole, Field(ge=1, lt=2**31), "give at least 1, and fewer than 2**31"]
+Slots = Annotated[Whole, Field(ge=1, le=MOST_SLOTS), f"give at least 1, and at most {MOST_SLOTS:,}"]
 Share = Annotated[Number, Field(gt=0, le=1), "give a share, above 0 and at most 1"]
 YesOrNo = Annotated[Flag, "give True or False"]
 Name = Annotated[str, "give a name"]
