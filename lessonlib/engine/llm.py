@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -33,6 +34,7 @@ from lessonlib.engine.frontend.options import (
 )
 from lessonlib.engine.frontend.params import SamplingParams, one_each
 from lessonlib.engine.frontend.prompts import Conversation, EncodedPrompt, Prompt, TokensPrompt
+from lessonlib.engine.frontend.turns import check_process, in_turn
 from lessonlib.engine.memory import check_blocks, clear_words, num_blocks_that_fit, release_memory
 from lessonlib.engine.model import Llama
 from lessonlib.engine.ops import choose_ops
@@ -121,6 +123,8 @@ class LLM:
         **others: Any,
     ) -> None:
         check_left_out(others, LLM.__init__.__annotations__)
+        check_process()
+        self.lock, self.is_closed = threading.RLock(), False
         self.device = model.device if isinstance(model, Llama) else choose_device(device)
         on_gpu = self.device.type == "cuda"
         self.policy, self.scheduler_cls, self.kv_cache_cls = policy, scheduler_cls, kv_cache_cls
@@ -151,6 +155,7 @@ class LLM:
 
     # ----- all at once -----
 
+    @in_turn
     def generate(
         self,
         prompts: Prompt | Sequence[Prompt],
@@ -160,7 +165,7 @@ class LLM:
         """Answer every prompt; the answers come back in the order of the prompts.
 
         Raises `CourseError` for no prompts, an empty one, or one that can never fit; nothing is computed then.
-        An interruption takes everyone off board, and the next call works.
+        An interruption takes everyone off board, and the next call works. Calls of several threads take turns.
         """
         asked = reading.as_prompts(prompts)
         params = one_each(sampling_params, len(asked))
@@ -168,7 +173,8 @@ class LLM:
             self._read(prompt, each, f"prompt {index}")
             for index, (prompt, each) in enumerate(zip(asked, params, strict=True))
         ]
-        self.start_ride()
+        self._require_idle()
+        self._begin_ride()
         self._under_way = "generate"
         try:
             for index, (prompt, each) in enumerate(requests):
@@ -204,6 +210,7 @@ class LLM:
 
     # ----- step by step -----
 
+    @in_turn
     def add_request(self, request_id: str, prompt: Prompt, params: SamplingParams | None = None) -> None:
         """Put a request in the queue; it boards in a later `step`.
 
@@ -227,6 +234,12 @@ class LLM:
         An interruption, or an error of a part that is not the course's, takes the step back: everyone returns to
         the queue with the tokens of earlier steps, and the next call goes on with the same words.
         """
+        outputs = self._step()
+        # One line and no call: whoever interrupts, an answer is either returned or still to be returned.
+        self._under_way, self._news = "", {}; return outputs  # fmt: skip  # noqa: E702
+
+    @in_turn
+    def _step(self) -> list[RequestOutput]:
         self._recover()
         self._under_way = "step"
         try:
@@ -240,9 +253,9 @@ class LLM:
             error.add_note("The step was taken back: the next step() goes on, abort() lets a request go.")
             self._recover()
             raise
-        # One line and no call: whoever interrupts, an answer is either returned or still to be returned.
-        self._under_way, self._news = "", {}; return outputs  # fmt: skip  # noqa: E702
+        return outputs
 
+    @in_turn
     def abort(self, request_id: str) -> RequestOutput:
         """Take a request off board at once; its answer so far. Raises `CourseError` for one that is not here."""
         self._recover()
@@ -258,6 +271,10 @@ class LLM:
 
     def has_unfinished_requests(self) -> bool:
         """Whether anyone is on board or waiting, or finished in a step that was cut short before it said so."""
+        return not self.is_closed and self._has_unfinished()
+
+    @in_turn
+    def _has_unfinished(self) -> bool:
         self._recover()
         return self._is_riding or bool(self._news)
 
@@ -265,6 +282,7 @@ class LLM:
     def _is_riding(self) -> bool:
         return self.scheduler.has_unfinished or bool(self._in_flight)
 
+    @in_turn
     def start_ride(self) -> None:
         """Begin a new Trace. Cached prefixes stay. Raises `CourseError` while somebody is on board."""
         self._require_idle()
@@ -291,6 +309,7 @@ class LLM:
     def _make_kv_cache(self) -> KVCache:
         return self.kv_cache_cls(BlockPool(self.num_blocks, self.block_size), self.enable_prefix_caching)
 
+    @in_turn
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix. Raises `CourseError` while somebody is on board."""
         self._require_idle()
@@ -305,7 +324,8 @@ class LLM:
     # ----- inside -----
 
     def _require_idle(self) -> None:
-        if self.has_unfinished_requests():
+        self._recover()
+        if self._is_riding or self._news:
             raise CourseError("requests are on board: finish them with step or abort them before a new ride")
 
     def _read(self, prompt: Any, params: SamplingParams, name: str) -> tuple[EncodedPrompt, SamplingParams]:
@@ -402,6 +422,15 @@ class LLM:
         self._under_way = ""
 
     def close(self) -> None:
-        """Let go of the model and the K/V memory; the LLM cannot be used afterwards."""
-        del self.runner, self.model
-        release_memory()
+        """Let go of the model and the K/V memory; the Trace stays. Safe to call again."""
+        with self.lock:
+            self.is_closed = True
+            for name in ("runner", "model"):
+                self.__dict__.pop(name, None)
+            release_memory()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
