@@ -272,7 +272,7 @@ def test_params_that_are_none(llm, params):
         ({"policy": 5}, "policy 5: give one of type str or Policy"),
         ({"dtype": 5}, "dtype 5"),
         ({"enforce_eager": "yes"}, "enforce_eager 'yes': give True or False"),
-        ({"tensor_parallel_size": 2}, "tensor_parallel_size 2: leave it at 1; docs/vllm.md"),
+        ({"tensor_parallel_size": 2}, "tensor_parallel_size 2: leave it at 1, this engine does nothing else"),
         ({"tensor_parallel_size": True}, "tensor_parallel_size True: leave it at 1"),
         ({"quantization": "awq"}, "quantization 'awq': leave it at None"),
         ({"max_num_seq": 4}, "LLM has no 'max_num_seq': did you mean 'max_num_seqs'?"),

@@ -16,12 +16,10 @@ AtLeastOne = Annotated[Whole, Field(ge=1, lt=2**31), "give at least 1, and fewer
 Slots = Annotated[Whole, Field(ge=1, le=MOST_SLOTS), f"give at least 1, and at most {MOST_SLOTS:,}"]
 Share = Annotated[Number, Field(gt=0, le=1), "give a share, above 0 and at most 1"]
 YesOrNo = Annotated[Flag, "give True or False"]
-Name = Annotated[str, "give a name"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALIASES = {"half": "float16", "float": "float32"}  # vLLM's
 
-TABLE = "docs/vllm.md lists what this engine leaves out"
 NO_MATTER = {
     "disable_custom_all_reduce",
     "disable_log_stats",
@@ -86,7 +84,9 @@ def check_left_out(options: Mapping[str, Any], own: Iterable[str]) -> None:
         if not any(
             value is known or (type(value) is type(known) and value == known) for known in LEFT_OUT[name]
         ):
-            raise CourseError(f"{name} {show(value)}: leave it at {show(LEFT_OUT[name][0])}; {TABLE}")
+            raise CourseError(
+                f"{name} {show(value)}: leave it at {show(LEFT_OUT[name][0])}, this engine does nothing else"
+            )
 
 
 def check_length(max_model_len: int | None, max_positions: int) -> int:
