@@ -11,7 +11,7 @@ import numpy as np
 from lessonlib.checks.spec import close
 
 DECIMALS = range(2, 8)  # that people round to
-SINGLE = 1e-4  # how far an answer may be from the right one, as a share of it, to be taken for its float32
+SINGLE = 1e-3  # how far an answer may be from the right one, as a share of it, to be taken for its float32
 
 
 def lost_digits(answer: Any, expected: Any) -> str:
