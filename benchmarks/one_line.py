@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from kernels.machine import machine
-from lessonlib.contenders import swap
+from lessonlib.contenders import import_line
 from lessonlib.contenders.process import vllm_python
 from lessonlib.files import write_whole
 
@@ -25,7 +25,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
-    ours, theirs = swap.words(swap.SCRIPT), swap.words(swap.changed(swap.SCRIPT))
+    ours, theirs = (
+        import_line.output(script)
+        for script in (import_line.SCRIPT, import_line.for_vllm(import_line.SCRIPT))
+    )
     if ours != theirs:
         print(f"the course says {ours}, vLLM says {theirs}", file=sys.stderr)
         return 1
@@ -33,7 +36,7 @@ def main() -> int:
     version = subprocess.run([vllm_python(), "-c", find], capture_output=True, text=True, check=True)
     result = {**machine(), "words": theirs}
     result["versions"]["vllm"] = version.stdout.split()[-1]
-    print(write_whole(options.out / f"{swap.RECORDED}.json", json.dumps(result, indent=1) + "\n"))
+    print(write_whole(options.out / f"{import_line.RECORDED}.json", json.dumps(result, indent=1) + "\n"))
     return 0
 
 

@@ -32,12 +32,12 @@ for package in (lessonlib, kernels):
 CONTENDERS = """\
 import os
 from lessonlib import recorded
-from lessonlib.contenders import swap
+from lessonlib.contenders import import_line
 from lessonlib.contenders.job import Job, Row
 from lessonlib.contenders.process import ContenderProcess
 from lessonlib.engine.checkpoint import resolve
 
-assert swap.words(swap.SCRIPT) == recorded.load(swap.RECORDED)["words"]
+assert import_line.output(import_line.SCRIPT) == recorded.load(import_line.RECORDED)["words"]
 job = Job(str(resolve("smollm2")), "float32", "cpu", 2, 64, 1, sorted(os.sched_getaffinity(0))[:1],
           [Row("row", [[1, 2, 3], [4, 5]], [4, 3])], kv_gib=1, is_timed=False)
 answers = []

@@ -687,7 +687,7 @@ def _measured(options: argparse.Namespace) -> Any:
         rates=options.rates.split(",") if options.rates else (),
         online_requests=options.requests,
         peak=_peak(options.peak) if options.peak else None,
-        is_overheard=not options.no_trace,
+        traces_vllm=not options.no_trace,
         model=options.model,
         slots=options.slots,
         threads=options.threads,
@@ -703,7 +703,7 @@ def _measured(options: argparse.Namespace) -> Any:
 
 def _peak(word: str) -> Any:
     """A `Peak` from a number of requests a second, or from a result file. Raises `CourseError` for others."""
-    from lessonlib.contenders.compare import PEAKS_OF
+    from lessonlib.contenders.setup import PEAKS_OF
     from lessonlib.result import Comparison, Peak
 
     try:

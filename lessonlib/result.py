@@ -1,7 +1,7 @@
-"""The one record of a comparison: who ran what, how long each run took, and whether the answers agree.
+"""The one record of a comparison: how long each contender took for each row of work, and whether answers agree.
 
-A `Result` is one contender on one row of work; a `Comparison` is a file of them with the machine, the versions,
-the date and the command. Every picture and table of contenders reads these and nothing else.
+A `Result` is one contender on one row; a `Comparison` is a file of them with the machine, the versions, the date and
+the command. Every picture and table of contenders reads these and nothing else.
 """
 
 from __future__ import annotations
@@ -25,13 +25,15 @@ SCHEMA_VERSION = 1
 KIND = "comparison"
 DOLLARS_A_MONTH = 30_000
 LIMITS = ("max_num_seqs", "max_num_batched_tokens", "block_size", "num_blocks", "kv_bytes")
-"""Settings of every result: riders, tokens a step, tokens a K/V block, blocks, bytes of K/V. None: no such limit."""
+"""Settings of every result: requests at once, tokens a step and a K/V block, blocks, bytes of K/V. None: no limit."""
 FORMER_POLICIES = {
     ("course-continuous", "continuous"): "prefill-first-reserved",
     ("course-paged", "paged"): "prefill-first",
 }
 """(contender, policy in records of before 2026-12) -> the name that the policy has in `scheduling.policies`."""
-KEEPS_UP = 0.95  # of the rate of arrival; what starts fewer is saturated
+FORMER_FIELDS = {"place": "position", "words": "description"}
+"""Field of a run or a row in records of before 2026-12 -> its name now."""
+KEEPS_UP = 0.95  # of the arrival rate: a contender that starts fewer requests is saturated
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,17 @@ class Repetition:
     """One timed run.
 
     Attributes:
-        round: which round of turns it belongs to, from 0.
-        place: the contender's place in that round's order, from 0.
+        round: of the turns, from 0.
+        position: of the contender in that round's order, from 0.
         seconds: wall clock, from the call to the last token on the host.
-        useful_tokens: output tokens that somebody asked for.
-        raw_tokens: tokens computed; more than useful ones where a static batch waits for its longest.
-        ttft_p99, gap_p99: seconds that the slowest hundredth waited for a first token, and between two; None where
-            nobody looked.
+        useful_tokens: output tokens that were asked for.
+        raw_tokens: output tokens that were computed: more, if a static batch waits for its longest.
+        ttft_p99, gap_p99: 99th percentiles of the times to first token and between tokens, in seconds; None if they
+            were not taken.
     """
 
     round: int
-    place: int
+    position: int
     seconds: float
     useful_tokens: int
     raw_tokens: int
@@ -64,13 +66,13 @@ class Repetition:
 
 @dataclass(frozen=True)
 class Latencies:
-    """When tokens came, in seconds.
+    """Times of tokens, in seconds.
 
     Attributes:
-        source: which run was looked at.
-        ttft: per request, from its arrival to its first token.
-        tpot: per request with two tokens or more, the mean time between its tokens.
-        gaps: percentiles of all times between a request's neighboring tokens ("p50", "p90", "p99"), and "max".
+        source: the run they are from, as a text.
+        ttft: of each request, from its arrival to its first token.
+        tpot: of each request with two tokens or more, the mean time from one token to the next.
+        gaps: percentiles of all times from one token of a request to its next ("p50", "p90", "p99"), and "max".
     """
 
     source: str
@@ -82,36 +84,36 @@ class Latencies:
     def of(
         cls, token_times: Sequence[Sequence[float]], arrivals: Sequence[float], source: str
     ) -> Latencies | None:
-        """From when each request's tokens were there; None where nobody looked."""
-        pairs = [(times, at) for times, at in zip(token_times, arrivals, strict=False) if times]
+        """From the times of each request's tokens, in seconds like the arrivals; None if no times were taken."""
+        pairs = [(times, arrival) for times, arrival in zip(token_times, arrivals, strict=False) if times]
         if not pairs:
             return None
         gaps = np.concatenate([np.diff(times) for times, _ in pairs])
         spread = {**percentiles(gaps), "max": float(gaps.max())} if len(gaps) else {}
         return cls(
             source,
-            [round(times[0] - at, 6) for times, at in pairs],
+            [round(times[0] - arrival, 6) for times, arrival in pairs],
             [round((times[-1] - times[0]) / (len(times) - 1), 6) for times, _ in pairs if len(times) > 1],
             spread,
         )
 
     def percentile(self, q: float) -> float:
-        """Of the times to first token."""
+        """The q-th percentile of the times to first token."""
         return float(np.percentile(self.ttft, q))
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How one contender got on with requests that arrive while others ride.
+    """How one contender kept up with requests that arrive over time.
 
     Attributes:
-        offered: requests that came, a second.
-        started: first tokens given, a second, from the first request's to the last one's. Whoever keeps up starts
-            as many as come; where the queue grows, it is fewer. The draining at the end has no part in it.
-        finished: requests finished, a second of the whole run, its draining included.
-        ttft_p99, gap_p99: seconds that the slowest hundredth waits for a first token, and between two tokens; of
-            several runs the median.
-        is_saturated: it started less than 95% of what came.
+        offered: requests that arrived, a second.
+        started: first tokens a second, between the first request's and the last one's. As many as arrive, unless the
+            queue grows. The time after the last first token does not count.
+        finished: requests finished, a second of the whole run.
+        ttft_p99, gap_p99: 99th percentiles of the times to first token and between tokens, in seconds; the median of
+            several runs.
+        is_saturated: whether it started less than 95% of the requests that arrived.
     """
 
     offered: float
@@ -123,7 +125,7 @@ class Pace:
 
     @classmethod
     def of(cls, row: RowFacts, result: Result) -> Pace | None:
-        """From a row with arrivals and its result; None where nobody looked at when tokens came."""
+        """From a row with arrivals and its result; None if there are no arrivals, runs or latencies."""
         latencies = result.latencies
         if not row.rate or not result.repetitions or latencies is None:
             return None
@@ -146,14 +148,14 @@ class Result:
 
     Attributes:
         contender, row: names.
-        repetitions: the timed runs, in the order they were made; the warm-up is not among them.
-        settings, versions: what it was run with.
-        peak_bytes: the most memory held: "host", and "gpu" where there is one.
+        repetitions: the timed runs, in the order they were made, without the warm-up.
+        settings, versions: of the contender.
+        peak_bytes: the most memory held: "host", and "gpu" if there is one.
         digests: of each request's output tokens; equal digests are equal answers.
-        latencies: None where nothing was looked at.
-        trace: the record of a run, where the contender keeps one.
-        failure: why there are no (or not all) repetitions, in words; "" where all went well.
-        is_out_of_memory: the failure is that it did not fit.
+        latencies: None if no times were taken.
+        trace: of a run; None if the contender has none.
+        failure: a text: why repetitions are missing; "" if none is.
+        is_out_of_memory: whether the failure is that the work did not fit in memory.
     """
 
     contender: str
@@ -170,31 +172,31 @@ class Result:
 
     @property
     def seconds(self) -> float:
-        """Median of the repetitions; not a number where there are none."""
+        """The median of the repetitions; NaN without any."""
         return (
             statistics.median(each.seconds for each in self.repetitions) if self.repetitions else float("nan")
         )
 
     @property
     def rate(self) -> float:
-        """Useful tokens per second, the median of the repetitions."""
+        """Useful tokens per second: the median of the repetitions; NaN without any."""
         return statistics.median(each.rate for each in self.repetitions) if self.repetitions else float("nan")
 
     @property
     def raw_rate(self) -> float:
-        """Computed tokens per second, likewise."""
+        """Computed tokens per second: the median of the repetitions; NaN without any."""
         rates = [each.raw_tokens / each.seconds for each in self.repetitions]
         return statistics.median(rates) if rates else float("nan")
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Slowest and fastest repetition, useful tokens per second."""
+        """Useful tokens per second of the slowest and the fastest repetition."""
         rates = [each.rate for each in self.repetitions] or [float("nan")]
         return min(rates), max(rates)
 
     @property
     def dollars_per_million(self) -> float:
-        """Of a million useful tokens, on a machine at $30,000 a month that never rests."""
+        """Dollars for a million useful tokens, on a machine at $30,000 a month that is never idle."""
         return dollars_per_million_tokens(DOLLARS_A_MONTH, self.rate, utilization=1.0)
 
     def to_dict(self) -> dict[str, Any]:
@@ -221,7 +223,7 @@ class Result:
         return cls(
             **{
                 **known,
-                "repetitions": [Repetition(**each) for each in data["repetitions"]],
+                "repetitions": [Repetition(**_with_fields_of_today(each)) for each in data["repetitions"]],
                 "latencies": Latencies(**data["latencies"]) if data["latencies"] else None,
                 "trace": Trace.from_dict(data["trace"]) if data["trace"] else None,
             }
@@ -230,14 +232,14 @@ class Result:
 
 @dataclass(frozen=True)
 class RowFacts:
-    """What a row of work is, and the least time that memory allows for it.
+    """The facts about a row of work.
 
     Attributes:
         name, kind: see `contenders.job.Row`.
         requests, prompt_tokens, output_tokens: of the whole row.
-        words: the row in words, for tables.
-        rate: arrivals a second; 0 where all wait at the start.
-        floor_seconds: the memory roofline: bytes that must be read ÷ the machine's copy bandwidth.
+        description: a text for tables.
+        rate: arrivals a second; 0 if all requests wait at the start.
+        floor_seconds: the least time by the memory roofline: bytes that must be read ÷ the machine's copy bandwidth.
     """
 
     name: str
@@ -245,16 +247,18 @@ class RowFacts:
     requests: int
     prompt_tokens: int
     output_tokens: int
-    words: str = ""
+    description: str = ""
     rate: float = 0.0
     floor_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The most requests a second that an engine finishes: all are there at the start.
+    """The most requests a second that an engine finishes, with all of them waiting at the start.
 
-    `source` says of whom, on what, where and when.
+    Attributes:
+        rate: requests a second.
+        source: a text: the contender, the row, and when it was measured.
     """
 
     rate: float
@@ -263,17 +267,18 @@ class Peak:
 
 @dataclass
 class Comparison:
-    """Contenders side by side, with all that a reader needs to judge or repeat it.
+    """Contenders side by side, with everything that is needed to judge the result or to repeat it.
 
     Attributes:
-        date, command, commit: when, how and from which source.
-        machine: what `contenders.machine` found, the copy bandwidth in bytes per second among it.
-        preset, model: names; `how` says what was kept equal and in which order runs were made.
+        date, command, commit: of the measurement.
+        machine: the facts from `contenders.machine`, the copy bandwidth in bytes per second among them.
+        preset, model: names.
+        how: what was kept equal, and in which order runs were made.
         rows, results: the work and its outcomes.
-        agreement: whether contenders gave the same tokens, by row: a dictionary per pair.
-        failures: contenders that could not run at all, in words.
-        is_refused: one of them did not take its input: a version, a model, a place where it is not.
-        is_whole: False while it is being made, and for good where it was interrupted.
+        agreement: a dictionary for each pair of contenders on each row: how many answers were the same.
+        failures: contender -> why it could not run at all.
+        is_refused: whether one of them did not take its input: a version, a model, a path.
+        is_whole: whether everything was measured: False for an interrupted comparison.
     """
 
     date: str
@@ -291,17 +296,17 @@ class Comparison:
     is_whole: bool = False
 
     def of(self, contender: str, row: str) -> Result | None:
-        """The result of a contender on a row, where there is one."""
+        """The result of a contender on a row; None if it is missing."""
         return next((each for each in self.results if (each.contender, each.row) == (contender, row)), None)
 
     def pace(self, contender: str, row: str) -> Pace | None:
-        """How a contender kept up with a row's arrivals; None for a row without, or one it did not run."""
+        """How a contender kept up with a row's arrivals; None for a row without arrivals, or one it did not run."""
         facts = next((each for each in self.rows if each.name == row), None)
         result = self.of(contender, row)
         return Pace.of(facts, result) if facts and result else None
 
     def peak(self, contender: str) -> Peak:
-        """A contender's peak on the mixed row of most requests. Raises `CourseError` where it finished none."""
+        """A contender's peak, on the mixed row of most requests. Raises `CourseError` if it finished no mixed row."""
         rows = sorted((row for row in self.rows if row.kind == "mixed"), key=lambda row: -row.requests)
         for row in rows:
             result = self.of(contender, row.name)
@@ -310,20 +315,20 @@ class Comparison:
         raise CourseError(f"{contender} finished no mixed row there: measure it with --workload mixed")
 
     def steps(self, row: str) -> dict[str, int]:
-        """Contender -> forward passes that the row took it, for those who left a Trace."""
+        """Contender -> forward passes that it took for the row, for contenders with a Trace."""
         return {
             each.contender: each.trace.num_steps for each in self.results if each.row == row and each.trace
         }
 
     @property
     def sweep_rows(self) -> list[RowFacts]:
-        """Rows of one fixed length, by batch size; none where nobody asked for a sweep."""
+        """The rows of one fixed length, by batch size; empty if no sweep was run."""
         swept = any(row.kind == "sweep" for row in self.rows)
         rows = [row for row in self.rows if row.kind in ("sweep", "fixed")] if swept else []
         return sorted(rows, key=lambda row: row.requests)
 
     def sweep(self, contender: str) -> tuple[list[int], list[float]]:
-        """Batch sizes that a contender finished in the sweep, rising, and its tokens a second at each."""
+        """The batch sizes that a contender finished in the sweep, ascending, and its tokens a second at each."""
         found = [(row.requests, self.of(contender, row.name)) for row in self.sweep_rows]
         points = [(batch, each.rate) for batch, each in found if each and each.repetitions]
         return [batch for batch, _ in points], [rate for _, rate in points]
@@ -335,15 +340,15 @@ class Comparison:
 
     @property
     def has_failures(self) -> bool:
-        """Whether something could not be run, memory that was too small for a batch aside."""
+        """Whether something could not be run, apart from batches that did not fit in memory."""
         return bool(self.failures) or any(each.failure and not each.is_out_of_memory for each in self.results)
 
     def save(self, path: str | Path) -> Path:
-        """Write it whole or not at all. Raises `CourseError` where it cannot be written."""
+        """Write the file, whole or not at all. Raises `CourseError` if it cannot be written."""
         return write_whole(path, self._text())
 
     def _text(self) -> str:
-        """JSON with one result a line: to be read by people as well as by programs."""
+        """JSON with one result a line, so that people can read it too."""
         plain = {"schema": SCHEMA_VERSION, "kind": KIND, **vars(self)}
         plain["rows"] = [asdict(each) for each in self.rows]
         plain["results"] = [self._with_pace(each) for each in self.results]
@@ -351,13 +356,13 @@ class Comparison:
         return "{\n" + ",\n".join(lines) + "\n}\n"
 
     def _with_pace(self, result: Result) -> dict[str, Any]:
-        """A result as plain data; beside it what it comes to where requests arrive."""
+        """A result as plain data, with its pace if requests arrive over time."""
         pace = self.pace(result.contender, result.row)
         return {**result.to_dict(), **({"pace": asdict(pace)} if pace else {})}
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
-        """Read what `save` wrote. Raises `CourseError` for another file or another schema."""
+        """Read a file of `save`. Raises `CourseError` for another file or another schema."""
         try:
             data = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -373,11 +378,16 @@ class Comparison:
             )
         try:
             known = {name: data[name] for name in cls.__dataclass_fields__}
-            known["rows"] = [RowFacts(**each) for each in data["rows"]]
+            known["rows"] = [RowFacts(**_with_fields_of_today(each)) for each in data["rows"]]
             known["results"] = [Result.from_dict(each) for each in data["results"]]
             return cls(**known)
         except (KeyError, TypeError) as error:
             raise CourseError(f"{path} is no whole comparison: {error} is missing or malformed") from error
+
+
+def _with_fields_of_today(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A run or a row as plain data, its fields renamed where an older record has their former names."""
+    return {FORMER_FIELDS.get(name, name): value for name, value in data.items()}
 
 
 def _with_policy_of_today(data: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -392,9 +402,9 @@ def _with_policy_of_today(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _median(values: Sequence[float | None], otherwise: float) -> float:
-    """Of the values that are there; `otherwise` where there is none, as in files of before runs had their own."""
-    there = [each for each in values if each is not None]
-    return statistics.median(there) if there else otherwise
+    """The median of the values that are not None; `otherwise` if all are, as in older files."""
+    known = [each for each in values if each is not None]
+    return statistics.median(known) if known else otherwise
 
 
 def _lines(value: Any) -> str:

@@ -1,10 +1,10 @@
-"""A gain taken apart: contenders in a chain, each one change away from the one before, on one row of work.
+"""A speed-up split into the parts of a chain of contenders, each one change away from the one before, on one row.
 
-All give the same tokens, so each gain is a measured ratio of neighbors and a product of two:
+All contenders give the same tokens, so the speed-up of each over the one before is a measured ratio with two factors:
 
     speed-up = (steps before / steps) × (seconds a step before / seconds a step)
 
-and the gains of the whole chain multiply to the ratio of its ends. Nothing is credited that was not measured.
+The speed-ups of the whole chain multiply to the ratio of its ends.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ class Part:
         contender: its name.
         rate: useful tokens a second, the median of its runs.
         steps: forward passes that the row took.
-        seconds_per_step: seconds of the whole row ÷ steps, so that what lies between steps counts too.
-        speed, fewer_steps, quicker_steps: against the one before, `speed` the product of the two; 1 for the first.
+        seconds_per_step: seconds of the whole row ÷ steps, so that the time between steps is included.
+        speed, fewer_steps, quicker_steps: ratios to the one before, `speed` the product of the other two; 1 for the
+            first contender.
     """
 
     contender: str
@@ -42,9 +43,10 @@ def split(comparison: Comparison, row: str, chain: Sequence[str] = ()) -> list[P
 
     Args:
         row: its name.
-        chain: contenders; none: all that finished the row and left a Trace, in the order they ran.
+        chain: names of contenders; empty: all that finished the row and have a Trace, in the order they ran.
 
-    Raises `CourseError` for a contender that has no timed run and Trace there.
+    Raises:
+        CourseError: for a contender without a timed run and a Trace on the row.
     """
     names = chain or [each.contender for each in comparison.results if each.row == row and _is_whole(each)]
     parts: list[Part] = []
@@ -52,7 +54,7 @@ def split(comparison: Comparison, row: str, chain: Sequence[str] = ()) -> list[P
         part = _part(comparison.of(name, row), name, row)
         parts.append(_against(parts[-1], part) if parts else part)
     if not parts:
-        raise CourseError(f"nobody finished row {row!r} of this comparison: choose another row")
+        raise CourseError(f"no contender finished row {row!r} of this comparison: choose another row")
     return parts
 
 

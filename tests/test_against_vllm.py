@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lessonlib import recorded
-from lessonlib.contenders import compare, names, presets, report, swap
+from lessonlib.contenders import compare, import_line, names, presets, report
 from lessonlib.errors import CourseError
 from lessonlib.result import Comparison, Latencies, Repetition, Result, RowFacts
 from lessonlib.split import Part
@@ -169,23 +169,23 @@ def test_one_row_has_many_speed_ups():
 
 
 def test_one_line_changes():
-    before, after = swap.SCRIPT.splitlines(), swap.changed(swap.SCRIPT).splitlines()
+    before, after = import_line.SCRIPT.splitlines(), import_line.for_vllm(import_line.SCRIPT).splitlines()
     assert [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]] == [
-        (swap.OURS, swap.THEIRS)
+        (import_line.COURSE_IMPORT, import_line.VLLM_IMPORT)
     ]
     with pytest.raises(CourseError, match="should have the line"):
-        swap.changed("print('hello')")
+        import_line.for_vllm("print('hello')")
 
 
 def test_a_script_that_fails_is_heard():
     with pytest.raises(CourseError, match=r"status 1: .*no elevator"):
-        swap.words("raise SystemExit('no elevator')")
+        import_line.output("raise SystemExit('no elevator')")
 
 
 def test_without_vllm_the_record_is_shown(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("LESSONLIB_VLLM_PYTHON", str(tmp_path / "nowhere"))
     monkeypatch.setattr(names, "_folder", names._folder.__wrapped__)  # another test may have found it
-    assert swap.words_of_vllm(swap.SCRIPT) == recorded.load(swap.RECORDED)["words"]
+    assert import_line.output_of_vllm(import_line.SCRIPT) == recorded.load(import_line.RECORDED)["words"]
     assert "recorded on an" in capsys.readouterr().out
     assert names.check_here().startswith("not checked here")
 

@@ -17,14 +17,25 @@ from command import lesson, lesson_process
 
 from lessonlib import recorded
 from lessonlib.cli import main
-from lessonlib.contenders import compare, mine, presets, report
-from lessonlib.contenders.course import form, forms
+from lessonlib.contenders import compare, presets, report
+from lessonlib.contenders.agreement import agreement
+from lessonlib.contenders.course import load_functions
 from lessonlib.contenders.hf import Generate, cache_tokens
 from lessonlib.contenders.hf_trace import BatchTimes, static_trace
 from lessonlib.contenders.job import BLOCK_SIZE, Job, Row
-from lessonlib.contenders.process import ContenderProcess, Died, Refused, environment, vllm_python
+from lessonlib.contenders.own_parts import check_own_parts
+from lessonlib.contenders.process import (
+    ContenderError,
+    ContenderProcess,
+    RefusedError,
+    environment,
+    vllm_python,
+)
+from lessonlib.contenders.registry import CONTENDERS, entry
+from lessonlib.contenders.sizes import bytes_read, kv_capacity
+from lessonlib.contenders.turns import rotated
 from lessonlib.contenders.vllm_engine import check_version
-from lessonlib.contenders.vllm_trace import RideRecorder, Scheduled
+from lessonlib.contenders.vllm_trace import Scheduled, TraceRecorder
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
 from lessonlib.result import LIMITS, Comparison, Latencies, Peak, Repetition, Result, RowFacts
@@ -90,7 +101,7 @@ def test_gpu_rows_are_the_baselines():
 def test_the_floor_of_the_homework_on_an_h100(tmp_path, job):
     """BASELINE: 32,320 tokens, 13.4 GB of weights a step, 524 kB of K/V a token: 7.1 s at 3,027 GB/s."""
     config = LlamaConfig.load(presets.write_config(tmp_path, presets.LLAMA_2_7B, "bfloat16"))
-    weights, kv = compare.bytes_read(config, "bfloat16")
+    weights, kv = bytes_read(config, "bfloat16")
     assert kv == 524_288
     assert weights == pytest.approx(13.2e9, rel=0.01)
     row = presets.mixed(64, presets.GPU, presets.random_prompts(32_000))
@@ -117,11 +128,17 @@ def test_a_split_has_more_requests_than_slots_and_memory_for_no_more_than_its_sl
 
 
 def test_each_form_of_the_course_changes_one_thing(job):
-    names = [name for name, _ in forms(job)]
-    assert names == [name for name in compare.CONTENDERS if name.startswith("course")]
-    settings = [form(name, replace(job, paged_slots=6)) for name in names]
-    assert [each["max_num_seqs"] for each in settings] == [2, 2, 6, 6, 6]
-    assert [each["enforce_eager"] for each in settings] == [True] * 4 + [False]
+    forms = [each for name, each in CONTENDERS.items() if name.startswith("course")]
+    assert [each.builds_on for each in forms] == ["", *(each.name for each in forms[:-1])]
+    assert [each.max_num_seqs(replace(job, paged_slots=6)) for each in forms] == [2, 2, 6, 6, 6]
+    assert [each.all_options["enforce_eager"] for each in forms] == [True] * 4 + [False]
+    assert all(each.all_options.keys() == forms[0].options.keys() for each in forms)
+
+
+def test_every_entry_has_a_module_that_makes_it():
+    for each in CONTENDERS.values():
+        path = ROOT / Path(*each.module.split(".")).with_suffix(".py")
+        assert "def make(entry: Entry, job: Job)" in path.read_text(encoding="utf-8"), each.name
 
 
 def test_a_small_card_gets_small_shapes():
@@ -181,20 +198,20 @@ def test_a_job_travels_as_json(tmp_path, job):
 
 def test_every_contender_is_first_once():
     names = ["hf", "course", "vllm"]
-    orders = [compare.rotated(names, turn) for turn in range(3)]
+    orders = [rotated(names, turn) for turn in range(3)]
     assert [order[0] for order in orders] == names
     assert all(sorted(order) == sorted(names) for order in orders)
 
 
 def test_agreement_says_where_answers_part():
-    assert compare.agreement([[1, 2], [3]], [[1, 2], [3]])["first_difference"] is None
-    found = compare.agreement([[1, 2], [3, 4]], [[1, 2], [3, 5]])
+    assert agreement([[1, 2], [3]], [[1, 2], [3]])["first_difference"] is None
+    found = agreement([[1, 2], [3, 4]], [[1, 2], [3, 5]])
     assert (found["same"], found["requests"], found["first_difference"]) == (1, 2, (1, 1))
 
 
 def test_all_get_the_same_cores_and_only_ours_sees_the_kernels(monkeypatch, tmp_path, job):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), "elsewhere"]))
-    seen = {name: environment(name, job, tmp_path) for name in ("hf", "course", "vllm")}
+    seen = {name: environment(entry(name), job, tmp_path) for name in ("hf", "course", "vllm")}
     assert {each["OMP_NUM_THREADS"] for each in seen.values()} == {"1"}
     assert {each["GOMP_SPINCOUNT"] for each in seen.values()} == {"0"}
     assert seen["vllm"]["PYTHONPATH"] == seen["hf"]["PYTHONPATH"] == f"{tmp_path}{os.pathsep}elsewhere"
@@ -221,14 +238,14 @@ def test_a_contender_runs_what_it_is_asked_for(job):
 
 def test_a_model_that_is_none_is_refused(job, tmp_path):
     process = ContenderProcess("course", replace(job, model=str(tmp_path)))
-    with pytest.raises(Refused, match=r"no \*\.safetensors"):
+    with pytest.raises(RefusedError, match=r"no \*\.safetensors"):
         process.introduce(120)
     process.close()
 
 
 def test_a_contender_that_hangs_is_ended(job):
     process = ContenderProcess("course", job)
-    with pytest.raises(Died, match="gave no answer for 0 s and was ended"):
+    with pytest.raises(ContenderError, match="gave no answer for 0 s and was ended"):
         process.introduce(0.01)
     assert not process.is_alive
     process.close()
@@ -238,7 +255,7 @@ def test_a_contender_that_dies_is_heard(job):
     process = ContenderProcess("course", job)
     os.killpg(process._process.pid, signal.SIGKILL)
     for _ in range(2):  # whoever asks again is told again, and does not wait
-        with pytest.raises(Died, match="ended with status -9; it said nothing"):
+        with pytest.raises(ContenderError, match="ended with status -9; it printed nothing"):
             process.introduce(60)
     process.close()
 
@@ -292,7 +309,7 @@ def test_limits_stand_in_every_result(tmp_path):
     for result in Comparison.load(out).results:
         limits = {name: result.settings[name] for name in LIMITS}
         assert limits.pop("max_num_seqs") == 3
-        assert limits.pop("kv_bytes") == compare.kv_tokens(result.settings) * KV_BYTES > 0
+        assert limits.pop("kv_bytes") == kv_capacity(result.settings) * KV_BYTES > 0
         is_paged = result.contender != "hf"
         assert all(is_paged == bool(value) for value in limits.values())
     paged = [each.settings["kv_bytes"] for each in found.results if each.contender != "hf"]
@@ -313,11 +330,10 @@ def test_a_static_cache_is_as_long_as_its_batchs_longest():
 def test_a_record_names_the_policy_that_ran(machine):
     """Those of before the policies had a name each, too; what is saved again has the name of today."""
     found = Comparison.load(ROOT / "benchmarks" / "results" / f"compare_{machine}_split.json")
-    job = Job("", "bfloat16", "cpu", 4, 64, 1, [], [])
     for result in found.results:
         if not result.contender.startswith("course"):
             continue
-        policy = form(result.contender, job)["policy"].name
+        policy = entry(result.contender).all_options["policy"]
         assert result.trace is not None
         assert (result.settings["policy"], result.trace.header.policy) == (policy, policy), result.contender
         assert Result.from_dict(result.to_dict()).settings == result.settings
@@ -334,8 +350,8 @@ def test_fairness_tells_the_limits_that_were_recorded():
 
 def test_turns_are_rotated_and_every_run_is_kept(measured):
     runs = {name: measured[0].of(name, "6 mixed").repetitions for name in ("hf", "course")}
-    assert [(each.round, each.place) for each in runs["hf"]] == [(0, 0), (1, 1)]
-    assert [(each.round, each.place) for each in runs["course"]] == [(0, 1), (1, 0)]
+    assert [(each.round, each.position) for each in runs["hf"]] == [(0, 0), (1, 1)]
+    assert [(each.round, each.position) for each in runs["course"]] == [(0, 1), (1, 0)]
 
 
 def test_a_static_batch_computes_more_than_was_asked_for(measured):
@@ -522,7 +538,7 @@ def test_a_split_multiplies_to_the_whole():
     assert waterfall([first, last], "Thrice", source="test").png()
     with pytest.raises(CourseError, match="hf-cb has no timed run with a Trace"):
         split(found, "4 x 8", ["hf-cb"])
-    with pytest.raises(CourseError, match="nobody finished row 'other'"):
+    with pytest.raises(CourseError, match="no contender finished row 'other'"):
         split(found, "other")
 
 
@@ -633,7 +649,7 @@ def test_nothing_to_draw():
 
 def test_a_ride_planned_a_step_ahead():
     """a and b ride two slots, c waits; b is thrown out, comes back, and everyone gets home."""
-    recorder = RideRecorder(Header(slots=2, clock="seconds", maker="vllm"))
+    recorder = TraceRecorder(Header(slots=2, clock="seconds", maker="vllm"))
     for name in "abc":
         recorder.arrive(name, 3)
 
@@ -775,12 +791,12 @@ def own_folder(tmp_path_factory):
 
 
 def test_only_what_passes_rides_along(own_folder):
-    own = mine.inspect(own_folder)
+    own = check_own_parts(own_folder)
     assert {"free_list", "allocate", "append", "release", "admit"} <= set(own.functions)
     assert "preempt" not in own.functions
-    assert [words.split(": ")[1].split(" (")[0] for words in own.words] == ["yours", "yours", "the course's"]
-    assert "failed: " in own.words[2]
-    loaded = mine.load(own.path, own.functions)
+    assert [line.split(": ")[1].split(" (")[0] for line in own.lines] == ["yours", "yours", "the course's"]
+    assert "failed: " in own.lines[2]
+    loaded = load_functions(own.path, own.functions)
     assert hasattr(loaded, "admit")
     assert not hasattr(loaded, "preempt")
 
@@ -792,4 +808,4 @@ def test_mine_says_the_same_as_the_course(own_folder, tmp_path):
     assert all(each["same"] == each["requests"] for each in found.agreement if each["dtype"] == "float32")
     assert "mine: ex03.3" in report.text(found)
     with pytest.raises(CourseError, match=r"no ex03.py in .*: write it, or name another folder with --from"):
-        mine.inspect(tmp_path)
+        check_own_parts(tmp_path)

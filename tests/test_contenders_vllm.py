@@ -10,10 +10,11 @@ import needs
 import pytest
 
 from lessonlib import recorded
-from lessonlib.contenders import names, presets, swap
-from lessonlib.contenders.compare import Options, agreement, compare
+from lessonlib.contenders import import_line, names, presets
+from lessonlib.contenders.agreement import agreement
+from lessonlib.contenders.compare import Options, compare
 from lessonlib.contenders.job import Job
-from lessonlib.contenders.process import ContenderProcess, Refused, vllm_python
+from lessonlib.contenders.process import ContenderProcess, RefusedError, vllm_python
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
 from lessonlib.result import LIMITS, Comparison
@@ -46,9 +47,9 @@ def test_the_names_of_older_texts_have_not_come_back():
 
 
 def test_one_import_line_changed_and_the_same_words():
-    words = swap.words(swap.changed(swap.SCRIPT))
-    assert words == swap.words(swap.SCRIPT)
-    assert words == recorded.load(swap.RECORDED)["words"]
+    lines = import_line.output(import_line.for_vllm(import_line.SCRIPT))
+    assert lines == import_line.output(import_line.SCRIPT)
+    assert lines == recorded.load(import_line.RECORDED)["words"]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_arrivals_are_kept(rides):
 def test_a_rate_is_a_share_of_what_vllm_can_do_here(model_path):
     """Without a peak vLLM is measured first. Nobody is overheard where nobody asks for it."""
     small = replace(presets.CPU, choices=(4, 8), identity=(0, 0), max_model_len=256)
-    asked = {"rates": ("50%",), "online_requests": 4, "is_overheard": False}
+    asked = {"rates": ("50%",), "online_requests": 4, "traces_vllm": False}
     found = compare(Options(small, ("vllm",), ("online",), repeat=1, **asked), lambda line: None)
     row = found.rows[0]
     assert row.rate == pytest.approx(found.how["peak"]["rate"] / 2, rel=0.01)
@@ -145,7 +146,7 @@ def test_a_rate_is_a_share_of_what_vllm_can_do_here(model_path):
 def test_a_model_that_vllm_refuses(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "unheard_of", "architectures": ["Unheard"]}')
     process = ContenderProcess("vllm", Job(str(tmp_path), "float32", "cpu", 2, 64, 1, [0], [], kv_gib=1))
-    with pytest.raises(Refused, match="vLLM refuses"):
+    with pytest.raises(RefusedError, match="vLLM refuses"):
         process.introduce(LOAD)
     process.close()
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from lessonlib.contenders.registry import CONTENDERS
+
 ROOT = Path(__file__).parents[1]
 
 # From the ground up; a module may import its own floor's package and the floors below.
@@ -117,6 +119,21 @@ def test_no_two_files_import_each_other():
     }
     circles = {tuple(sorted(edge)) for edge in edges if edge[::-1] in edges}
     assert not circles
+
+
+# What runs in the parent of the contenders' processes.
+PARENT = {f"lessonlib.contenders.{name}" for name in ("compare", "session", "setup", "turns", "process")}
+
+
+def test_a_contenders_process_imports_nothing_of_its_parent():
+    seen, found = set(), {"lessonlib.contenders.child", *(each.module for each in CONTENDERS.values())}
+    while found:
+        seen |= found
+        names = {
+            name for module in found for name in imports(module) if name.startswith("lessonlib.contenders.")
+        }
+        found = names - seen
+    assert not seen & PARENT
 
 
 def test_kernels_stay_light():

@@ -1,9 +1,9 @@
 """Hugging Face `generate` as a contender: static batches, left padding.
 
-A batch runs until its longest request has its tokens; what the others were given beyond their own `max_tokens`
-is counted as raw, not as useful. In a timed run on a GPU the cache is static and the decode step compiled (CUDA
+A batch runs until its longest request has its tokens; what the others get beyond their own `max_tokens` counts as
+raw tokens, not as useful ones. In a timed run on a GPU, "hf" has a static cache and a compiled decode step (CUDA
 graphs): 1.6 times plain `generate` on 64 mixed (`benchmarks/results/compare_h100_generate.json`). "hf-dynamic" is plain
-`generate`; on a CPU, and where nobody is timed, both are.
+`generate`; on a CPU, and in runs that are not timed, both are.
 """
 
 from __future__ import annotations
@@ -19,14 +19,17 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
 from lessonlib.contenders.hf_trace import BatchTimes, static_trace
-from lessonlib.contenders.job import Job, OutOfMemory, Ride, Row
+from lessonlib.contenders.job import Job, Measurement, OutOfMemory, Row
+from lessonlib.contenders.registry import Entry
 from lessonlib.trace import Header
 
-RECOMPILE_LIMIT = 64  # a shape more is a compilation more, and must not fall back to eager in silence
+RECOMPILE_LIMIT = (
+    64  # every shape is compiled: beyond the default limit torch falls back to eager without a word
+)
 
 
 class Clock(StoppingCriteria):
-    """Notes when each step's tokens are chosen; stops nobody."""
+    """Takes the time of each step's tokens, in seconds of `time.perf_counter`. It stops no request."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -39,7 +42,11 @@ class Clock(StoppingCriteria):
 
 
 class Generate:
-    """See `child.Contender`."""
+    """See `engine.Engine`.
+
+    Args:
+        is_compiled: whether the cache is static and the decode step compiled.
+    """
 
     packages = ("transformers", "torch", "accelerate")
 
@@ -61,36 +68,36 @@ class Generate:
         }
         self._row, self._fits = "", 0
 
-    def run(self, row: Row) -> Ride:
+    def run(self, row: Row) -> Measurement:
         self._begin(row)
         while True:
             try:
-                return self._ride(row, self._fits)
+                return self._run_batches(row, self._fits)
             except torch.OutOfMemoryError as error:
-                words = str(error).splitlines()[0]
+                reason = str(error).splitlines()[0]
             self._forget_cache()
             if row.batch or self._fits == 1:
-                raise OutOfMemory(f"out of memory at batch {self._fits}: {words}")
+                raise OutOfMemory(f"out of memory at batch {self._fits}: {reason}")
             self._fits = -(-self._fits // 2)
 
     def _begin(self, row: Row) -> None:
-        """Nothing of the last row's shapes stays, and a batch that did not fit is not tried again."""
+        """Forget the shapes of the row before, and start with the largest batch. Within a row it only gets smaller."""
         if row.name == self._row:
             return
         self._row, self._fits = row.name, min(row.batch or self.slots, len(row))
         if self.is_compiled:
             torch._dynamo.reset()
-            reset_cudagraph_trees()  # or the memory of the last row's graphs stays
+            reset_cudagraph_trees()  # frees the memory of the last row's graphs
             self._forget_cache()
 
     def _forget_cache(self) -> None:
-        """Neither a static cache nor its length stays with the model: a shorter row would read the longer one's."""
+        """Remove a static cache and its length from the model: otherwise a shorter row would read all of it."""
         for kept in ("_cache", "_previous_max_cache_length"):  # by older and newer versions of transformers
             if hasattr(self.model, kept):
                 delattr(self.model, kept)
         release_memory()
 
-    def _ride(self, row: Row, batch: int) -> Ride:
+    def _run_batches(self, row: Row, batch: int) -> Measurement:
         tokens: list[list[int]] = []
         batches: list[BatchTimes] = []
         start = time.perf_counter()
@@ -106,15 +113,15 @@ class Generate:
         raw = sum(len(each.requests) * len(each.ends) for each in batches)
         trace = static_trace(row, Header(batch, "seconds", "transformers", "static"), batches)
         settings = {"batch": batch, "cache_tokens": cache_tokens(row, batch)}
-        return Ride(seconds, tokens, raw, trace.token_times(), settings, trace.to_dict())
+        return Measurement(seconds, tokens, raw, trace.token_times(), settings, trace.to_dict())
 
     def _generate(self, prompts: Sequence[list[int]], most: int, clock: Clock) -> list[list[int]]:
         longest = max(map(len, prompts))
         ids = torch.zeros(len(prompts), longest, dtype=torch.long)
         mask = torch.zeros_like(ids)
-        for place, prompt in enumerate(prompts):
-            ids[place, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[place, longest - len(prompt) :] = 1
+        for index, prompt in enumerate(prompts):
+            ids[index, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[index, longest - len(prompt) :] = 1
         with torch.inference_mode():
             out = self.model.generate(
                 ids.to(self.device),
@@ -129,7 +136,7 @@ class Generate:
 
 
 def cache_tokens(row: Row, batch: int) -> int:
-    """Tokens in the K/V cache of the largest batch at its end: every request has as many as the longest."""
+    """Tokens in the K/V cache of the largest batch at its end, when every request has as many as the longest."""
     starts = range(0, len(row), batch)
     return max(
         len(row.prompts[at : at + batch])
@@ -154,12 +161,12 @@ def load_model(job: Job) -> Any:
 
 
 def release_memory() -> None:
-    """Give back what nobody holds."""
+    """Return unused memory to the system and the card."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def make(name: str, job: Job) -> Generate:
+def make(entry: Entry, job: Job) -> Generate:
     """The contender, its model loaded."""
-    return Generate(job, is_compiled=name == "hf" and job.device == "cuda" and job.is_timed)
+    return Generate(job, is_compiled=entry.options["compile"] and job.device == "cuda" and job.is_timed)

@@ -1,7 +1,7 @@
-"""transformers' own continuous batching as a contender: requests board and leave step by step, K/V is paged.
+"""transformers' own continuous batching as a contender: requests are admitted and finish step by step, K/V is paged.
 
 The manager and its thread are started outside the clock and kept from run to run, like any engine. Blocks are not
-shared between requests: prompts are computed again in each repetition, as everywhere here.
+shared between requests: each repetition computes its prompts again, as for every contender.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from transformers import GenerationConfig
 from transformers.generation.configuration_utils import ContinuousBatchingConfig
 
 from lessonlib.contenders.hf import load_model, release_memory
-from lessonlib.contenders.job import Job, Ride, Row
+from lessonlib.contenders.job import Job, Measurement, Row
+from lessonlib.contenders.registry import Entry
 
 ATTENTION = "paged|sdpa"
-NO_TOKEN = -1  # as end of sequence: none
-CPU_BATCH_TOKENS = 2048  # as the other engines compute at most in a step
-PATIENCE = 1.0  # seconds between looks at whether the generation thread still lives
+NO_TOKEN = -1  # as the end-of-sequence token: no token ends an answer
+CPU_BATCH_TOKENS = 2048  # as many as the other engines compute in a step at most
+POLL_SECONDS = 1.0  # between two checks that the generation thread is alive
 
 
 class GenerateBatch:
-    """See `child.Contender`."""
+    """See `engine.Engine`."""
 
     packages = ("transformers", "torch", "accelerate")
 
@@ -30,7 +31,7 @@ class GenerateBatch:
         self.model = load_model(job)
         self.model.set_attn_implementation(ATTENTION)
         self.config = ContinuousBatchingConfig(allow_block_sharing=False, max_requests_per_batch=job.slots)
-        if job.device == "cpu":  # on a card transformers measures what there is room for
+        if job.device == "cpu":  # on a card transformers measures how much fits
             self.config.num_blocks = num_blocks(job, self.model.config)
             self.config.max_batch_tokens = CPU_BATCH_TOKENS
         self.manager: Any = None
@@ -43,7 +44,7 @@ class GenerateBatch:
             "block_sharing": False,
         }
 
-    def run(self, row: Row) -> Ride:
+    def run(self, row: Row) -> Measurement:
         self._begin(row)
         start = time.perf_counter()
         names = [
@@ -57,13 +58,13 @@ class GenerateBatch:
         config = self.manager.continuous_batching_config
         settings = {
             "cuda_graphs": str(config.use_cuda_graph),
-            "max_num_batched_tokens": config.max_batch_tokens,  # on a card it measures these two itself
+            "max_num_batched_tokens": config.max_batch_tokens,  # on a card transformers chooses these two itself
             "num_blocks": config.num_blocks,
         }
-        return Ride(seconds, tokens, sum(map(len, tokens)), times, settings)
+        return Measurement(seconds, tokens, sum(map(len, tokens)), times, settings)
 
     def _begin(self, row: Row) -> None:
-        """A manager for a row that is new: it is sized for the longest request."""
+        """Make a manager for a new row, sized for its longest request."""
         if row.name == self._row:
             return
         self._row = row.name
@@ -76,21 +77,21 @@ class GenerateBatch:
         self.manager.start()
 
     def _collect(self, count: int) -> dict[str, Any]:
-        """The finished requests by name. Raises `RuntimeError` where the generation thread has ended or one failed."""
+        """The finished requests by name. Raises `RuntimeError` if one failed or the generation thread has ended."""
         outputs: dict[str, Any] = {}
         while len(outputs) < count:
-            output = self.manager.get_result(timeout=PATIENCE)
+            output = self.manager.get_result(timeout=POLL_SECONDS)
             if output is None:
                 if not self.manager.is_running():
                     raise RuntimeError("transformers' generation thread ended")
             elif output.error is not None:
-                raise RuntimeError(f"transformers gave up a request: {output.error}")
+                raise RuntimeError(f"a request failed in transformers: {output.error}")
             elif output.is_finished():
                 outputs[output.request_id] = output
         return outputs
 
     def close(self) -> None:
-        """Stop the thread and give its memory back."""
+        """Stop the thread and free its memory."""
         if self.manager is not None:
             self.manager.stop(block=True)
             self.manager = None
@@ -98,18 +99,18 @@ class GenerateBatch:
 
 
 def page_size(config: Any) -> int:
-    """Tokens a block of K/V: transformers 5.17.0 says block_size, which later became a deprecated word for it."""
+    """Tokens in a block of K/V. transformers 5.17.0 calls it block_size, later versions page_size."""
     return getattr(config, "page_size", None) or config.block_size
 
 
 def num_blocks(job: Job, config: Any) -> int:
-    """As many bytes of K/V as the other paged engines have on a CPU."""
+    """Blocks for as many bytes of K/V as the other paged engines have on a CPU."""
     page = page_size(ContinuousBatchingConfig)
     heads = config.num_hidden_layers * config.num_key_value_heads * config.head_dim
     size = 4 if job.dtype == "float32" else 2
     return job.kv_gib * 2**30 // (2 * heads * page * size)
 
 
-def make(name: str, job: Job) -> GenerateBatch:
+def make(entry: Entry, job: Job) -> GenerateBatch:
     """The contender, its model loaded."""
     return GenerateBatch(job)

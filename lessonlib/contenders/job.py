@@ -1,4 +1,7 @@
-"""What a contender is told: a model, an engine's limits, and rows of work. Plain data, to travel as JSON."""
+"""What a contender's process gets, and what it gives back: a job of rows, and a measurement of each run.
+
+Plain data, sent as JSON.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,18 @@ BLOCK_SIZE = 16  # tokens
 
 @dataclass(frozen=True)
 class Row:
-    """One piece of work that every contender gets: token ids in, as many tokens out as `max_tokens` says.
+    """One piece of work, the same for every contender: prompts as token ids, and output tokens to compute.
 
     Attributes:
-        name: what tables and plots call it.
-        prompts: token ids, one list a request.
+        name: in tables and plots.
+        prompts: token ids, one list for each request.
         max_tokens: output tokens of each request; the end-of-sequence token does not end an answer.
-        arrivals: seconds from the start, ascending; empty where all wait at the start.
+        arrivals: seconds from the start, ascending; empty if all requests wait at the start.
         kind: "mixed", "fixed", "sweep", "split", "online" or "trace": which plot it belongs to.
-        batch: requests that a static batch holds; 0: as many as there are slots, or fit in memory.
+        batch: requests in a static batch; 0: as many as there are slots, or fit in memory.
+
+    Raises:
+        CourseError: for lists of different lengths, or no prompts.
     """
 
     name: str
@@ -52,33 +58,35 @@ class Row:
 
     @property
     def arrival_times(self) -> list[float]:
-        """Seconds from the start, one a request."""
+        """Seconds from the start, for each request."""
         return self.arrivals or [0.0] * len(self)
 
     @property
     def longest(self) -> int:
         """Tokens of the longest prompt and answer together."""
-        return max(len(ids) + most for ids, most in zip(self.prompts, self.max_tokens, strict=True))
+        return max(len(ids) + count for ids, count in zip(self.prompts, self.max_tokens, strict=True))
 
 
 @dataclass(frozen=True)
 class Job:
-    """All that a contender's process needs before it can run rows.
+    """All that a contender's process needs to load its model and to run rows.
 
     Attributes:
         model: a folder with config.json (and weights, unless `load_format` is "dummy": random ones).
         dtype: "float32", "bfloat16" or "float16".
         device: "cpu" or "cuda".
-        slots: requests on board at once.
-        paged_slots: the same for engines that take memory block by block, where it is another number; 0: `slots`.
-        num_blocks: K/V blocks of `BLOCK_SIZE` tokens that every paged engine has; 0: see the next two.
+        slots: requests that may run at once.
+        paged_slots: the same for engines that take K/V memory block by block; 0: `slots`.
+        num_blocks: K/V blocks of `BLOCK_SIZE` tokens that every paged engine has; 0: by `kv_gib` on a CPU, and by
+            `gpu_memory_utilization` on a card.
         max_model_len: longest prompt and answer together, in tokens.
         threads, cores: of the CPU's computation; cores are the ids that the process is bound to.
         kv_gib: GiB of K/V cache on a CPU.
-        gpu_memory_utilization: share of the card that an engine with paged memory may take.
-        own: the student's file and the functions of it that ride along, for the contender "mine".
-        is_timed: how long it takes matters, so an engine may spend time on compiling itself first.
-        is_traced: the engine's scheduler is recorded, step by step. Not for runs whose time is taken.
+        gpu_memory_utilization: share of the card's memory that a paged engine may take.
+        own: a student's file and the names of the functions to take from it, for the contender "mine".
+        is_timed: whether seconds count, so that an engine may compile itself first.
+        is_traced: whether vLLM's scheduler is recorded step by step. Not for timed runs.
+        load_format: "auto", or "dummy" for random weights.
     """
 
     model: str
@@ -104,7 +112,7 @@ class Job:
 
     @classmethod
     def load(cls, path: str | Path) -> Job:
-        """Read what `save` wrote."""
+        """Read a file of `save`."""
         data: dict[str, Any] = json.loads(Path(path).read_text())
         return cls(**{**data, "rows": [Row(**row) for row in data["rows"]]})
 
@@ -113,21 +121,21 @@ class Job:
 
 
 class OutOfMemory(Exception):  # noqa: N818 - a point on the plot, not a fault
-    """The work did not fit into memory; the process can go on with other work."""
+    """The work did not fit in memory. The process can go on with other work."""
 
 
 @dataclass(frozen=True)
-class Ride:
-    """What one run of a row gave.
+class Measurement:
+    """One run of a row.
 
     Attributes:
         seconds: wall clock from the call to the last token on the host.
         tokens: the output token ids of each request.
-        raw_tokens: tokens that were computed: those beyond a request's end in a static batch too.
-        token_times: for each request when each of its tokens was there, seconds from the start; empty where
-            looking would have disturbed the run.
-        settings: what the run was done with, beyond the contender's own settings.
-        trace: a `Trace` as a dictionary, where the contender has one.
+        raw_tokens: output tokens that were computed, those beyond a request's end in a static batch included.
+        token_times: for each request the seconds from the start to each of its tokens; empty if taking them would
+            have disturbed the run.
+        settings: of this run, beside the engine's own.
+        trace: a `Trace` as a dictionary, if the contender has one.
     """
 
     seconds: float

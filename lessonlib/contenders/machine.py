@@ -1,4 +1,4 @@
-"""What the machine is and how fast its memory copies, looked at in a process of its own like any contender."""
+"""Facts about the machine, its copy bandwidth among them, measured in a process of its own like any contender's."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import psutil
 import torch
 
 from kernels.machine import copy_bandwidth, cpu
-from lessonlib.contenders.job import Job, Ride, Row
+from lessonlib.contenders.job import Job, Measurement, Row
+from lessonlib.contenders.registry import Entry
 
 
 class Machine:
-    """A `child.Contender` that measures nothing but the machine; its settings are the answer."""
+    """An `engine.Engine` that runs no work: its settings are the facts about the machine."""
 
     packages = ("torch",)
 
@@ -29,12 +30,12 @@ class Machine:
         if job.device == "cuda":
             self.settings |= gpu()
 
-    def run(self, row: Row) -> Ride:
+    def run(self, row: Row) -> Measurement:
         raise NotImplementedError("the machine runs no work")
 
 
 def gpu() -> dict[str, Any]:
-    """The card's name, memory and whether it computes in bfloat16."""
+    """The card's name, its memory in bytes, whether it computes in bfloat16, and the version of CUDA."""
     card = torch.cuda.get_device_properties(0)
     return {
         "gpu": card.name,
@@ -44,6 +45,6 @@ def gpu() -> dict[str, Any]:
     }
 
 
-def make(name: str, job: Job) -> Machine:
+def make(entry: Entry, job: Job) -> Machine:
     """The measured machine."""
     return Machine(job)

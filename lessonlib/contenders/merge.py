@@ -1,4 +1,4 @@
-"""Result files that make one comparison: contenders or rows that were measured in several calls on one machine."""
+"""One comparison from several result files: contenders or rows that were measured in several calls on one machine."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from lessonlib.result import Comparison
 
 ONE_MACHINE = ("gpu", "gpu_bytes", "cuda", "cpu", "cores_used", "threads", "memory_bytes")
 SAME = ("preset", "model", "commit")  # of a comparison
-PEAK = "peak"  # of `how`: a row's rate says what it came to
+PEAK = "peak"  # of `how`, may differ: the rows have the rates that came of it
 
 
 def merge(paths: Sequence[str | Path]) -> Comparison:
-    """One comparison from all files, in their order; the first one's copy bandwidth and floors hold.
+    """One comparison from all files, in their order, with the copy bandwidth and the memory rooflines of the first.
 
-    Commands and dates of all are kept, and `how["merged"]` has each file's own beside its copy bandwidth. The file
-    cannot tell two machines of one kind apart: that it was one is for whoever merges to see to.
+    Commands and dates of all are kept, and `how["merged"]` has each file's own, with its copy bandwidth. Two machines
+    of one kind cannot be told apart by their files: only merge files of one machine.
 
-    Raises `CourseError` where they are not of one kind of machine, commit, model and way of measuring, or where two
-    hold the same contender on the same row.
+    Raises:
+        CourseError: if the files differ in kind of machine, commit, model or way of measuring, or if two have the same
+            contender on the same row.
     """
     if len(paths) < 2:
-        raise CourseError(f"one file, {paths[0]}, is no merger: name two or more, with commas")
+        raise CourseError(f"{paths[0]} alone cannot be merged: name two or more files, with commas")
     parts = [Comparison.load(path) for path in paths]
     for path, part in zip(paths[1:], parts[1:], strict=True):
         _check(parts[0], part, f"{path} cannot be merged with {paths[0]}")
@@ -34,18 +35,18 @@ def merge(paths: Sequence[str | Path]) -> Comparison:
     return replace(whole, how={**whole.how, "merged": [_origin(part) for part in parts]})
 
 
-def _check(one: Comparison, other: Comparison, words: str) -> None:
+def _check(one: Comparison, other: Comparison, problem: str) -> None:
     for name in SAME:
-        _same(name, getattr(one, name), getattr(other, name), words)
+        _same(name, getattr(one, name), getattr(other, name), problem)
     for name in ONE_MACHINE:
-        _same(name, one.machine.get(name), other.machine.get(name), words)
+        _same(name, one.machine.get(name), other.machine.get(name), problem)
     for name in sorted((one.how.keys() | other.how.keys()) - {PEAK}):
-        _same(name, one.how.get(name), other.how.get(name), words)
+        _same(name, one.how.get(name), other.how.get(name), problem)
 
 
-def _same(name: str, one: Any, other: Any, words: str) -> None:
+def _same(name: str, one: Any, other: Any, problem: str) -> None:
     if one != other:
-        raise CourseError(f"{words}: {name} is {other} there and {one} here; measure both alike")
+        raise CourseError(f"{problem}: {name} is {other} there and {one} here; measure both alike")
 
 
 def _joined(one: Comparison, other: Comparison) -> Comparison:

@@ -1,7 +1,7 @@
-"""From what the course builds to what it is called in vLLM, and in which file: the one place that says so.
+"""What each part of the course is called in vLLM, and in which file.
 
-vLLM renames its parts as it grows. `missing` looks into the vLLM that is installed, without starting it, and a
-test holds this page to what it finds.
+vLLM renames its parts as it grows. `missing` compares this table with the installed vLLM, without starting it, and a
+test requires that they agree.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from lessonlib.errors import CourseError
 
 @dataclass(frozen=True)
 class Counterpart:
-    """One part of the course and its name in vLLM.
+    """A part of the course and its name in vLLM.
 
     Attributes:
         notebook: where the course builds it, e.g. "03".
         part: what it does, in a few words.
-        module, here: where it is in the course: a module, and a name or a dotted one in it.
-        file, there: where it is in vLLM: a file below `vllm/`, and a name or a dotted one in it.
+        module, here: in the course: a module, and a name in it, possibly dotted.
+        file, there: in vLLM: a file below `vllm/`, and a name in it, possibly dotted.
     """
 
     notebook: str
@@ -289,7 +289,7 @@ COUNTERPARTS = tuple(
     )
 )
 
-# What older texts still say.
+# Classes that older texts name and vLLM no longer has.
 GONE = ("WaitingQueue", "RunningQueue", "SequenceGroup")
 
 
@@ -305,9 +305,9 @@ def table(notebooks: Iterable[str]) -> str:
 
 
 def missing(counterparts: Iterable[Counterpart] = COUNTERPARTS) -> list[str]:
-    """What the installed vLLM does not have where this page says, as "file: name".
+    """The counterparts that the installed vLLM does not have, as "file: name".
 
-    Raises `CourseError` where there is no vLLM.
+    Raises `CourseError` if vLLM is not installed.
     """
     folder = _folder()
     return [
@@ -329,19 +329,19 @@ def back_again(names: Iterable[str] = GONE) -> list[str]:
 
 
 def check_here() -> str:
-    """In words, whether the installed vLLM has what this page says, and whether what is gone has stayed away."""
+    """A text: how many of the names the installed vLLM has, and which of the classes in `GONE`."""
     try:
         lost, back = missing(), back_again()
     except CourseError as error:
         return f"not checked here: {error}"
-    there = f"{len(COUNTERPARTS) - len(lost)} of {len(COUNTERPARTS)} names are where the tables say"
-    told = f"; not there: {', '.join(lost)}" if lost else ""
-    return f"{there}{told}\nof {', '.join(GONE)}: {', '.join(back) or 'none'}"
+    found = f"{len(COUNTERPARTS) - len(lost)} of {len(COUNTERPARTS)} names are where the tables say"
+    not_found = f"; not there: {', '.join(lost)}" if lost else ""
+    return f"{found}{not_found}\nof {', '.join(GONE)}: {', '.join(back) or 'none'}"
 
 
 @cache
 def _folder() -> Path:
-    """Where vLLM's own Python has it. It is found, not imported: that would take many seconds."""
+    """The folder of the installed vLLM, found without importing it, which takes many seconds."""
     find = "import importlib.util; print(importlib.util.find_spec('vllm').origin)"
     done = subprocess.run([vllm_python(), "-c", find], capture_output=True, text=True)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""The rows of work that `lesson compare` runs, sized for a laptop's processor or for a card."""
+"""The rows of work that `lesson compare` runs, sized for a laptop's processor or for a GPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PROMPT_TOKENS = (16, 48)  # of a random prompt, shortest and longest
 
 @dataclass(frozen=True)
 class Preset:
-    """Sizes of everything.
+    """The sizes of all rows.
 
     Attributes:
         device, dtype, slots, max_model_len: see `job.Job`.
@@ -29,15 +29,15 @@ class Preset:
         fixed: `max_tokens` of the fixed rows and the sweep.
         mixed_requests, fixed_requests, sweep: requests of each row.
         split_requests, split_slots, split_paged_slots, split_choices: of the row whose gain is taken apart: many more
-            requests than slots, memory for the longest sequence in each slot, and the riders that the same memory
-            may take block by block.
+            requests than slots, memory for the longest sequence in each slot, and the requests that may share the same
+            memory block by block.
         split_chain: its contenders, each one change away from the one before.
         rates: arrivals a second of the online rows, `online_requests` requests each.
-        trace_requests, longest_prompt: how much of a trace file is taken; longer prompts are cut.
-        takes_turns: all processes live at once and take turns, row by row; else one after the other, each with
-            the machine to itself for all rows.
+        trace_requests, longest_prompt: requests taken from a trace file, and tokens that longer prompts are cut to.
+        takes_turns: whether all processes live at once and take turns, row by row; otherwise one after the other has
+            the machine for all rows.
         repeat, runs: rounds, and timed runs of a row in each turn.
-        identity: requests and tokens each of the check in float32; (0, 0): none.
+        identity: requests, and tokens of each, of the check in float32; (0, 0): no check.
     """
 
     name: str
@@ -65,10 +65,7 @@ class Preset:
     max_model_len: int = 2048
 
     def job_for(self, row: Row, job: Job) -> Job:
-        """The job with the slots and the memory of this row's kind.
-
-        A sweep has as many slots as its largest batch.
-        """
+        """The job with the slots and the memory for this kind of row. A sweep has slots for its largest batch."""
         if row.kind == "sweep":
             return replace(job, slots=max(job.slots, *self.sweep))
         if row.kind == "split":
@@ -121,7 +118,7 @@ GPU = Preset(
     split_paged_slots=64,
     split_choices=(8, 32, 128),
     split_chain=(
-        "hf-dynamic",  # plain `generate`, step by step as the engine's first forms
+        "hf-dynamic",  # plain `generate` without compiling, as the engine's first forms
         "course-static",
         "course-continuous",
         "course-paged",
@@ -143,7 +140,7 @@ SMALLEST_CARD = 15 * 2**30  # what a card of 16 GB has
 
 
 def here() -> Preset:
-    """The preset for this machine: the card's where there is an NVIDIA one of 16 GB or more, else the CPU's."""
+    """The preset for this machine: the GPU's if there is an NVIDIA card of 16 GB or more, else the CPU's."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.get_device_properties(0).total_memory >= SMALLEST_CARD:
@@ -180,14 +177,14 @@ ROOM_FOR_7B = 60 * 2**30  # weights, and a static cache of 64 requests of 1,072 
 
 
 def shapes_for(gpu_bytes: int) -> tuple[str, dict[str, Any]]:
-    """The name and config.json of the largest shapes that every contender can ride on this card."""
+    """The name and config.json of the largest shapes that every contender can run on this card."""
     if gpu_bytes >= ROOM_FOR_7B:
         return "Llama-2-7B shapes, random weights", LLAMA_2_7B
     return "1B Llama shapes, random weights", LLAMA_1B
 
 
 def write_config(folder: Path, config: dict[str, Any], dtype: str) -> Path:
-    """Make a model folder that holds shapes alone."""
+    """Write a model folder with a config and no weights. Returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**config, "torch_dtype": dtype}))
     return folder
@@ -196,15 +193,15 @@ def write_config(folder: Path, config: dict[str, Any], dtype: str) -> Path:
 # ----- prompts -----
 
 Prompts = Callable[[random.Random, int], list[list[int]]]
-"""(source of chance, count) -> token ids of that many prompts."""
+"""(random generator, count) -> token ids of that many prompts."""
 
 
 def random_prompts(vocab_size: int) -> Prompts:
-    """Prompts of 16 to 48 random ids. With 32,000 ids they are those of the recorded baseline."""
+    """Draws prompts of 16 to 48 random ids. For a vocabulary of 32,000 they are those of the recorded baseline."""
 
-    def draw(chance: random.Random, count: int) -> list[list[int]]:
+    def draw(rng: random.Random, count: int) -> list[list[int]]:
         return [
-            [chance.randrange(3, vocab_size - 1) for _ in range(chance.randint(*PROMPT_TOKENS))]
+            [rng.randrange(3, vocab_size - 1) for _ in range(rng.randint(*PROMPT_TOKENS))]
             for _ in range(count)
         ]
 
@@ -212,17 +209,17 @@ def random_prompts(vocab_size: int) -> Prompts:
 
 
 def question_prompts(tokenizer: Any) -> Prompts:
-    """The course's 64 questions in the model's chat template; from the first again where more are wanted."""
+    """Draws the course's 64 questions in the model's chat template; after the last comes the first again."""
 
-    def draw(chance: random.Random, count: int) -> list[list[int]]:
+    def draw(rng: random.Random, count: int) -> list[list[int]]:
         asked = questions(64)
         texts = [
             tokenizer.apply_chat_template(
-                [{"role": "user", "content": asked[at % len(asked)]}],
+                [{"role": "user", "content": asked[index % len(asked)]}],
                 tokenize=False,
                 add_generation_prompt=True,
             )
-            for at in range(count)
+            for index in range(count)
         ]
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
@@ -232,25 +229,25 @@ def question_prompts(tokenizer: Any) -> Prompts:
 # ----- rates of arrival -----
 
 
-def arrival_rate(word: str, peak: float) -> float:
-    """Requests a second: "8", or "70%" of `peak`, rounded to the three digits that a row's name shows.
+def arrival_rate(text: str, peak: float) -> float:
+    """Requests a second, from "8", or "70%" of `peak`. Rounded to the three digits that a row's name shows.
 
-    Raises `CourseError` for other words.
+    Raises `CourseError` for any other text.
     """
     try:
-        value = float(word.removesuffix("%")) * (peak / 100 if is_share(word) else 1.0)
+        value = float(text.removesuffix("%")) * (peak / 100 if is_share(text) else 1.0)
     except ValueError:
         value = 0.0
     if not 0 < value < math.inf:
         raise CourseError(
-            f"rate {word!r}: give requests a second, as in 8, or a share of vLLM's peak, as in 70%"
+            f"rate {text!r}: give requests a second, as in 8, or a share of vLLM's peak, as in 70%"
         )
     return float(f"{value:.3g}")
 
 
-def is_share(word: str) -> bool:
-    """Whether a rate is a share of the peak."""
-    return word.endswith("%")
+def is_share(rate: str) -> bool:
+    """Whether a rate is given as a share of the peak."""
+    return rate.endswith("%")
 
 
 # ----- rows -----
@@ -285,27 +282,27 @@ def _workload(name: str, preset: Preset, prompts: Prompts, vocab_size: int, seed
 
 
 def mixed(count: int, preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
-    """The homework: every request draws its `max_tokens`."""
-    ids, most = _drawn(count, preset.choices, prompts, seed)
-    return Row(f"{count} mixed", ids, most, kind="mixed")
+    """The homework: the `max_tokens` of each request are drawn at random."""
+    ids, max_tokens = _drawn(count, preset.choices, prompts, seed)
+    return Row(f"{count} mixed", ids, max_tokens, kind="mixed")
 
 
 def split(preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
     """Mixed work with more requests than slots, so that a freed slot can be refilled."""
-    ids, most = _drawn(preset.split_requests, preset.split_choices, prompts, seed)
-    return Row(f"{len(ids)} in {preset.split_slots} slots", ids, most, kind="split")
+    ids, max_tokens = _drawn(preset.split_requests, preset.split_choices, prompts, seed)
+    return Row(f"{len(ids)} in {preset.split_slots} slots", ids, max_tokens, kind="split")
 
 
 def _drawn(
     count: int, choices: Sequence[int], prompts: Prompts, seed: int
 ) -> tuple[list[list[int]], list[int]]:
-    chance = random.Random(seed)
-    ids = prompts(chance, count)
-    return ids, [chance.choice(choices) for _ in ids]
+    rng = random.Random(seed)
+    ids = prompts(rng, count)
+    return ids, [rng.choice(choices) for _ in ids]
 
 
 def fixed(count: int, preset: Preset, prompts: Prompts, kind: str, seed: int = 0) -> Row:
-    """Everyone wants the same: a static batch wastes nothing here. In a sweep all are one batch."""
+    """All requests have the same `max_tokens`, so a static batch wastes nothing. In a sweep they are one batch."""
     ids = prompts(random.Random(seed), count)
     batch = count if kind == "sweep" else 0
     return Row(f"{count} x {preset.fixed}", ids, [preset.fixed] * count, kind=kind, batch=batch)
@@ -314,8 +311,8 @@ def fixed(count: int, preset: Preset, prompts: Prompts, kind: str, seed: int = 0
 def online(rate: float, preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
     """The mixed work, arriving as a Poisson stream of exactly `rate` requests a second.
 
-    A few dozen drawn gaps miss their mean by 10 or 30%. So all of them are stretched alike until n requests come
-    in (n - 1) / rate seconds. What makes a Poisson stream hard, its crowds and its pauses, stays as it was drawn.
+    The mean of a few dozen drawn gaps is off by 10 or 30%. So all gaps are scaled by one factor, such that n requests
+    come in (n - 1) / rate seconds. The bursts and pauses that make a Poisson stream hard stay as they were drawn.
     """
     row = mixed(preset.online_requests, preset, prompts, seed)
     drawn = poisson_arrivals(len(row), rate, seed)
@@ -324,45 +321,54 @@ def online(rate: float, preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
 
 
 def from_file(path: str, preset: Preset, vocab_size: int, seed: int = 0) -> Row:
-    """Lengths of the first requests of a trace file, all waiting at the start; prompts are random ids.
+    """The lengths of the first requests of a trace file, all waiting at the start, with random ids as prompts.
 
-    A prompt beyond `longest_prompt` is cut, and an answer beyond the longest of `choices`.
+    Prompts are cut to `longest_prompt` tokens, and answers to the longest of `choices`.
     """
     workload = read_trace(path).head(preset.trace_requests)
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     lengths = [max(1, min(int(count), preset.longest_prompt)) for count in workload.prompt_tokens]
-    ids = [[chance.randrange(3, vocab_size - 1) for _ in range(count)] for count in lengths]
-    most = [min(int(count), max(preset.choices)) for count in workload.output_tokens]
-    return Row(f"trace, first {len(ids)}", ids, most, kind="trace")
+    ids = [[rng.randrange(3, vocab_size - 1) for _ in range(count)] for count in lengths]
+    max_tokens = [min(int(count), max(preset.choices)) for count in workload.output_tokens]
+    return Row(f"trace, first {len(ids)}", ids, max_tokens, kind="trace")
 
 
 def identity_row(preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
-    """A small part of the mixed work, for the check that everyone says the same."""
-    count, most = preset.identity
+    """A small part of the mixed work, for the check that all contenders give the same tokens."""
+    count, longest = preset.identity
     row = mixed(count, preset, prompts, seed)
-    return Row("identity", row.prompts, [min(most, each) for each in row.max_tokens])
+    return Row("identity", row.prompts, [min(longest, each) for each in row.max_tokens])
 
 
-# ----- what memory allows -----
+# ----- the memory roofline -----
 
 
 def facts(row: Row, job: Job, weight_bytes: int, kv_bytes_per_token: int, bandwidth: float) -> RowFacts:
-    """The row in numbers, with the least time in which its bytes can be read.
+    """The facts about a row, among them the least time in which its bytes can be read from memory.
 
-    Every step reads all weights once, and every token the K/V of those before it. There are at least as many
-    steps as the longest answer has tokens, and as riders in all slots need. Prompts are left out: they are
-    bound by arithmetic, and short here.
+    Every step reads all weights once, and every output token reads the K/V of those before it. There are at least as
+    many steps as the longest answer has tokens, and as the output tokens need with all slots taken. Prompts are left
+    out: they are bound by compute, and short here.
+
+    Args:
+        job: the one that the row is run with.
+        weight_bytes, kv_bytes_per_token: see `sizes.bytes_read`.
+        bandwidth: bytes a second.
     """
-    slots = job.paged_slots or job.slots
+    slots = max(job.slots, job.paged_slots)
     steps = max(max(row.max_tokens), -(-row.useful_tokens // slots))
     context = sum(
-        most * len(ids) + most * (most - 1) // 2
-        for ids, most in zip(row.prompts, row.max_tokens, strict=True)
+        count * len(ids) + count * (count - 1) // 2
+        for ids, count in zip(row.prompts, row.max_tokens, strict=True)
     )
-    floor = (steps * weight_bytes + context * kv_bytes_per_token) / bandwidth if bandwidth else 0.0
+    least_seconds = (steps * weight_bytes + context * kv_bytes_per_token) / bandwidth if bandwidth else 0.0
     prompt_tokens = sum(map(len, row.prompts))
     rate = (len(row) - 1) / row.arrivals[-1] if row.arrivals and row.arrivals[-1] else 0.0
     choices = sorted(set(row.max_tokens))
-    wants = f"{choices[0]:,}" if len(choices) == 1 else f"{choices[0]:,} to {choices[-1]:,}"
-    words = f"{len(row):,} prompts of {prompt_tokens / len(row):.0f} tokens on average, {wants} tokens each"
-    return RowFacts(row.name, row.kind, len(row), prompt_tokens, row.useful_tokens, words, rate, floor)
+    lengths = f"{choices[0]:,}" if len(choices) == 1 else f"{choices[0]:,} to {choices[-1]:,}"
+    description = (
+        f"{len(row):,} prompts of {prompt_tokens / len(row):.0f} tokens on average, {lengths} tokens each"
+    )
+    return RowFacts(
+        row.name, row.kind, len(row), prompt_tokens, row.useful_tokens, description, rate, least_seconds
+    )

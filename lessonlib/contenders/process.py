@@ -1,4 +1,4 @@
-"""A contender's process, seen from outside: asked for runs by name, answered in lines, heard when it dies."""
+"""A contender's process as its parent sees it: it is asked for runs by name, and its failures become exceptions."""
 
 from __future__ import annotations
 
@@ -18,39 +18,43 @@ from typing import Any
 
 from lessonlib import layout
 from lessonlib.contenders.job import Job
+from lessonlib.contenders.registry import Entry, entry
 from lessonlib.errors import CourseError
 
-LAST_WORDS = 12  # lines
+LAST_LINES = 12  # of standard error, kept for an error's message
 SPIN_COUNT = "10000"
 VLLM_PYTHON = "LESSONLIB_VLLM_PYTHON"
-WITHOUT_KERNELS = ("hf", "hf-dynamic", "hf-cb", "vllm")
 
 
-class Died(Exception):  # noqa: N818 - it is what happened
-    """The process ended, or gave no answer in time, or could not do what it was asked; the text says which."""
+class ContenderError(Exception):
+    """The process ended, gave no answer in time, or could not do its work; the text says which."""
 
 
-class NoMemory(Died):
-    """It is still there, but the work did not fit into memory."""
+class NoMemoryError(ContenderError):
+    """The process goes on, but the work did not fit in memory."""
 
 
-class Refused(Died):
-    """It does not take this input: a version, a model."""
+class RefusedError(ContenderError):
+    """The contender does not take this input: a version, or a model."""
 
 
 class ContenderProcess:
-    """Starts at once; `introduce` waits until its model is loaded.
+    """Starts the process at once; `introduce` waits until its model is loaded.
 
     Args:
-        name: one of `child.MODULES`.
-        job: what it will be asked for.
+        name: of an entry in `registry`.
+        job: the model, the limits and the rows it will be asked for.
+
+    Raises:
+        CourseError: for an unknown name, or if vLLM is not installed for a contender that needs it.
     """
 
     def __init__(self, name: str, job: Job) -> None:
+        contender = entry(name)
         self.name = name
         self._folder = tempfile.TemporaryDirectory(prefix="contender-")
         folder = Path(self._folder.name)
-        python = vllm_python() if name == "vllm" else sys.executable
+        python = vllm_python() if contender.runs_under_vllm else sys.executable
         self._process = subprocess.Popen(
             [python, "-m", "lessonlib.contenders.child", name, str(job.save(folder / "job.json"))],
             stdin=subprocess.PIPE,
@@ -59,14 +63,14 @@ class ContenderProcess:
             text=True,
             errors="replace",
             cwd=folder,
-            env=environment(name, job, bridge_in(folder)),
-            start_new_session=True,  # so that it can be ended with whatever it has started
+            env=environment(contender, job, bridge_in(folder)),
+            start_new_session=True,  # so that it can be ended together with its own children
         )
         self._answers: queue.Queue[str | None] = queue.Queue()
-        self._words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._errors: deque[str] = deque(maxlen=LAST_LINES)
         self._readers = [
             threading.Thread(target=self._read_answers, daemon=True),
-            threading.Thread(target=self._read_words, daemon=True),
+            threading.Thread(target=self._read_errors, daemon=True),
         ]
         for reader in self._readers:
             reader.start()
@@ -74,17 +78,25 @@ class ContenderProcess:
     def introduce(self, timeout: float) -> dict[str, Any]:
         """Wait for the model: {"settings", "versions", "peak_bytes", "took" (seconds)}.
 
-        Raises `Died` where it does not come, `Refused` where it does not take the input.
+        Raises `ContenderError` if it fails, `RefusedError` if it does not take the input.
         """
         return self._answer(timeout)
 
     def run(self, row: str, timeout: float) -> dict[str, Any]:
-        """One run of a row: `job.Ride` as a dictionary. Raises `Died`, `NoMemory` or `Refused`."""
+        """One run of a row: a `job.Measurement` as a dictionary, and "peak_bytes".
+
+        Args:
+            row: its name.
+            timeout: seconds after which the process is ended.
+
+        Raises:
+            ContenderError, NoMemoryError, RefusedError: if it fails.
+        """
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(row + "\n")
             self._process.stdin.flush()
-        except OSError:  # it is gone: the answer says how
+        except OSError:  # the process has ended: `_answer` says how
             pass
         return self._answer(timeout)
 
@@ -93,7 +105,7 @@ class ContenderProcess:
         return self._process.poll() is None
 
     def close(self) -> None:
-        """End it, and whatever it started. Safe to call twice."""
+        """End the process and its children. Safe to call twice."""
         with contextlib.suppress(OSError):
             if self._process.stdin:
                 self._process.stdin.close()
@@ -112,20 +124,22 @@ class ContenderProcess:
             line = self._answers.get(timeout=timeout)
         except queue.Empty:
             self._kill()
-            raise Died(f"gave no answer for {timeout:,.0f} s and was ended; {self._last_words()}") from None
+            raise ContenderError(
+                f"gave no answer for {timeout:,.0f} s and was ended; {self._last_lines()}"
+            ) from None
         if line is None:
-            self._answers.put(None)  # whoever asks again is told again
+            self._answers.put(None)  # so that the next call fails too
             self._readers[1].join(5)
             code = self._process.wait()
-            raise Died(f"its process ended with status {code}; {self._last_words()}")
+            raise ContenderError(f"its process ended with status {code}; {self._last_lines()}")
         answer = json.loads(line)
         if "error" not in answer:
             return answer
-        kind = {"input": Refused, "memory": NoMemory}.get(answer["kind"], Died)
+        kind = {"input": RefusedError, "memory": NoMemoryError}.get(answer["kind"], ContenderError)
         raise kind(answer["error"])
 
-    def _last_words(self) -> str:
-        return "its last words: " + " | ".join(self._words) if self._words else "it said nothing"
+    def _last_lines(self) -> str:
+        return "its last lines: " + " | ".join(self._errors) if self._errors else "it printed nothing"
 
     def _read_answers(self) -> None:
         assert self._process.stdout is not None
@@ -133,11 +147,11 @@ class ContenderProcess:
             self._answers.put(line)
         self._answers.put(None)
 
-    def _read_words(self) -> None:
+    def _read_errors(self) -> None:
         assert self._process.stderr is not None
         for line in self._process.stderr:
             if line.strip():
-                self._words.append(line.strip()[-200:])
+                self._errors.append(line.strip()[-200:])
 
 
 def bridge_in(folder: Path) -> Path:
@@ -150,12 +164,14 @@ def bridge_in(folder: Path) -> Path:
     return bridge
 
 
-def environment(name: str, job: Job, bridge: Path) -> dict[str, str]:
-    """The same threads for all, no network, and a path on which the child finds lessonlib.
+def environment(contender: Entry, job: Job, bridge: Path) -> dict[str, str]:
+    """Environment variables: the same threads for all contenders, no network, and a path to lessonlib.
 
-    The course's own engine also needs `kernels`, so it gets the clone itself, or what is installed.
+    Args:
+        bridge: a folder with lessonlib alone. A contender that needs `kernels` gets the clone instead, or what is
+            installed.
     """
-    first = [str(bridge)] if name in WITHOUT_KERNELS else own_path()
+    first = own_path() if contender.needs_kernels else [str(bridge)]
     others = [each for each in _python_path() if not _is_own(each)]
     variables = {
         **os.environ,
@@ -165,9 +181,9 @@ def environment(name: str, job: Job, bridge: Path) -> dict[str, str]:
     }
     if job.threads:
         variables["OMP_NUM_THREADS"] = str(job.threads)
-        # lessonlib lets waiting threads sleep, which is kind to neighbors. Asleep between two small operations, vLLM
-        # lost a third of its speed. Spinning this long, all are as fast as with OpenMP's own 300,000, and a busy
-        # neighbor costs half as much.
+        # lessonlib lets waiting threads sleep, which leaves the cores to other processes. With threads asleep between
+        # two small operations, vLLM lost a third of its speed. Spinning this long, all contenders are as fast as with
+        # OpenMP's own 300,000, and another busy process costs half as much.
         variables.setdefault("GOMP_SPINCOUNT", SPIN_COUNT if job.is_timed else "0")
     return variables
 

@@ -1,4 +1,4 @@
-"""A comparison in words: a table a row of work, who agrees with whom, and what changed since another file."""
+"""A comparison as text: a table for each row of work, which answers agree, and what changed since another file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEADER = (
 
 
 def text(comparison: Comparison) -> str:
-    """All of it, for a terminal."""
+    """The whole comparison, for a terminal."""
     return "\n".join(_lines(comparison))
 
 
@@ -43,15 +43,15 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     yield from _limits(comparison)
     yield ""
     yield from _agreements(comparison)
-    yield from (f"mine: {words}" for words in comparison.how.get("mine", ()))
-    for name, words in comparison.failures.items():
-        yield f"{name} did not run: {words}"
-    yield "tok/s, seconds: medians; spread: slowest and fastest run. $: at $30,000 a month, never resting."
+    yield from (f"mine: {line}" for line in comparison.how.get("mine", ()))
+    for name, reason in comparison.failures.items():
+        yield f"{name} did not run: {reason}"
+    yield "tok/s, seconds: medians; spread: slowest and fastest run. $: at $30,000 a month, never idle."
     yield "of roof: share of the speed at which memory could deliver weights and K/V. gap: between a request's tokens."
 
 
 def _table(row: RowFacts, results: list[Result]) -> Iterator[str]:
-    yield f"{row.name}: {row.words}, {row.output_tokens:,} in all"
+    yield f"{row.name}: {row.description}, {row.output_tokens:,} in all"
     yield HEADER
     for result in results:
         if result.repetitions:
@@ -81,27 +81,27 @@ def _split(comparison: Comparison, row: RowFacts) -> Iterator[str]:
     parts = split(comparison, row.name)
     for part in parts:
         gains = (part.fewer_steps, part.quicker_steps, part.speed)
-        words = "".join(f"{f'x {gain:.2f}':>10}" for gain in gains) if part is not parts[0] else ""
-        yield f"  {part.contender:<28}{part.steps:>9,}{1e3 * part.seconds_per_step:>12.2f}{words}"
+        cells = "".join(f"{f'x {gain:.2f}':>10}" for gain in gains) if part is not parts[0] else ""
+        yield f"  {part.contender:<28}{part.steps:>9,}{1e3 * part.seconds_per_step:>12.2f}{cells}"
 
 
 def _limits(comparison: Comparison) -> Iterator[str]:
-    """How many may ride, what a step may compute and what memory there is, for each contender that has these."""
-    yield f"  {'limits':<20}{'riders':>8}{'tokens a step':>15}{'tokens a block':>16}{'blocks':>9}{'GiB of K/V':>12}"
-    most: dict[tuple, int] = {}  # bytes of a static batch's cache change from row to row: the largest is told
+    """For each contender the requests at once, the tokens a step and the K/V memory, as far as it has such limits."""
+    yield f"  {'limits':<20}{'requests':>8}{'tokens a step':>15}{'tokens a block':>16}{'blocks':>9}{'GiB of K/V':>12}"
+    most: dict[tuple, int] = {}  # a static batch's cache differs from row to row: the largest is shown
     for result in comparison.results:
         *counts, kv_bytes = (result.settings.get(name) for name in LIMITS)
         if any(counts):
-            of = (result.contender, *counts)
-            most[of] = max(most.get(of, 0), kv_bytes or 0)
+            limits = (result.contender, *counts)
+            most[limits] = max(most.get(limits, 0), kv_bytes or 0)
     for (name, *counts), kv_bytes in most.items():
-        riders, step, block, blocks = (f"{count:,}" if count else "-" for count in counts)
+        requests, step, block, blocks = (f"{count:,}" if count else "-" for count in counts)
         gib = f"{kv_bytes / 2**30:.2f}" if kv_bytes else "-"
-        yield f"  {name:<20}{riders:>8}{step:>15}{block:>16}{blocks:>9}{gib:>12}"
+        yield f"  {name:<20}{requests:>8}{step:>15}{block:>16}{blocks:>9}{gib:>12}"
 
 
 def _paces(comparison: Comparison) -> Iterator[str]:
-    """Each contender at each rate of arrival: what came, what it started and finished, how long the slowest waited."""
+    """Each contender at each arrival rate: requests offered, started and finished, and 99th percentiles."""
     yield (
         f"  {'requests a second':<26}{'offered':>9}{'started':>9}{'finished':>10}"
         f"{'TTFT p99 s':>12}{'gap p99 ms':>12}"
@@ -125,10 +125,10 @@ def roofline_share(row: RowFacts, result: Result) -> float:
 
 
 def speed_ups(comparison: Comparison, row: str, name: str) -> dict[str, float]:
-    """What "NAME is so many times faster" can mean on one row: against whom, counted how -> times.
+    """Speed-ups of a contender on one row, by what it is compared with: {"hf, warm": 2.1, …}, the largest first.
 
-    Each other contender is taken as it was measured; by all tokens that it computed; and by its first run, before
-    anything was warm. All of them are measured, and one of them at most is what a reader takes it for.
+    The other contender may be taken by its useful tokens, by all tokens that it computed, or by its first run. Each of
+    these ratios is measured, and "NAME is so many times faster" can mean any of them.
     """
     result = comparison.of(name, row)
     if result is None or not result.repetitions:
@@ -146,7 +146,7 @@ def speed_ups(comparison: Comparison, row: str, name: str) -> dict[str, float]:
 
 
 def _agreements(comparison: Comparison) -> Iterator[str]:
-    """A line a row and type: how many answers each pair has in common, to the last token."""
+    """Lines for each row and dtype: of how many answers each pair gave the same tokens."""
     for (row, dtype), group in groupby(comparison.agreement, lambda each: (each["row"], each["dtype"])):
         pairs = list(group)
         names = list(dict.fromkeys(name for each in pairs for name in each["pair"]))
@@ -171,7 +171,7 @@ def _bandwidth(machine: dict) -> str:
 def against(new: Comparison, old: Comparison) -> str:
     """What changed from `old` to `new`: circumstances that differ, then each rate that both have."""
     lines = [f"against {old.date}, commit {old.commit}, command {old.command}"]
-    lines += [f"  another {words}" for words in _differences(new, old)]
+    lines += [f"  another {difference}" for difference in _differences(new, old)]
     for result in new.results:
         before = old.of(result.contender, result.row)
         if before is None or not before.repetitions or not result.repetitions:
@@ -206,7 +206,7 @@ def _versions(new: Comparison, old: Comparison) -> Iterator[str]:
 
 
 def _within(new: Result, old: Result) -> str:
-    """Whether the two spreads overlap: then the change may be chance."""
+    """A remark if the two spreads overlap, so that the change may be chance."""
     (low, high), (was_low, was_high) = new.spread, old.spread
     overlap = not math.isnan(low) and low <= was_high and was_low <= high
     return " (within the spread)" if overlap else ""

@@ -1,4 +1,4 @@
-"""vLLM as a contender. Runs under the Python of an environment that has vLLM and nothing else of the course's."""
+"""vLLM as a contender. It runs under the Python of an environment that has vLLM and no other package of the course."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from lessonlib.contenders.job import BLOCK_SIZE, Job, Ride, Row
-from lessonlib.contenders.online import drive
+from lessonlib.contenders.arrivals import run_with_arrivals
+from lessonlib.contenders.job import BLOCK_SIZE, Job, Measurement, Row
+from lessonlib.contenders.registry import Entry
 from lessonlib.errors import CourseError
 
 OLDEST, NEWER_THAN_TESTED = (0, 25, 1), (0, 33)
@@ -24,7 +25,7 @@ SMALLEST_BLOCK = {"cpu": 32, "cuda": 16}  # tokens
 
 
 def installed_version() -> str:
-    """The version of vLLM here. Raises `CourseError` where there is none, or one that was not tested."""
+    """The installed version of vLLM. Raises `CourseError` if it is missing, or not one that was tested."""
     for name in DISTRIBUTIONS:
         try:
             return check_version(metadata.version(name))
@@ -36,7 +37,7 @@ def installed_version() -> str:
 
 
 def check_version(version: str) -> str:
-    """`version` itself, or a `CourseError` where the course was not tested with it."""
+    """`version` itself, or a `CourseError` if the course was not tested with it."""
     numbers = tuple(int(part) for part in re.findall(r"\d+", version.split("+")[0])[:3])
     if not OLDEST <= numbers < NEWER_THAN_TESTED:
         raise CourseError(
@@ -46,9 +47,10 @@ def check_version(version: str) -> str:
 
 
 def environment(job: Job) -> dict[str, str]:
-    """Variables that vLLM reads when it is imported.
+    """Environment variables that vLLM reads when it is imported.
 
-    One process, so that its scheduler can be reached and its memory counted; on a CPU the cores that all have.
+    It runs in one process, so that its scheduler can be reached and its memory counted, and on a CPU on the same
+    cores as the others.
     """
     variables = {"HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
     if job.device == "cpu":
@@ -63,16 +65,16 @@ def environment(job: Job) -> dict[str, str]:
 
 
 class Vllm:
-    """See `child.Contender`."""
+    """See `engine.Engine`."""
 
     packages = (*DISTRIBUTIONS, "torch", "transformers", "triton")
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, entry: Entry, job: Job) -> None:
         installed_version()
         os.environ.update(environment(job))
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-        os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")  # would be compiled on the machine
-        self.llm, options = load(job)
+        os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")  # it would be compiled here first
+        self.llm, options = load(job, entry.max_num_seqs(job))
         config = self.llm.llm_engine.vllm_config
         self.model, self.is_traced = job.model, job.is_traced
         self.settings: dict[str, Any] = {
@@ -84,25 +86,25 @@ class Vllm:
             "environment": environment(job),
         }
 
-    def run(self, row: Row) -> Ride:
-        scheduler = self._start_ride()
+    def run(self, row: Row) -> Measurement:
+        scheduler = self._start_trace()
         with refusals(self.model):
-            ride = self._online(row) if row.arrivals else self._together(row)
+            measured = self._with_arrivals(row) if row.arrivals else self._together(row)
         if scheduler is None:
-            return ride
+            return measured
         trace = scheduler.recorder.build()
         scheduler.recorder = None
-        return replace(ride, trace=trace.to_dict())
+        return replace(measured, trace=trace.to_dict())
 
-    def _start_ride(self) -> Any:
+    def _start_trace(self) -> Any:
         if not self.is_traced:
             return None
-        from lessonlib.contenders.vllm_scheduler import Overheard
+        from lessonlib.contenders.vllm_scheduler import TracedScheduler
 
-        Overheard.current.start_ride({"vllm": installed_version()})
-        return Overheard.current
+        TracedScheduler.current.start_trace({"vllm": installed_version()})
+        return TracedScheduler.current
 
-    def _together(self, row: Row) -> Ride:
+    def _together(self, row: Row) -> Measurement:
         from vllm import SamplingParams
 
         params = [
@@ -114,42 +116,42 @@ class Vllm:
         outputs = self.llm.generate(prompts, params, use_tqdm=False)
         seconds = time.perf_counter() - started
         tokens = [list(each.outputs[0].token_ids) for each in outputs]
-        return Ride(seconds, tokens, sum(map(len, tokens)))
+        return Measurement(seconds, tokens, sum(map(len, tokens)))
 
-    def _online(self, row: Row) -> Ride:
+    def _with_arrivals(self, row: Row) -> Measurement:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         engine = self.llm.llm_engine
 
-        def add(at: int) -> None:
+        def add(index: int) -> None:
             params = SamplingParams(
                 temperature=0.0,
-                max_tokens=row.max_tokens[at],
+                max_tokens=row.max_tokens[index],
                 ignore_eos=True,
                 detokenize=False,
                 output_kind=RequestOutputKind.DELTA,
             )
-            engine.add_request(str(at), {"prompt_token_ids": row.prompts[at]}, params)
+            engine.add_request(str(index), {"prompt_token_ids": row.prompts[index]}, params)
 
-        return drive(
+        return run_with_arrivals(
             row,
             add=add,
             step=lambda: [(int(each.request_id), each.outputs[0].token_ids) for each in engine.step()],
             has_unfinished=engine.has_unfinished_requests,
-            is_whole=False,
+            is_cumulative=False,
         )
 
 
-def load(job: Job) -> tuple[Any, dict[str, Any]]:
-    """vLLM's `LLM` and the options it was made with. Raises `CourseError` where vLLM refuses the model."""
+def load(job: Job, max_num_seqs: int) -> tuple[Any, dict[str, Any]]:
+    """vLLM's `LLM`, and the options it was made with. Raises `CourseError` if vLLM refuses the model."""
     from vllm import LLM
 
     options: dict[str, Any] = {
         "dtype": job.dtype,
-        "max_num_seqs": job.paged_slots or job.slots,
+        "max_num_seqs": max_num_seqs,
         "max_model_len": job.max_model_len,
-        # Repetitions have the same prompts: each must compute them.
+        # Repetitions have the same prompts, and each must compute them.
         "enable_prefix_caching": False,
         "load_format": job.load_format,
         "skip_tokenizer_init": True,
@@ -160,7 +162,7 @@ def load(job: Job) -> tuple[Any, dict[str, Any]]:
     if job.num_blocks:
         options |= blocks(job)
     if job.is_traced:
-        name = "OverheardAsync" if job.device == "cuda" else "Overheard"
+        name = "TracedAsyncScheduler" if job.device == "cuda" else "TracedScheduler"
         options["scheduler_cls"] = f"lessonlib.contenders.vllm_scheduler.{name}"
     with refusals(job.model):
         return LLM(model=job.model, **options), options
@@ -168,36 +170,36 @@ def load(job: Job) -> tuple[Any, dict[str, Any]]:
 
 @contextmanager
 def refusals(model: str) -> Iterator[None]:
-    """What vLLM says of a model that it does not run becomes a `CourseError`; its kernels say it in the first step."""
+    """Turn vLLM's refusal of a model into a `CourseError`. Its kernels may refuse only in the first step."""
     try:
         yield
     except (ValueError, RuntimeError) as error:
         if not is_refusal(error):
             raise
-        words = " ".join(str(error).split())
-        raise CourseError(f"vLLM refuses {os.path.basename(model)}: {words[:400]}") from error
+        reason = " ".join(str(error).split())
+        raise CourseError(f"vLLM refuses {os.path.basename(model)}: {reason[:400]}") from error
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether vLLM does not run this model, rather than that something broke.
+    """Whether the error means that vLLM does not support this model, rather than that something failed.
 
-    Its checks of a config raise `ValueError`, pydantic's among them; its kernels say what they do not support in a
-    `RuntimeError`, as do many faults of a machine.
+    Its checks of a config raise `ValueError`, pydantic's among them. Its kernels raise `RuntimeError` for what they do
+    not support, as do many faults of a machine: there the text decides.
     """
-    says_so = re.search("unsupported|not supported", str(error), re.IGNORECASE)
-    return isinstance(error, ValueError | NotImplementedError) or says_so is not None
+    is_unsupported = re.search("unsupported|not supported", str(error), re.IGNORECASE) is not None
+    return isinstance(error, ValueError | NotImplementedError) or is_unsupported
 
 
 def blocks(job: Job) -> dict[str, int]:
-    """As many bytes of K/V as the job names, in the smallest blocks that vLLM takes there."""
+    """Options for as many bytes of K/V as the job names, in the smallest blocks that vLLM has on the device."""
     size = SMALLEST_BLOCK[job.device]
     return {"block_size": size, "num_gpu_blocks_override": -(-job.num_blocks * BLOCK_SIZE // size)}
 
 
 def can_compile(device: str) -> bool:
-    """Whether vLLM's compiler has what it needs: for a CPU it calls a C++ compiler and includes Python's headers.
+    """Whether vLLM can compile: for a CPU it needs a C++ compiler and Python's headers.
 
-    Without them vLLM ends in an error; eager it runs, about a sixth slower where it was measured.
+    Without them vLLM must run eagerly, which was about a sixth slower when measured.
     """
     if device == "cuda":
         return True
@@ -206,6 +208,6 @@ def can_compile(device: str) -> bool:
     return any(shutil.which(name) for name in compilers) and header.is_file()
 
 
-def make(name: str, job: Job) -> Vllm:
+def make(entry: Entry, job: Job) -> Vllm:
     """The contender, its model loaded."""
-    return Vllm(job)
+    return Vllm(entry, job)

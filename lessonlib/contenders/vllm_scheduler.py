@@ -1,6 +1,6 @@
-"""vLLM's own schedulers, overheard: they plan as always, and a `RideRecorder` writes down what they plan.
+"""vLLM's own schedulers, unchanged but for a `TraceRecorder` that records what they plan.
 
-vLLM takes such a class by name: ``LLM(..., scheduler_cls="lessonlib.contenders.vllm_scheduler.Overheard")``.
+vLLM takes such a class by name: ``LLM(..., scheduler_cls="lessonlib.contenders.vllm_scheduler.TracedScheduler")``.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import Any, ClassVar
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from lessonlib.contenders.vllm_trace import RideRecorder, Scheduled
+from lessonlib.contenders.vllm_trace import Scheduled, TraceRecorder
 from lessonlib.trace import Header
 
 
-class _Overheard:
-    """Stands before a scheduler of vLLM in the order of inheritance."""
+class _Traced:
+    """A mixin that comes before vLLM's scheduler in the order of inheritance."""
 
-    current: ClassVar[Any] = None  # vLLM makes the scheduler; this is how its owner finds it
+    current: ClassVar[Any] = None  # the instance: vLLM makes it, and `Vllm` finds it here
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.recorder: RideRecorder | None = None
-        _Overheard.current = self
+        self.recorder: TraceRecorder | None = None
+        _Traced.current = self
 
-    def start_ride(self, versions: dict[str, str]) -> None:
+    def start_trace(self, versions: dict[str, str]) -> None:
         """Begin a Trace."""
         pool = self.kv_cache_manager.block_pool  # type: ignore[attr-defined]
         header = Header(
@@ -37,7 +37,7 @@ class _Overheard:
             num_blocks=pool.num_gpu_blocks,
             versions=versions,
         )
-        self.recorder = RideRecorder(header)
+        self.recorder = TraceRecorder(header)
 
     def add_request(self, request: Any) -> None:
         super().add_request(request)  # type: ignore[misc]
@@ -61,24 +61,26 @@ class _Overheard:
     def _part(self, name: str, tokens: int) -> Scheduled:
         request = self.requests[name]  # type: ignore[attr-defined]
         blocks = self.kv_cache_manager.get_block_ids(name)  # type: ignore[attr-defined]
-        computed = request.num_computed_tokens - tokens  # `schedule` has counted this step's already
+        computed = request.num_computed_tokens - tokens  # `schedule` has added those of this step already
         return Scheduled(tokens, computed, request.num_tokens, sum(map(len, blocks)))
 
     def update_from_output(self, scheduler_output: Any, model_runner_output: Any) -> Any:
         outputs = super().update_from_output(scheduler_output, model_runner_output)  # type: ignore[misc]
         if self.recorder and scheduler_output.num_scheduled_tokens:
-            told = [each for client in outputs.values() for each in client.outputs]
-            given = {each.request_id: len(each.new_token_ids) for each in told}
-            self.recorder.report(given, [each.request_id for each in told if each.finish_reason is not None])
+            requests = [each for client in outputs.values() for each in client.outputs]
+            tokens = {each.request_id: len(each.new_token_ids) for each in requests}
+            self.recorder.report(
+                tokens, [each.request_id for each in requests if each.finish_reason is not None]
+            )
         return outputs
 
 
-class Overheard(_Overheard, Scheduler):
-    """vLLM's scheduler where each step's result is awaited before the next is planned (CPU)."""
+class TracedScheduler(_Traced, Scheduler):
+    """The scheduler that plans a step when the results of the one before are there (CPU)."""
 
 
-class OverheardAsync(_Overheard, AsyncScheduler):
-    """vLLM's scheduler where the next step is planned while one is computed (GPU).
+class TracedAsyncScheduler(_Traced, AsyncScheduler):
+    """The scheduler that plans a step while the one before is computed (GPU).
 
-    A subclass of the plain one would turn that off.
+    With a subclass of the plain scheduler, vLLM would not plan ahead.
     """

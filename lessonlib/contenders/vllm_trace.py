@@ -1,7 +1,7 @@
-"""From what vLLM's scheduler does to a `Trace`: who boards, who waits, who is thrown out, step by step.
+"""A `Trace` of vLLM's scheduler: which requests it admits, schedules and preempts in each step.
 
-vLLM has no slots: the lowest free one is given at boarding. This module knows nothing of vLLM; the scheduler
-that tells it what happens is in `vllm_scheduler`.
+vLLM has no slots, so a request gets the lowest free one when it is admitted. This module does not import vLLM; the
+scheduler that calls it is in `vllm_scheduler`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from lessonlib.trace import NO_SLOT, Header, Kind, Trace, TraceBuilder
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A request's part in a step.
+    """A request's share of a step.
 
     Attributes:
-        tokens: that were scheduled for it.
-        computed: tokens whose K/V it had before the step.
-        known: tokens it had before the step, prompt and answer.
-        blocks: K/V blocks it holds.
+        tokens: scheduled in the step.
+        computed: tokens whose K/V was stored before the step.
+        known: tokens of prompt and answer before the step.
+        blocks: K/V blocks that it holds.
     """
 
     tokens: int
@@ -33,8 +33,8 @@ class Scheduled:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What one request does in a planned step, as it stood when the step was planned."""
+class _Share:
+    """A request's share of a planned step, with what the Trace records of it."""
 
     slot: int
     prefill_tokens: int
@@ -47,35 +47,34 @@ class _Step:
     waiting: int
     running: int
     free_blocks: int
-    parts: Mapping[str, _Part]
+    shares: Mapping[str, _Share]
 
 
-class RideRecorder:
-    """Writes one ride.
-
-    Args:
-        slots: most requests on board at once.
-        header: what the Trace says of itself.
+class TraceRecorder:
+    """Records one Trace.
 
     Steps may be planned ahead of their results, as vLLM does on a GPU: `plan` is called when a step is
     scheduled, `report` when its tokens are there, in the same order.
+
+    Args:
+        header: of the Trace.
     """
 
     def __init__(self, header: Header) -> None:
         self._start = time.perf_counter()
-        self._trace = TraceBuilder(header, [], [])
+        self._builder = TraceBuilder(header, [], [])
         self._rows: dict[str, int] = {}  # request -> its row of the Trace
         self._free = list(range(header.slots))
         self._slots: dict[str, int] = {}
-        self._targets: dict[str, int] = {}  # tokens to prefill before the next one is drawn
+        self._targets: dict[str, int] = {}  # tokens to compute before the next one is sampled
         self._planned: deque[_Step] = deque()
         self._num_planned, self._last_end = 0, 0.0
 
     def arrive(self, request: str, prompt_tokens: int) -> None:
-        """A request joins the queue."""
-        row = self._trace.add_request(prompt_tokens, self._now())
+        """Record that a request joined the queue."""
+        row = self._builder.add_request(prompt_tokens, self._now())
         self._rows[request] = row
-        self._trace.add(Kind.ARRIVE, row, step=self._num_planned)
+        self._builder.add(Kind.ARRIVE, row, step=self._num_planned)
 
     def plan(
         self,
@@ -86,52 +85,61 @@ class RideRecorder:
         free_blocks: int,
         started: float,
     ) -> None:
-        """A step was scheduled; `started` is the reading of `time.perf_counter` before it was."""
+        """Record a scheduled step.
+
+        Args:
+            scheduled: the share of each request in it.
+            preempted: requests preempted for it.
+            waiting, running, free_blocks: counts after it was scheduled.
+            started: `time.perf_counter()` before it was.
+        """
         for request in preempted:
-            self._trace.add(Kind.PREEMPT, self._rows[request], self._leave(request), step=self._num_planned)
+            self._builder.add(
+                Kind.PREEMPT, self._rows[request], self._free_slot(request), step=self._num_planned
+            )
         if not scheduled:
             return
-        parts = {request: self._part(request, each) for request, each in scheduled.items()}
-        self._planned.append(_Step(started - self._start, waiting, running, free_blocks, parts))
+        shares = {request: self._share(request, each) for request, each in scheduled.items()}
+        self._planned.append(_Step(started - self._start, waiting, running, free_blocks, shares))
         self._num_planned += 1
 
-    def report(self, given: Mapping[str, int], finished: Collection[str]) -> None:
-        """The oldest planned step is done: tokens given to each request, and who has left."""
+    def report(self, tokens: Mapping[str, int], finished: Collection[str]) -> None:
+        """Record the results of the oldest planned step: output tokens of each request, and the finished ones."""
         step = self._planned.popleft()
-        for request, part in step.parts.items():
+        for request, share in step.shares.items():
             row = self._rows[request]
-            if part.prefill_tokens:
-                self._trace.add(Kind.PREFILL, row, part.slot, part.prefill_tokens, part.blocks)
-            if given.get(request):
-                self._trace.add(Kind.DECODE, row, part.slot, given[request], part.blocks)
+            if share.prefill_tokens:
+                self._builder.add(Kind.PREFILL, row, share.slot, share.prefill_tokens, share.blocks)
+            if tokens.get(request):
+                self._builder.add(Kind.DECODE, row, share.slot, tokens[request], share.blocks)
         for request in finished:
-            self._trace.add(Kind.FINISH, self._rows[request], self._leave(request))
+            self._builder.add(Kind.FINISH, self._rows[request], self._free_slot(request))
         end = self._now()
         start = max(step.start, self._last_end)
-        self._trace.end_step(step.waiting, step.running, step.free_blocks, start, end - start)
+        self._builder.end_step(step.waiting, step.running, step.free_blocks, start, end - start)
         self._last_end = end
 
     def build(self) -> Trace:
         """The record so far."""
-        return self._trace.build()
+        return self._builder.build()
 
     def _now(self) -> float:
         return time.perf_counter() - self._start
 
-    def _part(self, request: str, each: Scheduled) -> _Part:
+    def _share(self, request: str, each: Scheduled) -> _Share:
         if request not in self._slots:
-            self._board(request, each)
-        reads = each.tokens if each.computed < self._targets[request] else 0
-        return _Part(self._slots[request], reads, each.blocks)
+            self._admit(request, each)
+        prefill_tokens = each.tokens if each.computed < self._targets[request] else 0
+        return _Share(self._slots[request], prefill_tokens, each.blocks)
 
-    def _board(self, request: str, each: Scheduled) -> None:
+    def _admit(self, request: str, each: Scheduled) -> None:
         slot = self._slots[request] = heapq.heappop(self._free)
         self._targets[request] = each.known
         row, step = self._rows[request], self._num_planned
-        self._trace.add(Kind.BOARD, row, slot, each.computed, each.blocks, step=step)
+        self._builder.add(Kind.BOARD, row, slot, each.computed, each.blocks, step=step)
 
-    def _leave(self, request: str) -> int:
-        """Its slot is free from now on. It has none where a token in flight was its last when it was thrown out."""
+    def _free_slot(self, request: str) -> int:
+        """Free the request's slot and return it; -1 if it was preempted while its last token was in flight."""
         slot = self._slots.pop(request, NO_SLOT)
         if slot != NO_SLOT:
             heapq.heappush(self._free, slot)

@@ -1,4 +1,4 @@
-"""One little script, run by two Pythons: as it stands by the course's engine, with one import line changed by vLLM."""
+"""One script for two engines: as it is for the course's, and with one import line changed for vLLM."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from lessonlib.contenders.process import own_path, vllm_python
 from lessonlib.engine.checkpoint import COURSE_MODEL, resolve
 from lessonlib.errors import CourseError
 
-OURS, THEIRS = "from lessonlib.engine import LLM, SamplingParams", "from vllm import LLM, SamplingParams"
+COURSE_IMPORT = "from lessonlib.engine import LLM, SamplingParams"
+VLLM_IMPORT = "from vllm import LLM, SamplingParams"
 
 SCRIPT = f"""\
 import sys
-{OURS}
+{COURSE_IMPORT}
 
 llm = LLM(sys.argv[1], dtype="float32", max_num_seqs=4, max_model_len=256, enforce_eager=True)
 questions = ["What is the capital of France?", "Name three fruits.", "Write a haiku about rain."]
@@ -28,7 +29,7 @@ for answer in llm.chat(chats, params, use_tqdm=False):
 """
 
 RECORDED = "one_import_line"
-SECONDS = 110.0
+TIMEOUT = 110.0  # seconds
 QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -40,24 +41,24 @@ QUIET = {
 }
 
 
-def changed(script: str) -> str:
-    """The script with vLLM in its import line. Raises `CourseError` where that line is not there once."""
-    if script.count(OURS) != 1:
-        raise CourseError(f"the script should have the line `{OURS}` once")
-    return script.replace(OURS, THEIRS)
+def for_vllm(script: str) -> str:
+    """The script with vLLM in its import line. Raises `CourseError` unless it has that line once."""
+    if script.count(COURSE_IMPORT) != 1:
+        raise CourseError(f"the script should have the line `{COURSE_IMPORT}` once")
+    return script.replace(COURSE_IMPORT, VLLM_IMPORT)
 
 
-def words(script: str) -> list[str]:
+def output(script: str) -> list[str]:
     """The lines that a script prints, run as a program by the Python that has what it imports.
 
-    Raises `CourseError` where there is no vLLM for it, or where it fails, with its last words.
+    Raises `CourseError` if it needs vLLM and there is none, or if it fails, with the end of its error.
     """
-    is_theirs = THEIRS in script
-    python = vllm_python() if is_theirs else sys.executable
-    with tempfile.TemporaryDirectory(prefix="swap-") as folder:
+    needs_vllm = VLLM_IMPORT in script
+    python = vllm_python() if needs_vllm else sys.executable
+    with tempfile.TemporaryDirectory(prefix="import-line-") as folder:
         path = Path(folder) / "script.py"
         path.write_text(script, encoding="utf-8")
-        variables = {**os.environ, **QUIET, "PYTHONPATH": "" if is_theirs else os.pathsep.join(own_path())}
+        variables = {**os.environ, **QUIET, "PYTHONPATH": "" if needs_vllm else os.pathsep.join(own_path())}
         done = subprocess.run(
             [python, str(path), str(resolve(COURSE_MODEL))],
             capture_output=True,
@@ -65,17 +66,17 @@ def words(script: str) -> list[str]:
             errors="replace",
             cwd=folder,
             env=variables,
-            timeout=SECONDS,
+            timeout=TIMEOUT,
         )
     if done.returncode:
         raise CourseError(f"the script ended with status {done.returncode}: {done.stderr.strip()[-400:]}")
     return done.stdout.splitlines()
 
 
-def words_of_vllm(script: str) -> list[str]:
-    """What vLLM says; where it is not set up, what it said when it was recorded, and a line that tells so."""
+def output_of_vllm(script: str) -> list[str]:
+    """The lines that the script prints with vLLM; if vLLM is not installed, the recorded ones, and it prints that."""
     try:
-        return words(changed(script))
+        return output(for_vllm(script))
     except CourseError as error:
         record = recorded.load(RECORDED)
         print(f"{error}\nShown instead: {recorded.label(record)}")

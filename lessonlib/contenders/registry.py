@@ -1,0 +1,96 @@
+"""The contenders: one entry each, with all that sets it apart.
+
+To add one, write an entry and, for an engine that is new here, a module with `make(entry, job)`. Only the standard
+library is imported here, since every contender's process reads this under its own Python.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lessonlib.contenders.job import Job
+from lessonlib.errors import CourseError
+
+HF = "lessonlib.contenders.hf"
+HF_CB = "lessonlib.contenders.hf_cb"
+COURSE = "lessonlib.contenders.course"
+VLLM = "lessonlib.contenders.vllm_engine"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One contender.
+
+    Attributes:
+        name: on the command line and in records.
+        module: the one whose `make(entry, job)` gives its `engine.Engine`, the model loaded.
+        options: what it is made with; the module says what they mean.
+        builds_on: the contender whose options hold too, unless `options` replaces them.
+        takes_paged_slots: whether it runs up to `Job.paged_slots` requests at once, rather than `Job.slots`.
+        takes_own_parts: whether it is made with the student's functions of `Job.own`.
+        takes_arrivals: whether requests can be added while others run.
+        needs_kernels: whether it imports `kernels`. transformers must not find a package of that name.
+        runs_under_vllm: whether its process is started with the Python that has vLLM.
+    """
+
+    name: str
+    module: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    builds_on: str = ""
+    takes_paged_slots: bool = False
+    takes_own_parts: bool = False
+    takes_arrivals: bool = True
+    needs_kernels: bool = True
+    runs_under_vllm: bool = False
+
+    def max_num_seqs(self, job: Job) -> int:
+        """Requests that it runs at once."""
+        return job.paged_slots or job.slots if self.takes_paged_slots else job.slots
+
+    @property
+    def all_options(self) -> dict[str, Any]:
+        """Its own options on top of those that it builds on."""
+        return {**(entry(self.builds_on).all_options if self.builds_on else {}), **self.options}
+
+
+CONTENDERS = {
+    each.name: each
+    for each in (
+        Entry("hf", HF, {"compile": True}, takes_arrivals=False, needs_kernels=False),
+        Entry("hf-dynamic", HF, {"compile": False}, takes_arrivals=False, needs_kernels=False),
+        Entry("hf-cb", HF_CB, takes_arrivals=False, needs_kernels=False),
+        # The course's engine, from static batches to the whole of it, one change at a time.
+        Entry(
+            "course-static", COURSE, {"policy": "static", "enforce_eager": True, "async_scheduling": False}
+        ),
+        Entry("course-continuous", COURSE, {"policy": "prefill-first-reserved"}, "course-static"),
+        Entry(
+            "course-paged", COURSE, {"policy": "prefill-first"}, "course-continuous", takes_paged_slots=True
+        ),
+        Entry("course-mixed", COURSE, {"policy": "continuous"}, "course-paged", takes_paged_slots=True),
+        Entry(
+            "course",
+            COURSE,
+            {"enforce_eager": False, "async_scheduling": None},
+            "course-mixed",
+            takes_paged_slots=True,
+        ),
+        # The whole engine with a student's functions in it, those that pass their checks.
+        Entry("mine", COURSE, {}, "course", takes_paged_slots=True, takes_own_parts=True),
+        Entry("vllm", VLLM, takes_paged_slots=True, needs_kernels=False, runs_under_vllm=True),
+    )
+}
+MACHINE = Entry("machine", "lessonlib.contenders.machine")
+"""Not a contender: it measures the machine, in a process like theirs."""
+
+DEFAULT_CONTENDERS = ("hf", "course", "vllm")
+
+
+def entry(name: str) -> Entry:
+    """The entry of that name. Raises `CourseError` for an unknown one."""
+    found = {**CONTENDERS, MACHINE.name: MACHINE}.get(name)
+    if found is None:
+        raise CourseError(f"unknown contender {name!r}: use one or more of {', '.join(CONTENDERS)}")
+    return found
