@@ -1,15 +1,15 @@
-"""From a static batch to the whole engine in single changes, and what each was worth on one workload.
+"""From a static batch to the whole engine in single changes, and what each change was worth on one workload.
 
-Every rung is the same `LLM` around the same weights, with one thing changed against the rung before, and answers
-the same requests greedily to the same lengths. Requests outnumber slots, so that a freed slot can be refilled:
-only then is it measured what refilling is worth. Tokens are equal on all rungs, so a rung's speed-up is a product:
+Every rung is the same `LLM` around the same weights, with one thing changed from the rung before, and answers
+the same requests greedily to the same lengths. There are more requests than slots, since only then does it count
+whether a freed slot is refilled. Tokens are equal on all rungs, so a rung's speed-up is a product:
 
     speed-up = (steps before / steps) × (seconds a step before / seconds a step)
 
-The whole ladder is climbed as often as time allows and each rung's fastest ride counts: the first climb warms up
-the very shapes that are timed, and what else the machine does in a while does not fall on one rung alone. Beside it
-stands what models predict of it: notebook 01's utilization, and the simulator with a step cost that was fitted to
-other rides, just before, of two thirds as many and other requests (`fit_costs`).
+All rungs are run in turn, as many rounds as time allows, and the fastest run of each counts: the first round warms up
+the shapes that are timed, and other work of the machine does not fall on one rung alone. Beside the measurement
+stand two predictions: notebook 01's utilization, and the simulator with a step cost fitted to other runs, made just
+before, of two thirds as many and other requests (`fit_costs`).
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from lessonlib.workload import Workload
 
 TARGET_ERROR = 0.15  # of a predicted wall-clock time
 TIMED_SEED, FITTED_SEED = 0, 1
-FEWEST_STEPS = 5  # that a median is told of
+FEWEST_STEPS = 5  # that a median is taken of
 # Settings that change how a step is launched.
-LAUNCHES_BY = ("enforce_eager", "async_scheduling", "max_num_seqs")
+LAUNCH_SETTINGS = ("enforce_eager", "async_scheduling", "max_num_seqs")
 NEEDS_GPU = "not measured here: needs a GPU"
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One change.
+    """One change to the engine.
 
     Attributes:
-        name: what is added.
+        name: of what is added.
         changes: settings of `LLM` that differ from the rung before.
-        shows: the number that the change is there for, a key of `SHOWN`.
-        needs_gpu: whether the change means nothing on a CPU.
+        shows: the number that the change is meant to improve, a key of `SHOWN`.
+        needs_gpu: whether the change has no effect on a CPU.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Rung:
 
 
 def base_settings(load: Load) -> dict[str, Any]:
-    """Settings of `LLM` that hold until a rung changes them: memory for each slot's longest sequence, and no more."""
+    """Settings of `LLM` before any change, with memory for the longest sequence in each slot and no more."""
     return {
         "max_num_seqs": load.slots,
         "max_num_batched_tokens": load.step_tokens,
@@ -82,11 +82,11 @@ def base_settings(load: Load) -> dict[str, Any]:
 
 
 def rungs(load: Load) -> list[Rung]:
-    """The ladder, from the ground up."""
+    """The rungs in order, each one change to the one before."""
     return [
         Rung("static", {"policy": StaticBatching()}, "utilization"),
         Rung("continuous", {"policy": PrefillFirstReserved()}, "utilization"),
-        Rung("+ paged", {"policy": PrefillFirst(), "max_num_seqs": load.paged_slots}, "riders"),
+        Rung("+ paged", {"policy": PrefillFirst(), "max_num_seqs": load.paged_slots}, "mean_running"),
         Rung("+ chunked, mixed prefill", {"policy": SarathiServe(load.chunk_tokens)}, "itl_p99"),
         Rung("+ prefix cache", {"enable_prefix_caching": True}, "prefill_tokens"),
         Rung("+ graphs", {"enforce_eager": False}, "seconds_per_step", needs_gpu=True),
@@ -94,19 +94,19 @@ def rungs(load: Load) -> list[Rung]:
     ]
 
 
-def climbs(load: Load) -> list[tuple[Rung, dict[str, Any]]]:
-    """Each rung with all settings of its `LLM`: the changes up to it, one on another."""
-    settings, there = base_settings(load), []
+def rungs_with_settings(load: Load) -> list[tuple[Rung, dict[str, Any]]]:
+    """Each rung with all settings of its `LLM`: those of the rung before, and its own changes."""
+    settings, found = base_settings(load), []
     for rung in rungs(load):
         settings = {**settings, **rung.changes}
-        there.append((rung, settings))
-    return there
+        found.append((rung, settings))
+    return found
 
 
-# The number a rung is there for: what it is called, and how to read it off the rung's row, as a text.
+# The number that a rung is meant to improve: its label, and its text from the rung's row.
 SHOWN = {
     "utilization": ("utilization", lambda row: f"{row['utilization']:.1%}"),
-    "riders": ("riders on board, mean", lambda row: f"{row['riders']:.1f}"),
+    "mean_running": ("requests running, mean", lambda row: f"{row['mean_running']:.1f}"),
     "itl_p99": ("between tokens, p99", lambda row: f"{1e3 * row['itl_seconds']['p99']:,.0f} ms"),
     "prefill_tokens": ("prompt tokens computed", lambda row: f"{row['prefill_tokens']:,}"),
     "seconds_per_step": ("a step", lambda row: f"{1e3 * row['seconds_per_step']:.2f} ms"),
@@ -117,7 +117,7 @@ SHOWN = {
 
 
 def bench_engine(model: str | None = None, device: str = "auto", load: Load | None = None) -> dict[str, Any]:
-    """Climb the ladder.
+    """Measure every rung, and predict it.
 
     Args:
         model: a folder, a hub name, "smollm2", or one of `simulation.costs.MODELS`, whose shape gets random
@@ -126,23 +126,24 @@ def bench_engine(model: str | None = None, device: str = "auto", load: Load | No
         load: the requests and sizes; by default made for the device and the model.
 
     Returns:
-        The machine; model, dtype and workload; copy_gb_s; cost_models by rung; and
-        rungs, each with its numbers (`metrics.metrics` and more), what was predicted, and its
-        ratios to the rung before. A rung that cannot be measured here says why.
+        The facts about the machine; model, dtype and workload; copy_gb_s; cost_models by rung; and rungs, each with
+        its numbers (`metrics.metrics` and more), its predictions, and its ratios to the rung before. A rung that
+        cannot be measured here has the reason.
 
-    Raises `CourseError` for a model or device that is not there, or where memory is too small.
+    Raises:
+        CourseError: for an unknown model or device, or too little memory.
     """
     began = time.perf_counter()
-    place = choose_device(device)
-    bandwidth = copy_bandwidth(place)
+    torch_device = choose_device(device)
+    bandwidth = copy_bandwidth(torch_device)
     release_memory()
-    llama, name = load_model(model, place)
+    llama, name = load_model(model, torch_device)
     load = load or load_for(llama)
     ladder = Ladder(llama, load, bandwidth * 1e9)
-    rows = ladder.climb()
+    rows = ladder.measure()
     return {
-        **machine("transformers", device=place.type),
-        "tier": "gpu" if place.type == "cuda" else "cpu",
+        **machine("transformers", device=torch_device.type),
+        "tier": "gpu" if torch_device.type == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "model": name,
         "dtype": str(llama.dtype).removeprefix("torch."),
@@ -161,12 +162,12 @@ class Ladder:
     """Measures the rungs on one model, then predicts them.
 
     Args:
-        llama: the weights that every rung shares.
+        llama: the model, whose weights all rungs share.
         load: the requests and sizes.
-        bandwidth: bytes a second that the device's memory moves.
+        bandwidth: of the device's memory, in bytes a second.
 
     Attributes:
-        costs: what a step costs, by rung.
+        costs: rung -> its step costs, once it is measured.
     """
 
     def __init__(self, llama: Llama, load: Load, bandwidth: float) -> None:
@@ -174,23 +175,25 @@ class Ladder:
         vocabulary = llama.config.vocab_size
         self.timed = Requests.draw(load, vocabulary, TIMED_SEED)
         fewer = replace(load, requests=max(2, load.requests * 2 // 3))  # on a GPU enough to fill every slot
-        self.other = Requests.draw(fewer, vocabulary, FITTED_SEED)
+        self.fitted = Requests.draw(fewer, vocabulary, FITTED_SEED)
         self.costs: dict[str, CostModel] = {}
-        self._steps = climbs(load)
-        self._rides: dict[str, list[Trace]] = defaultdict(list)
-        self._others: dict[str, list[Trace]] = defaultdict(list)  # the ride before each of those
+        self._rungs = rungs_with_settings(load)
+        self._timed_traces: dict[str, list[Trace]] = defaultdict(list)
+        self._fitted_traces: dict[str, list[Trace]] = defaultdict(list)  # of the run before each timed one
 
-    def climb(self) -> list[dict[str, Any]]:
-        """A row for each rung."""
-        self._ride_all()
-        self.costs = fit_costs(self._others, self._steps)
+    def measure(self) -> list[dict[str, Any]]:
+        """Run all rungs. Returns a row for each."""
+        self._run_all()
+        self.costs = fit_costs(self._fitted_traces, self._rungs)
         rows: list[dict[str, Any]] = []
         before: dict[str, Any] | None = None
-        for rung, settings in self._steps:
+        for rung, settings in self._rungs:
             row: dict[str, Any] = {"rung": rung.name, "changes": _plain(rung.changes), "shows": rung.shows}
-            if self._is_here(rung):
-                row |= {"measured": True, **self._numbers(self._rides[rung.name])}
-                row["decode_seconds"] = decode_seconds([*self._others[rung.name], *self._rides[rung.name]])
+            if self._can_run(rung):
+                row |= {"measured": True, **self._numbers(self._timed_traces[rung.name])}
+                row["decode_seconds"] = decode_seconds(
+                    [*self._fitted_traces[rung.name], *self._timed_traces[rung.name]]
+                )
                 row["against_before"] = ratios(before, row) if before else None
                 row["predicted"] = self._predict(rung, settings, row)
                 before = row
@@ -199,61 +202,62 @@ class Ladder:
             rows.append(row)
         return rows
 
-    def _is_here(self, rung: Rung) -> bool:
+    def _can_run(self, rung: Rung) -> bool:
         return not rung.needs_gpu or self.llama.device.type == "cuda"
 
-    def _ride_all(self) -> None:
-        there = [(rung, settings) for rung, settings in self._steps if self._is_here(rung)]
+    def _run_all(self) -> None:
+        """Rounds over all rungs, until `load.repeats` are done or the next one would take too long."""
+        runnable = [(rung, settings) for rung, settings in self._rungs if self._can_run(rung)]
         began = time.perf_counter()
-        with tqdm(total=2 * self.load.repeats * len(there), desc="ladder", unit="ride") as bar:
+        with tqdm(total=2 * self.load.repeats * len(runnable), desc="ladder", unit="run") as bar:
             for done in range(self.load.repeats):
                 if done and (time.perf_counter() - began) * (done + 1) / done > self.load.time_limit:
                     return
-                for rung, settings in there:
-                    self._ride_one(rung, settings, bar)
+                for rung, settings in runnable:
+                    self._run_rung(rung, settings, bar)
 
-    def _ride_one(self, rung: Rung, settings: Mapping[str, Any], bar: tqdm) -> None:
+    def _run_rung(self, rung: Rung, settings: Mapping[str, Any], bar: tqdm) -> None:
         bar.set_description(rung.name)
         llm = LLM(self.llama, **settings)
-        self._others[rung.name].append(_ride(llm, self.other, bar))
-        self._rides[rung.name].append(_ride(llm, self.timed, bar))
+        self._fitted_traces[rung.name].append(_run(llm, self.fitted, bar))
+        self._timed_traces[rung.name].append(_run(llm, self.timed, bar))
         llm.close()
 
     def _numbers(self, traces: Sequence[Trace]) -> dict[str, Any]:
-        """The metrics of the fastest ride, a step's mean time, and the share of the roofline."""
+        """The metrics of the fastest run, the mean time of a step, and the share of the memory roofline."""
         trace = min(traces, key=lambda trace: trace.span)
         moved = trace.num_steps * self.llama.weight_bytes
         moved += int(kv_tokens(trace).sum()) * kv_bytes_per_block(self.llama, 1)
         return {
-            "rides_seconds": [each.span for each in traces],
+            "runs_seconds": [each.span for each in traces],
             **metrics(trace),
             "seconds_per_step": trace.span / trace.num_steps,
-            "riders": float(np.average(trace.steps["running"])),
+            "mean_running": float(np.average(trace.steps["running"])),
             "bytes_moved": moved,
             "roofline_share": moved / self.bandwidth / trace.span,
         }
 
     def _predict(self, rung: Rung, settings: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
-        """What notebook 01 and the simulator say of the rung, and how far they are off (0.1: 10% too much)."""
-        ride = predict(self.timed, settings, self.costs[rung.name])
+        """The predictions of notebook 01 and of the simulator, with their relative errors (0.1: 10% too much)."""
+        trace = predict(self.timed, settings, self.costs[rung.name])
         lengths, slots = self.timed.output_tokens, settings["max_num_seqs"]
         formula = (
             static_utilization if settings["policy"].name == StaticBatching.name else continuous_utilization
         )
-        plain = formula(lengths, slots)
+        utilization = formula(lengths, slots)
         return {
-            "seconds": ride.span,
-            "seconds_error": ride.span / row["seconds"] - 1,
-            "steps": ride.num_steps,
-            "steps_error": ride.num_steps / row["steps"] - 1,
-            "utilization": ride.utilization,
-            "utilization_notebook_01": plain,
-            "utilization_notebook_01_error": plain / row["utilization"] - 1,
+            "seconds": trace.span,
+            "seconds_error": trace.span / row["seconds"] - 1,
+            "steps": trace.num_steps,
+            "steps_error": trace.num_steps / row["steps"] - 1,
+            "utilization": trace.utilization,
+            "utilization_notebook_01": utilization,
+            "utilization_notebook_01_error": utilization / row["utilization"] - 1,
         }
 
 
-def _ride(llm: LLM, requests: Requests, bar: tqdm) -> Trace:
-    """One ride of everyone, prefixes forgotten before it."""
+def _run(llm: LLM, requests: Requests, bar: tqdm) -> Trace:
+    """One run of all requests, with an empty prefix cache."""
     llm.reset_prefix_cache()
     params = [
         SamplingParams(max_tokens=count, temperature=0, ignore_eos=True) for count in requests.output_tokens
@@ -264,43 +268,50 @@ def _ride(llm: LLM, requests: Requests, bar: tqdm) -> Trace:
 
 
 def fit_costs(
-    rides: Mapping[str, Sequence[Trace]], steps: Sequence[tuple[Rung, Mapping[str, Any]]]
+    traces: Mapping[str, Sequence[Trace]], rungs: Sequence[tuple[Rung, Mapping[str, Any]]]
 ) -> dict[str, CostModel]:
-    """What a step costs, by rung, from the rides of each rung.
+    """Rung -> its step costs, fitted to the Traces of its runs.
 
-    A machine has slow minutes, and a ride that met one would take it for the cost of what was on board. So each
-    step counts with the least it took on any climb: all climbs plan the same steps. And rungs that launch their
-    steps in the same way are fitted together: whom a policy boards does not change what a step costs. How many may
-    board does: for few rows a GPU's engine launches products of its own, which take its host longer. A rung of few
-    slots launches nothing else; the fit of one with more is a mean of both.
+    A run in a slow minute of the machine would make the requests in it look expensive. So each step counts with the
+    least time it took in any run, since all runs plan the same steps. And rungs that launch their steps in the same
+    way are fitted together: which requests a policy admits does not change what a step costs. The number of slots
+    does: for few rows a GPU's engine launches matrix products of its own, which take the host longer. A rung of few
+    slots launches only those; the fit of one with more slots is a mean of both.
+
+    Args:
+        traces: of each rung that was run.
+        rungs: all rungs with their settings.
     """
     alike: dict[tuple[Any, ...], list[str]] = defaultdict(list)
-    for rung, settings in steps:
-        if rung.name in rides:
-            alike[tuple(settings[name] for name in LAUNCHES_BY)].append(rung.name)
+    for rung, settings in rungs:
+        if rung.name in traces:
+            alike[tuple(settings[name] for name in LAUNCH_SETTINGS)].append(rung.name)
     costs: dict[str, CostModel] = {}
     for names in alike.values():
-        costs |= dict.fromkeys(names, CostModel.fit(*(_least(rides[name]) for name in names)))
+        costs |= dict.fromkeys(names, CostModel.fit(*(_least(traces[name]) for name in names)))
     return costs
 
 
-def _least(rides: Sequence[Trace]) -> Trace:
-    """A ride whose steps each take the least that they took on any of these, which planned the same steps."""
-    durations = np.min([ride.steps["duration"] for ride in rides], axis=0)
-    return replace(rides[0], steps={**rides[0].steps, "duration": durations})
+def _least(traces: Sequence[Trace]) -> Trace:
+    """A Trace in which each step takes the least time that it took in any of these, which have the same steps."""
+    durations = np.min([trace.steps["duration"] for trace in traces], axis=0)
+    return replace(traces[0], steps={**traces[0].steps, "duration": durations})
 
 
-def decode_seconds(rides: Sequence[Trace]) -> dict[str, float]:
-    """By how many ride (a text, for JSON), the median of what steps took in which everyone decodes, five or more."""
-    riders = np.concatenate([decode_rows(ride) * (prefill_tokens(ride) == 0) for ride in rides])
-    took = np.concatenate([ride.steps["duration"] for ride in rides])
-    counts, times = np.unique(riders[riders > 0], return_counts=True)
+def decode_seconds(traces: Sequence[Trace]) -> dict[str, float]:
+    """The median time of a step that only decodes, in seconds, by the number of its requests (a text, for JSON).
+
+    Numbers with fewer than five steps are left out.
+    """
+    rows = np.concatenate([decode_rows(trace) * (prefill_tokens(trace) == 0) for trace in traces])
+    took = np.concatenate([trace.steps["duration"] for trace in traces])
+    counts, times = np.unique(rows[rows > 0], return_counts=True)
     often = counts[times >= FEWEST_STEPS].tolist()
-    return {str(count): float(np.median(took[riders == count])) for count in often}
+    return {str(count): float(np.median(took[rows == count])) for count in often}
 
 
 def predict(requests: Requests, settings: Mapping[str, Any], cost: CostModel) -> Trace:
-    """The ride that the simulator gives the same requests, under the same settings."""
+    """The simulator's Trace of the same requests under the same settings."""
     workload = Workload.from_lengths(requests.output_tokens, [len(ids) for ids in requests.prompts])
     policy: Policy = settings["policy"]
     return simulate(
@@ -318,14 +329,14 @@ def predict(requests: Requests, settings: Mapping[str, Any], cost: CostModel) ->
 
 
 def ratios(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:
-    """How many times faster a rung is than the one before, and the two factors of it."""
+    """How many times faster a rung is than the one before, and the two factors of that."""
     steps = before["steps"] / row["steps"]
     step = before["seconds_per_step"] / row["seconds_per_step"]
     return {"speed": before["seconds"] / row["seconds"], "fewer_steps": steps, "quicker_steps": step}
 
 
 def _plain(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings ready for JSON: a policy by its name and what it was given."""
+    """Settings ready for JSON: a policy as its name and its options."""
     return {
         key: {"name": value.name, **vars(value)} if isinstance(value, Policy) else value
         for key, value in changes.items()
@@ -345,7 +356,7 @@ COLUMNS = (
     ("p99", lambda row: f"{row['ttft_seconds']['p99']:.2f} s"),
     ("itl p50", lambda row: f"{1e3 * row['itl_seconds']['p50']:,.1f} ms"),
     ("p99", lambda row: f"{1e3 * row['itl_seconds']['p99']:,.1f} ms"),
-    ("rides", lambda row: " ".join(f"{span:.2f}" for span in row["rides_seconds"])),
+    ("runs", lambda row: " ".join(f"{span:.2f}" for span in row["runs_seconds"])),
     ("roofline", lambda row: f"{row['roofline_share']:.0%}"),
 )
 PREDICTED = (
@@ -360,13 +371,13 @@ PREDICTED = (
 
 def report(result: Mapping[str, Any]) -> str:
     """The result as text for a terminal."""
-    ridden = [row for row in result["rungs"] if row["measured"]]
+    measured = [row for row in result["rungs"] if row["measured"]]
     missing = [f"{row['rung']}: {row['why']}" for row in result["rungs"] if not row["measured"]]
     parts = [
         _heading(result),
-        "Measured\n" + _table(ridden, COLUMNS),
-        "What each change is for, and what its speed-up is made of\n" + _changes(ridden),
-        "Predicted, and how far off\n" + _table(ridden, PREDICTED),
+        "Measured\n" + _table(measured, COLUMNS),
+        "What each change is for, and what its speed-up is made of\n" + _changes(measured),
+        "Predicted, and how far off\n" + _table(measured, PREDICTED),
         *(["\n".join(missing)] if missing else []),
     ]
     return "\n\n".join(parts)
@@ -389,12 +400,12 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[tuple[str, Any]]
 def _changes(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [["", "", "before", "now", "speed", "=", "fewer steps", "x", "quicker steps"]]
     for before, row in zip([None, *rows], rows, strict=False):
-        words, show = SHOWN[row["shows"]]
-        made_of = row["against_before"]
-        cells = [row["rung"], words, show(before) if before else "", show(row)]
-        if made_of:
+        label, show = SHOWN[row["shows"]]
+        ratios = row["against_before"]
+        cells = [row["rung"], label, show(before) if before else "", show(row)]
+        if ratios:
             speed, fewer, quicker = (
-                f"{made_of[name]:.2f}" for name in ("speed", "fewer_steps", "quicker_steps")
+                f"{ratios[name]:.2f}" for name in ("speed", "fewer_steps", "quicker_steps")
             )
             cells += [speed, "=", fewer, "x", quicker]
         lines.append(cells + [""] * (9 - len(cells)))

@@ -1,4 +1,4 @@
-"""What the ladder rides: a model that fits the machine, and requests that fit the model."""
+"""The work of the ladder: a model that fits the machine, and requests that fit the model."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ FEWEST_SLOTS = 2
 
 @dataclass(frozen=True)
 class Load:
-    """Requests and the sizes they ride with, all in tokens where nothing else is said.
+    """Requests and the sizes they are run with. Sizes are in tokens unless another unit is named.
 
     Attributes:
-        slots: riders that static batching and reservations hold; memory is made for them.
-        paged_slots: riders that may board once memory is taken block by block.
+        slots: requests at once under static batching and with reserved memory; memory is sized for them.
+        paged_slots: requests at once with memory taken block by block.
         requests: more than either, so that freed slots are refilled.
         output_tokens: lengths of answers, each equally likely.
-        shared_tokens: the beginning that all prompts have in common.
-        own_tokens: fewest and most that follow it.
+        shared_tokens: of the beginning that all prompts have in common.
+        own_tokens: the fewest and the most that follow it.
         long_tokens: what follows it in every eighth prompt.
-        step_tokens: most that one step computes.
-        chunk_tokens: most of prompts that one step computes, once they are cut.
-        repeats: times that the ladder is climbed, if time allows.
-        time_limit: seconds that all climbs may take. A climb that would end later is not begun; the first always is.
+        step_tokens: the most that one step computes.
+        chunk_tokens: the most of prompts that one step computes, with chunked prefill.
+        repeats: rounds over all rungs, if time allows.
+        time_limit: seconds for all rounds. A round that would end later is not begun, unless it is the first.
         block_size: tokens a block of K/V.
     """
 
@@ -68,21 +68,21 @@ class Load:
 
 
 def cpu_load() -> Load:
-    """Two to three minutes of SmolLM2 on two cores: two or three climbs if nothing else runs, one where much does."""
+    """Two to three minutes of SmolLM2 on two cores: two or three rounds on an idle machine, one on a busy one."""
     return Load(4, 12, 16, (8, 24, 72), 48, (8, 24), 256, step_tokens=2048, chunk_tokens=64, time_limit=168)
 
 
 def gpu_load(slots: int = 32) -> Load:
-    """Llama-2-7B shapes on an H100: three climbs took five minutes."""
+    """Llama-2-7B shapes on an H100, where three rounds took five minutes."""
     return Load(
         slots, 2 * slots, 3 * slots, (16, 64, 256), 128, (16, 48), 1024, step_tokens=8192, chunk_tokens=512
     )
 
 
 def load_for(llama: Llama) -> Load:
-    """The load for a model's device: on a GPU as many slots, up to 32, as memory holds beside the weights.
+    """The load for a model's device: on a GPU with as many slots, up to 32, as fit in memory beside the weights.
 
-    Raises `CourseError` where that is less than two.
+    Raises `CourseError` if fewer than two fit.
     """
     if llama.device.type == "cpu":
         return cpu_load()
@@ -99,7 +99,7 @@ def load_for(llama: Llama) -> Load:
 
 
 def load_model(model: str | None, device: torch.device) -> tuple[Llama, str]:
-    """The model and what to call it; see `ladder.bench_engine`."""
+    """The model and its name in the record; see `ladder.bench_engine`."""
     chosen = model or (COURSE_MODEL if device.type == "cpu" else _largest_that_fits(device))
     dtype = choose_dtype("auto", device)
     with clear_words("loading the model"), torch.inference_mode():
@@ -123,7 +123,7 @@ def _dummy(shape: ModelShape, dtype: torch.dtype, device: torch.device) -> Llama
 
 
 def config_json(shape: ModelShape, max_positions: int = 4096) -> dict[str, str | int | float | bool]:
-    """A config.json for a shape, which random weights need and nothing more."""
+    """The config.json of a shape, enough for random weights."""
     return {
         "model_type": "llama",
         "vocab_size": shape.vocabulary,
@@ -142,14 +142,14 @@ def config_json(shape: ModelShape, max_positions: int = 4096) -> dict[str, str |
 
 @dataclass(frozen=True)
 class Requests:
-    """Prompts as token ids, and how many tokens each is answered with. All wait at the start."""
+    """Prompts as token ids, and the output tokens of each. All wait at the start."""
 
     prompts: list[list[int]]
     output_tokens: list[int]
 
     @classmethod
     def draw(cls, load: Load, vocabulary: int, seed: int) -> Requests:
-        """Random words: what is said does not change what a step costs."""
+        """Draw random ids: the cost of a step does not depend on them."""
         rng = np.random.default_rng(seed)
         shared = np.random.default_rng(0).integers(0, vocabulary, load.shared_tokens).tolist()
         low, high = load.own_tokens

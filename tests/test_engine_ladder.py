@@ -19,12 +19,12 @@ from lessonlib.ladder import (
     TARGET_ERROR,
     Ladder,
     bench_engine,
-    climbs,
     decode_seconds,
     fit_costs,
     predict,
     report,
     rungs,
+    rungs_with_settings,
 )
 from lessonlib.ladder_load import Load, Requests, config_json, cpu_load, gpu_load
 from lessonlib.simulation.costs import MODELS, CostModel, ModelShape
@@ -49,7 +49,7 @@ def result():
 
 
 def test_a_rung_changes_one_thing_and_rides_with_all_that_changed_before():
-    there = climbs(LOAD)
+    there = rungs_with_settings(LOAD)
     assert [rung.name for rung, _ in there] == [rung.name for rung in rungs(LOAD)]
     for (_, before), (rung, settings) in pairwise(there):
         assert {key for key in settings if settings[key] is not before.get(key)} == set(rung.changes)
@@ -66,7 +66,7 @@ def test_every_rung_gives_the_same_tokens_and_says_what_it_measured(result):
     assert {row["tokens"] for row in measured} == {sum(Requests.draw(LOAD, 128, 0).output_tokens)}
     for row in measured:
         assert row["finished"] == LOAD.requests
-        assert row["seconds"] == min(row["rides_seconds"]) > 0
+        assert row["seconds"] == min(row["runs_seconds"]) > 0
         assert row["seconds"] == pytest.approx(row["steps"] * row["seconds_per_step"])
         assert row["tokens_per_second"] == pytest.approx(row["tokens"] / row["seconds"])
         assert row["roofline_share"] > 0
@@ -93,7 +93,7 @@ def test_a_speed_up_is_fewer_steps_times_quicker_steps(result):
 def test_the_changes_do_what_they_are_for(result):
     static, continuous, paged, chunked, cached = (row for row in result["rungs"] if row["measured"])
     assert continuous["utilization"] > static["utilization"]
-    assert paged["riders"] > continuous["riders"]
+    assert paged["mean_running"] > continuous["mean_running"]
     assert paged["steps"] < continuous["steps"] < static["steps"]
     assert cached["prefill_tokens"] < chunked["prefill_tokens"] == paged["prefill_tokens"]
 
@@ -134,13 +134,13 @@ def test_requests_outnumber_slots_and_fit(load):
 def test_a_prediction_reads_the_settings():
     cost = CostModel(1e-3, 4e-3, 1e-5, 1e-7)
     requests = Requests.draw(LOAD, 128, 0)
-    rides = [predict(requests, settings, cost) for _, settings in climbs(LOAD)[:5]]
+    rides = [predict(requests, settings, cost) for _, settings in rungs_with_settings(LOAD)[:5]]
     assert rides[1].span < rides[0].span
     assert [ride.header.slots for ride in rides] == [3, 3, 6, 6, 6]
 
 
 def test_a_decode_steps_time_is_told_by_how_many_ride():
-    requests, settings = Requests.draw(LOAD, 128, 0), climbs(LOAD)[1][1]
+    requests, settings = Requests.draw(LOAD, 128, 0), rungs_with_settings(LOAD)[1][1]
     ride = predict(requests, settings, CostModel(1e-3, 0.0, 1e-2, 0.0, per_decode_row=1e-4))
     told = decode_seconds([ride, ride])
     assert told == pytest.approx({riders: 1e-3 + 1e-4 * int(riders) for riders in told})
@@ -167,7 +167,7 @@ def test_a_slow_minute_is_not_taken_for_the_cost_of_riders(seed):
     )
     timed = Requests.draw(load, 32_000, 0)
     other = Requests.draw(replace(load, requests=load.requests * 2 // 3), 32_000, 1)
-    steps = climbs(load)
+    steps = rungs_with_settings(load)
     rides, spans = {}, {}
     for rung, settings in steps:
         true = eager if settings["enforce_eager"] else graphs
@@ -189,8 +189,8 @@ def test_a_slow_minute_is_not_taken_for_the_cost_of_riders(seed):
 @pytest.mark.parametrize(("limit", "climbs_made"), [(0.0, 1), (600.0, 2)])
 def test_a_climb_that_would_end_too_late_is_not_begun(tiny_folder, limit, climbs_made):
     model = Llama(tiny_folder, load_format="dummy")
-    rows = Ladder(model, replace(LOAD, repeats=2, time_limit=limit), 1e9).climb()
-    assert [len(row["rides_seconds"]) for row in rows if row["measured"]] == [climbs_made] * 5
+    rows = Ladder(model, replace(LOAD, repeats=2, time_limit=limit), 1e9).measure()
+    assert [len(row["runs_seconds"]) for row in rows if row["measured"]] == [climbs_made] * 5
 
 
 # ----- what the ladder asks of LLM -----
