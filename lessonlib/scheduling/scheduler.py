@@ -122,6 +122,7 @@ class Scheduler:
 
     @property
     def num_free_slots(self) -> int:
+        """Request slots that no request holds."""
         return len(self._free_slots)
 
     # ----- requests -----
@@ -245,7 +246,10 @@ class Scheduler:
     # ----- a step -----
 
     def schedule(self) -> StepPlan:
-        """Plan the next step. Raises `CourseError` if `max_in_flight` planned steps have not been reported yet."""
+        """Plan the next step: running requests first, then as many waiting ones as fit.
+
+        Raises `CourseError` if `max_in_flight` planned steps have not been reported yet.
+        """
         if len(self._in_flight) >= self.max_in_flight:
             raise CourseError(
                 f"step {self._in_flight[0].step} has not been reported: call update with its plan"
@@ -257,13 +261,14 @@ class Scheduler:
         if self.policy.pauses_decode(self):
             self._serve(plan, [request for request in self.running if request.is_prefilling])
             self._admit_waiting(plan)
-        if plan.budget == self.token_budget:
+        if plan.budget == self.token_budget:  # unless this is a step for prompts alone
             self._serve(plan, list(self.running))
             if len(plan.preempted) == preempted:  # otherwise memory is short: admit none
                 self._admit_waiting(plan)
         return self._close(plan)
 
     def _close(self, plan: StepPlan) -> StepPlan:
+        """Complete the plan's counts, and put preempted requests back in the queue."""
         for request in plan.preempted:
             self.waiting.push(request)
         plan.waiting, plan.running = len(self.waiting), len(self.running)
@@ -290,17 +295,18 @@ class Scheduler:
                 tokens = self._chunk(request, request.num_new_tokens, plan.budget - set_aside)
             else:
                 set_aside -= 1
-                tokens = 0 if request.is_exhausted else 1
+                tokens = 0 if request.is_exhausted else 1  # its last token may be in flight already
             if tokens and self._make_room(plan, request, tokens, order, position):
                 self._schedule_tokens(plan, request, tokens)
 
     def _chunk(self, request: RequestState, num_new: int, budget: int) -> int:
+        """The policy's answer, kept between 0 and what is possible."""
         return max(0, min(self.policy.chunk(self, request, num_new, budget), num_new, budget))
 
     def _schedule_tokens(self, plan: StepPlan, request: RequestState, tokens: int) -> None:
         """Write the request's share into the plan. Its tokens count as computed from now on."""
         computed, is_prefill = request.num_computed_tokens, request.is_prefilling
-        yields = tokens == request.num_new_tokens
+        yields = tokens == request.num_new_tokens  # the next token is sampled from the last known one
         row = ScheduledRequest(
             request, request.slot, computed, tokens, request.block_table, is_prefill, yields
         )
@@ -335,6 +341,7 @@ class Scheduler:
         return True
 
     def _computed_at_admission(self, request: RequestState, prefix: Sequence[int]) -> int:
+        """Tokens that are stored without computing them: a cached prefix, or a free prompt up to its last token."""
         return request.num_tokens - 1 if self.free_prefill else len(prefix) * self.kv_cache.block_size
 
     def _fits(self, memory: int, prefix: Sequence[int]) -> bool:
@@ -343,6 +350,7 @@ class Scheduler:
         return self.kv_cache.can_allocate(memory, prefix, watermark)
 
     def _start(self, request: RequestState, computed: int) -> None:
+        """Give the request a slot, with `computed` of its tokens stored."""
         request.status = RequestStatus.RUNNING
         request.slot = heapq.heappop(self._free_slots)
         request.num_computed_tokens = computed
@@ -387,6 +395,7 @@ class Scheduler:
             self._preempt(plan, victim, self.running)
 
     def _could_admit(self, request: RequestState) -> bool:
+        """Whether a slot and memory are free for the request as things are."""
         prefix = self.kv_cache.cached_prefix(request)
         return bool(self._free_slots) and self._fits(self.policy.reserve(self, request), prefix)
 
@@ -440,7 +449,7 @@ class Scheduler:
         self._check_report(plan, sampled_tokens, stopped)
         self._in_flight.popleft()
         for request, slot in zip(plan.preempted, plan.vacated_slots, strict=True):
-            if not request.is_done:
+            if not request.is_done:  # recorded now, since the builder's step is the plan's only now
                 self.trace_builder.add(Kind.PREEMPT, request.order, slot)
         finished = []
         for row in plan.scheduled:
@@ -495,6 +504,10 @@ class Scheduler:
     def _end(
         self, request: RequestState, status: RequestStatus, kind: Kind, step: int, slot: int | None = None
     ) -> None:
+        """Record the end of a request, finished or aborted; free what it holds and forget it.
+
+        `slot` is the one it had in `step`, if it may have been preempted since.
+        """
         self.trace_builder.add(kind, request.order, request.slot if slot is None else slot, step=step)
         waited = request.status is RequestStatus.WAITING
         self._release(request)
