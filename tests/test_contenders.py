@@ -281,12 +281,14 @@ def test_versions_of_vllm_that_do_not(version):
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory):
-    """hf and the course's engine on a tiny preset, and what was said meanwhile."""
+def measured(tmp_path_factory, small_model):
+    """hf and the course's engine on a tiny preset and a small model, and what was said meanwhile."""
     out, said = tmp_path_factory.mktemp("compare") / "out.json", []
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GOMP_SPINCOUNT", "0")
-        options = compare.Options(TINY, ("hf", "course"), ("mixed", "online"), out=out)
+        options = compare.Options(
+            TINY, ("hf", "course"), ("mixed", "online"), model=str(small_model), out=out
+        )
         found = compare.compare(options, said.append)
     return found, out, said
 
@@ -300,7 +302,7 @@ def test_both_say_the_same_in_float32(measured):
 def test_limits_stand_in_every_result(tmp_path):
     """One of each kind of engine; vLLM's are held to the same in its own tests."""
     names = ("hf", "hf-cb", "course-static", "course")
-    small = replace(TINY, identity=(0, 0), slots=3)
+    small = replace(TINY, identity=(0, 0), slots=3, choices=(2, 4), mixed_requests=(4,))
     out = tmp_path / "out.json"
     found = compare.compare(
         compare.Options(small, names, repeat=1, is_timed=False, out=out), lambda line: None
@@ -801,8 +803,10 @@ def test_only_what_passes_rides_along(own_folder):
     assert not hasattr(loaded, "preempt")
 
 
-def test_mine_says_the_same_as_the_course(own_folder, tmp_path):
-    options = compare.Options(TINY, ("course", "mine"), own=own_folder, is_timed=False)
+def test_mine_says_the_same_as_the_course(own_folder, tmp_path, small_model):
+    options = compare.Options(
+        TINY, ("course", "mine"), model=str(small_model), own=own_folder, is_timed=False
+    )
     found = compare.compare(options, lambda line: None)
     assert not found.has_failures
     assert all(each["same"] == each["requests"] for each in found.agreement if each["dtype"] == "float32")

@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import needs
 import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lessonlib import recorded
 from lessonlib.contenders import import_line, names, presets
@@ -15,7 +17,7 @@ from lessonlib.contenders.agreement import agreement
 from lessonlib.contenders.compare import Options, compare
 from lessonlib.contenders.job import Job
 from lessonlib.contenders.process import ContenderProcess, RefusedError, vllm_python
-from lessonlib.engine.checkpoint import LlamaConfig
+from lessonlib.engine import checkpoint
 from lessonlib.errors import CourseError
 from lessonlib.result import LIMITS, Comparison
 from lessonlib.trace import Kind, Trace
@@ -55,7 +57,7 @@ def test_one_import_line_changed_and_the_same_words():
 @pytest.fixture(scope="module")
 def rides(model_path):
     """Answers of every contender to the same rows in float32, vLLM with its scheduler overheard."""
-    prompts = presets.random_prompts(LlamaConfig.load(model_path).vocab_size)
+    prompts = presets.random_prompts(checkpoint.LlamaConfig.load(model_path).vocab_size)
     preset = replace(presets.CPU, choices=(4, 8, 16), online_requests=6, rates=(5.0,))
     mixed, online = presets.mixed(REQUESTS, preset, prompts), presets.online(5.0, preset, prompts)
     cores = sorted(os.sched_getaffinity(0))
@@ -128,11 +130,21 @@ def test_arrivals_are_kept(rides):
         assert all(first > at for first, at in zip(firsts, rows["online"].arrivals, strict=True))
 
 
-def test_a_rate_is_a_share_of_what_vllm_can_do_here(model_path):
-    """Without a peak vLLM is measured first. Nobody is overheard where nobody asks for it."""
+@pytest.fixture
+def model_that_compiles_soon(tmp_path):
+    """A folder with a Llama of one layer, random weights, and heads of a size that vLLM's CPU kernels take."""
+    sizes = {"hidden_size": 128, "intermediate_size": 128, "num_hidden_layers": 1, "head_dim": 64}
+    config = LlamaConfig(vocab_size=256, num_attention_heads=2, num_key_value_heads=2, **sizes)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "model")
+    return str(tmp_path / "model")
+
+
+def test_a_rate_is_a_share_of_what_vllm_can_do_here(model_that_compiles_soon):
+    """Without a peak vLLM is measured first. Its scheduler is not recorded unless that is asked for."""
     small = replace(presets.CPU, choices=(4, 8), identity=(0, 0), max_model_len=256)
     asked = {"rates": ("50%",), "online_requests": 4, "traces_vllm": False}
-    found = compare(Options(small, ("vllm",), ("online",), repeat=1, **asked), lambda line: None)
+    options = Options(small, ("vllm",), ("online",), model=model_that_compiles_soon, repeat=1, **asked)
+    found = compare(options, lambda line: None)
     row = found.rows[0]
     assert row.rate == pytest.approx(found.how["peak"]["rate"] / 2, rel=0.01)
     assert found.how["peak"]["source"] == "vllm on 4 mixed, just before"

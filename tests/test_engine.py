@@ -16,7 +16,7 @@ from lessonlib.trace import Kind
 from solutions import ex03
 
 # More chats than slots, so that each way of scheduling waits, boards late and throws out.
-CHATS, LONGEST = 24, 32
+CHATS, LONGEST = 12, 24
 GREEDY = SamplingParams(max_tokens=LONGEST, temperature=0)
 PARTS = plug(ex03)
 
@@ -26,12 +26,12 @@ RIDES = {
     "budget 16": {"max_num_batched_tokens": 16},
     "budget 64": {"max_num_batched_tokens": 64},
     "budget 512": {"max_num_batched_tokens": 512},
-    "tight": {"num_blocks": 24},
+    "tight": {"num_blocks": 13},
     "two in flight": {"async_scheduling": True},
     "a student's": {
         "scheduler_cls": PARTS.scheduler_cls,
         "kv_cache_cls": PARTS.kv_cache_cls,
-        "num_blocks": 24,
+        "num_blocks": 13,
     },
 }
 
@@ -42,7 +42,7 @@ def make_llm(model_path):
     loaded = LLM(model_path, max_num_seqs=1, num_blocks=64).model
 
     def make(**options):
-        return LLM(loaded, **{"max_num_seqs": 16, "max_model_len": 512, "num_blocks": 400, **options})
+        return LLM(loaded, **{"max_num_seqs": 8, "max_model_len": 512, "num_blocks": 400, **options})
 
     return make
 
@@ -105,15 +105,15 @@ def test_prefix_caching_cold_and_warm(make_llm, due):
 
 
 def test_the_trace_tells_what_happened(make_llm, due):
-    few = due[:12]
+    few = due[:6]
     traces = {}
     for policy in ("static", "continuous"):
-        llm = make_llm(policy=policy, max_num_seqs=3)
+        llm = make_llm(policy=policy, max_num_seqs=2)
         tokens = answer(llm, few)
         trace = traces[policy] = llm.trace
         assert trace.output_tokens().tolist() == [len(each) for each in tokens]
         assert trace.rows(Kind.PREFILL)["tokens"].tolist() == [len(prompt) for prompt, _ in few]
-        assert trace.steps["running"].max() <= 3
+        assert trace.steps["running"].max() <= 2
         assert trace.header.policy == policy
         assert trace.header.clock == "seconds"
         starts, durations = trace.steps["start"], trace.steps["duration"]
