@@ -22,6 +22,8 @@ INSTALL = $(PYTHON) install/install.py
 STAMP  := $(VENV)/installed-$(TIER)
 TESTS  := $(VENV)/installed-$(TIER)-tests
 NOTEBOOKS := $(sort $(wildcard notebooks/*.ipynb))
+# These race schedules by the clock, so no other notebook may run beside them.
+RACES     := $(wildcard notebooks/02_*.ipynb)
 # Word for word; on a GPU, whose figures are its own, by the notebooks' assertions.
 NBVAL_MODE := $(if $(filter gpu,$(TIER)),--nbval-lax,--nbval)
 # A cell that hangs is cut off, and a kernel that died is said at once.
@@ -29,7 +31,7 @@ NBVAL  := timeout 900 $(BIN)/python -m pytest $(NBVAL_MODE) --nbval-current-env 
             -p lessonlib.nbval_kernel -p no:cacheprovider
 VLLM_VENV  := .venv-vllm
 VLLM_BUILD ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
-.PHONY: lab setup vllm test lint types unit nbval prove fresh wheel resolve lock notebooks site exercises clean
+.PHONY: lab setup vllm test lint types unit nbval nbval-in-pairs prove fresh wheel resolve lock notebooks site exercises clean
 
 setup: $(STAMP)
 	@$(BIN)/lesson model fetch
@@ -62,7 +64,7 @@ $(VLLM_VENV)/installed-cuda: install/locks/vllm-cuda.txt
 	@$(INSTALL) --venv $(VLLM_VENV) --tier vllm-cuda --exactly
 	@touch $@
 
-test: setup $(TESTS) vllm lint types unit nbval
+test: setup $(TESTS) vllm lint types unit nbval-in-pairs
 
 lint: $(TESTS)
 	$(BIN)/ruff check .
@@ -76,6 +78,11 @@ unit: $(TESTS)
 
 nbval: setup $(TESTS) vllm
 	$(NBVAL) $(NOTEBOOKS)
+
+# The same in less time, the longest first.
+nbval-in-pairs: setup $(TESTS) vllm
+	$(NBVAL) --numprocesses 2 --dist loadfile --no-loadscope-reorder $(shell ls -r $(filter-out $(RACES),$(NOTEBOOKS)))
+	$(NBVAL) $(RACES)
 
 prove: setup $(TESTS)
 	$(BIN)/python -m pytest -m prove -rA

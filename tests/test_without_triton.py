@@ -1,4 +1,7 @@
-"""Where there is no Triton: what runs all the same, what is recorded, and what says that it was not checked."""
+"""Where there is no Triton: what runs all the same, what is recorded, and what says that it was not checked.
+
+`make wheel` runs the notebooks that need no kernels in such an environment.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +45,6 @@ def test_it_is_gone_and_all_else_is_there(python: Path) -> None:
     code = "import torch, numba, transformers, kernels, lessonlib.engine; import triton"
     done = run(python, "-c", code)
     assert "No module named 'triton'" in done.stderr.splitlines()[-1]
-
-
-@pytest.mark.parametrize("name", ["00", "01", "02", "03", "05"])
-@pytest.mark.prove
-def test_notebooks_without_kernels_run_word_for_word(python: Path, name: str) -> None:
-    done = run(python, *STRICT, *PLUGINS, *(ROOT / "notebooks").glob(f"{name}_*.ipynb"))
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert "skipped" not in done.stdout
 
 
 def test_notebook_04_runs_what_it_can_and_skips_the_rest(python: Path) -> None:
