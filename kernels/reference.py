@@ -115,3 +115,70 @@ def skinny_linear(x: torch.Tensor, weight: torch.Tensor, *, out: torch.Tensor | 
     """x times a matrix [out_features, in_features], transposed."""
     product = (_wide(x) @ _wide(weight).T).to(x.dtype)
     return product if out is None else out.copy_(product)
+
+
+# ----- sampling -----
+
+# SplitMix64's increment and its finalizer's factors, as int64 holds them.
+GOLDEN, MIX_1, MIX_2 = (
+    value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+)
+
+
+def sample(
+    logits: torch.Tensor,
+    keys: torch.Tensor,
+    temperature: torch.Tensor,
+    top_k: torch.Tensor,
+    top_p: torch.Tensor,
+    *,
+    has_cuts: bool = True,
+) -> torch.Tensor:
+    """A token for each row; see ``kernels.sampling.sample``.
+
+    Exponential race: the token whose exponential clock, at the rate of its probability, rings first. has_cuts
+    changes nothing but the work.
+    """
+    tokens = logits.argmax(-1)
+    drawn = (temperature > 0).nonzero()[:, 0]
+    heated = logits[drawn].float() / temperature[drawn, None].float()
+    if has_cuts:
+        heated = _keep_likeliest(heated, top_k[drawn, None], top_p[drawn, None].float())
+    noise = uniform(keys[drawn], logits.shape[-1])
+    tokens[drawn] = (heated.log_softmax(-1) - (-noise.log()).log()).argmax(-1)
+    return tokens
+
+
+def _keep_likeliest(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Logits with -inf for all but the `top_k` likeliest, and of those the fewest that hold `top_p`."""
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    ranks = torch.arange(logits.shape[-1], device=logits.device)
+    ordered = ordered.masked_fill(ranks >= top_k, -torch.inf)
+    shares = ordered.softmax(-1)
+    before = shares.cumsum(-1) - shares
+    # Without a cut nothing goes: rounding could put the sum before the last tokens at 1. The first always stays: in
+    # float32 the smallest shares are 0.
+    ordered = ordered.masked_fill((before >= top_p) & (top_p < 1) & (ranks > 0), -torch.inf)
+    return logits.scatter(-1, order, ordered)
+
+
+def uniform(keys: torch.Tensor, count: int) -> torch.Tensor:
+    """Numbers strictly between 0 and 1, float32 `[num_rows, count]`, from int64 `[num_rows]` keys.
+
+    Counter-based random numbers (Salmon et al. 2011): number i of a key is a hash of both.
+    """
+    bits = _mix(keys[:, None] + torch.arange(count, device=keys.device) * GOLDEN)
+    return ((bits >> 41 & (1 << 23) - 1).float() + 0.5) * 2.0**-23
+
+
+def draw_key(seed: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """The key of a draw: of a request's seed and of how many tokens it was given before, int64 both."""
+    return _mix(_mix(seed) + position * GOLDEN)
+
+
+def _mix(x: torch.Tensor) -> torch.Tensor:
+    """SplitMix64's finalizer (Steele et al. 2014) on int64, which wraps as uint64 does; `>>` keeps the sign, so it is
+    masked off."""
+    x = (x ^ (x >> 30 & (1 << 34) - 1)) * MIX_1
+    x = (x ^ (x >> 27 & (1 << 37) - 1)) * MIX_2
+    return x ^ (x >> 31 & (1 << 33) - 1)

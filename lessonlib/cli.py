@@ -609,7 +609,7 @@ def _add_compare(commands: Any) -> None:
     compare.add_argument(
         "--workload",
         default="mixed",
-        help="of mixed, fixed, sweep, split, online, trace:FILE, with commas (mixed)",
+        help="of mixed, fixed, sweep, split, sampled, online, trace:FILE, with commas (mixed)",
     )
     compare.add_argument("--rows", help="only these rows of the workloads, e.g. '64 mixed,64 x 256'")
     compare.add_argument("--repeat", type=int, help="rounds; the order is rotated by one each (2; gpu: 1)")

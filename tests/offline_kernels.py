@@ -33,7 +33,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction, MockTensor
 
-from kernels import attention, cache, cards, ladder, launch, linear, pointwise, validate
+from kernels import attention, cache, cards, ladder, launch, linear, pointwise, sampling, validate
 
 NUM_BLOCKS, BLOCK = 8, 16
 META = torch.device("meta")
@@ -92,6 +92,7 @@ class Compiler:
             cache,
             linear,
             pointwise,
+            sampling,
             validate,
         ):  # whose tensors would have to lie there
             module.check_tensor = lambda *due: None
@@ -172,6 +173,13 @@ def multiply(tokens: int, num_rows: int, width: int, dtype: torch.dtype) -> None
     linear.skinny_linear(empty(tokens, width, dtype=dtype), empty(num_rows, width, dtype=dtype))
 
 
+def draw(vocabulary: int, dtype: torch.dtype) -> None:
+    """A step's tokens, with cuts and without."""
+    columns = [empty(4, dtype=dtype) for dtype in (torch.int64, torch.float64, torch.int64, torch.float64)]
+    for has_cuts in (False, True):
+        sampling.sample(empty(4, vocabulary, dtype=dtype), *columns, has_cuts=has_cuts)
+
+
 def every(half: torch.dtype) -> None:
     """Every kernel of the course, the ladder's rungs too, in several shapes."""
     for dtype, head_dim in ((half, 64), (half, 128), (torch.float32, 64)):
@@ -182,6 +190,8 @@ def every(half: torch.dtype) -> None:
         ladder.tiled(keys[0], keys, keys, scale=1.0)
         ladder.ragged(query, *caches, counts(4, 2), counts(4), scale=1.0)
         ladder.grouped(query, *caches, counts(4, 2), counts(4), scale=1.0)
+    for dtype in (half, torch.float32):
+        draw(32_000, dtype)
     attend(8, 8, 128, half)
     attend(8, 2, 80, torch.float16)
     between(4096, 11_008, half)
@@ -196,6 +206,7 @@ def models(half: torch.dtype) -> None:
         rotate_and_store(*heads, dtype)
         attend(*heads, dtype)
         between(model.hidden, model.intermediate, dtype)
+        draw(model.vocabulary, dtype)
         attended = model.heads * model.head_dim
         matrices = [
             ((model.heads + 2 * model.kv_heads) * model.head_dim, model.hidden),

@@ -457,6 +457,21 @@ def test_rates_requests_and_runs_are_asked_for(small_model):
     assert "of 80 requests a second, the peak; given" in report.text(found)
 
 
+def test_sampled_rows_are_for_engines_that_sample(small_model):
+    small = replace(TINY, identity=(0, 0), fixed_requests=(3,), fixed=4)
+    options = compare.Options(
+        small, ("hf", "course"), ("sampled",), model=str(small_model), repeat=1, is_timed=False
+    )
+    found = compare.compare(options, lambda line: None)
+    names = [row.name for row in found.rows]
+    assert names[0] == "6 mixed (temperature 0.7)"
+    assert names[1:] == ["3 x 4 (top-p 0.95)", "3 x 4 (top-k 50)", "3 x 4 (5 logprobs)"]
+    for row in found.rows:
+        assert found.of("hf", row.name) is None
+        assert found.of("course", row.name).trace.tokens == row.output_tokens
+    assert not found.agreement  # drawn tokens say nothing, and of one engine there is no pair
+
+
 def test_a_peak_that_cannot_be_measured_is_asked_for(monkeypatch):
     monkeypatch.setenv("LESSONLIB_VLLM_PYTHON", "no-such-python")
     options = compare.Options(TINY, ("course",), ("online",), rates=("70%",))

@@ -9,6 +9,7 @@ import torch
 from engine_models import free_and_unwritten, one_prompt, write_config
 
 from kernels import reference
+from kernels.reference import draw_key, uniform
 from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.chat import ChatEngine
 from lessonlib.engine.cpu import loops
@@ -16,7 +17,7 @@ from lessonlib.engine.inputs import StepShape
 from lessonlib.engine.model import Llama
 from lessonlib.engine.ops import choose_ops
 from lessonlib.engine.runner import ModelRunner, graph_shapes, graph_sizes
-from lessonlib.engine.sampler import Draw, sample, uniform
+from lessonlib.engine.sampler import Draw, sample
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.plugged import plug
 from lessonlib.scheduling.scheduler import Scheduler
@@ -185,15 +186,15 @@ def test_greedy_and_drawn_rows_in_one_batch():
 
 
 def test_noise_is_even_and_differs_by_seed_and_place():
-    seeds = torch.arange(50)[:, None]
-    noise = uniform(seeds, torch.zeros_like(seeds), 2000)
+    seeds = torch.arange(50)
+    noise = uniform(draw_key(seeds, torch.zeros_like(seeds)), 2000)
     assert noise.min() > 0
     assert noise.max() < 1
     assert abs(noise.mean() - 0.5) < 0.005
     counts = torch.histc(noise, 10, 0, 1)
     assert (counts - 10_000).abs().max() < 400  # four standard deviations
     assert abs(np.corrcoef(noise[0], noise[1])[0, 1]) < 0.1
-    later = uniform(seeds, torch.ones_like(seeds), 2000)
+    later = uniform(draw_key(seeds, torch.ones_like(seeds)), 2000)
     assert (noise == later).float().mean() < 0.001
 
 

@@ -69,7 +69,8 @@ BESIDE_THE_ENGINE = {"reference", "bench", "ladder", "watch", "machine", "tier",
 # The part of the scheduler that an engine cannot do without, as nano-vllm's 1,195 lines include theirs.
 SCHEDULER_CORE = {"request", "block_pool", "kv_cache", "policy", "plan", "scheduler"}
 # Part -> the most lines of code. benchmarks/NOTES.md says what they are for.
-MOST_LINES = {"engine": 1_311, "kernels": 874, "scheduler core": 748}
+# Of the kernels' lines 134 draw tokens.
+MOST_LINES = {"engine": 1_299, "kernels": 1_008, "scheduler core": 748}
 # Wings, each with a count of its own: a CPU's operators; what a caller may hand in, checked.
 WINGS = {"lessonlib.engine.cpu": 398, "lessonlib.engine.frontend": 417}
 

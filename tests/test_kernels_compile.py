@@ -17,7 +17,14 @@ from kernels.validate import HEAD_DIMS
 
 OFFLINE = Path(__file__).parent / "offline_kernels.py"
 KERNELS = Path(__file__).parents[1] / "kernels"
-FILES = ("attention.py", "cache.py", "ladder.py", "linear.py", "pointwise.py")  # the others need results
+FILES = (
+    "attention.py",
+    "cache.py",
+    "ladder.py",
+    "linear.py",
+    "pointwise.py",
+    "sampling.py",
+)  # the others need results
 KERNEL = re.compile(r"^def (_\w+_kernel)\(", re.MULTILINE)
 CUDA = torch.device("cuda")
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)

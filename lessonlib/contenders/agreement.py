@@ -39,12 +39,14 @@ def check_identity(session: Session, setup: Setup) -> None:
 def compare_answers(session: Session, setup: Setup) -> None:
     """Record for each pair on each timed row how many answers are the same to the last token.
 
-    Random weights are not compared: every engine draws its own.
+    Random weights are not compared: every engine draws its own. Nor are tokens that were drawn.
     """
     if setup.job.load_format == "dummy":
         return
     comparison = session.comparison
     for row in setup.rows:
+        if row.sampling.get("temperature"):
+            continue
         results = [each for each in comparison.results if each.row == row.name and each.digests]
         for one, other in combinations(results, 2):
             comparison.agreement.append(

@@ -55,9 +55,8 @@ class Course:
 
     def run(self, row: Row) -> Measurement:
         prompts = [{"prompt_token_ids": ids} for ids in row.prompts]
-        params = [
-            SamplingParams(max_tokens=count, temperature=0, ignore_eos=True) for count in row.max_tokens
-        ]
+        how = {"temperature": 0, **row.sampling}
+        params = [SamplingParams(max_tokens=count, ignore_eos=True, **how) for count in row.max_tokens]
         if row.arrivals:
             self.llm.start_ride()
             measured = run_with_arrivals(

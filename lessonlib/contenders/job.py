@@ -25,8 +25,9 @@ class Row:
         prompts: token ids, one list for each request.
         max_tokens: output tokens of each request; the end-of-sequence token does not end an answer.
         arrivals: seconds from the start, ascending; empty if all requests wait at the start.
-        kind: "mixed", "fixed", "sweep", "split", "online" or "trace": which plot it belongs to.
+        kind: "mixed", "fixed", "sweep", "split", "sampled", "online" or "trace": which plot it belongs to.
         batch: requests in a static batch; 0: as many as there are slots, or fit in memory.
+        sampling: fields of `SamplingParams` beside `max_tokens`, the same for each request; empty: greedy.
 
     Raises:
         CourseError: for lists of different lengths, or no prompts.
@@ -38,6 +39,7 @@ class Row:
     arrivals: list[float] = field(default_factory=list)
     kind: str = "mixed"
     batch: int = 0
+    sampling: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.prompts or len(self.prompts) != len(self.max_tokens):

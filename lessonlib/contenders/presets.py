@@ -15,8 +15,13 @@ from lessonlib.errors import CourseError
 from lessonlib.result import RowFacts
 from lessonlib.workload import poisson_arrivals, questions, read_trace
 
-WORKLOADS = ("mixed", "fixed", "sweep", "split", "online", "trace:FILE")
+WORKLOADS = ("mixed", "fixed", "sweep", "split", "sampled", "online", "trace:FILE")
 PROMPT_TOKENS = (16, 48)  # of a random prompt, shortest and longest
+SAMPLED = {
+    "top-p 0.95": {"temperature": 0.8, "top_p": 0.95},
+    "top-k 50": {"temperature": 0.8, "top_k": 50},
+    "5 logprobs": {"temperature": 0.0, "logprobs": 5},
+}
 
 
 @dataclass(frozen=True)
@@ -274,6 +279,8 @@ def _workload(name: str, preset: Preset, prompts: Prompts, vocab_size: int, seed
         return [fixed(count, preset, prompts, "sweep", seed) for count in preset.sweep]
     if kind == "split" and not path:
         return [split(preset, prompts, seed)]
+    if kind == "sampled" and not path:
+        return sampled(preset, prompts, seed)
     if kind == "online" and not path:
         return [online(rate, preset, prompts, seed) for rate in preset.rates]
     if kind == "trace" and path:
@@ -306,6 +313,16 @@ def fixed(count: int, preset: Preset, prompts: Prompts, kind: str, seed: int = 0
     ids = prompts(random.Random(seed), count)
     batch = count if kind == "sweep" else 0
     return Row(f"{count} x {preset.fixed}", ids, [preset.fixed] * count, kind=kind, batch=batch)
+
+
+def sampled(preset: Preset, prompts: Prompts, seed: int = 0) -> list[Row]:
+    """Mixed work at temperature 0.7, and work of one length sampled in the ways of `SAMPLED`."""
+    row = mixed(preset.mixed_requests[0], preset, prompts, seed)
+    rows = [replace(row, name=f"{row.name} (temperature 0.7)", kind="sampled", sampling={"temperature": 0.7})]
+    row = fixed(preset.fixed_requests[-1], preset, prompts, "sampled", seed)
+    return rows + [
+        replace(row, name=f"{row.name} ({name})", sampling=sampling) for name, sampling in SAMPLED.items()
+    ]
 
 
 def online(rate: float, preset: Preset, prompts: Prompts, seed: int = 0) -> Row:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lessonlib.contenders.job import Job
+from lessonlib.contenders.job import Job, Row
 from lessonlib.errors import CourseError
 
 HF = "lessonlib.contenders.hf"
@@ -31,6 +31,7 @@ class Entry:
         takes_paged_slots: whether it runs up to `Job.paged_slots` requests at once, rather than `Job.slots`.
         takes_own_parts: whether it is made with the student's functions of `Job.own`.
         takes_arrivals: whether requests can be added while others run.
+        takes_sampling: whether it runs rows that are not greedy, or ask for log probabilities.
         needs_kernels: whether it imports `kernels`. transformers must not find a package of that name.
         runs_under_vllm: whether its process is started with the Python that has vLLM.
     """
@@ -42,8 +43,13 @@ class Entry:
     takes_paged_slots: bool = False
     takes_own_parts: bool = False
     takes_arrivals: bool = True
+    takes_sampling: bool = True
     needs_kernels: bool = True
     runs_under_vllm: bool = False
+
+    def takes(self, row: Row) -> bool:
+        """Whether it runs such a row at all."""
+        return (self.takes_arrivals or not row.arrivals) and (self.takes_sampling or not row.sampling)
 
     def max_num_seqs(self, job: Job) -> int:
         """Requests that it runs at once."""
@@ -55,12 +61,13 @@ class Entry:
         return {**(entry(self.builds_on).all_options if self.builds_on else {}), **self.options}
 
 
+OF_TRANSFORMERS: dict[str, Any] = {"takes_arrivals": False, "takes_sampling": False, "needs_kernels": False}
 CONTENDERS = {
     each.name: each
     for each in (
-        Entry("hf", HF, {"compile": True}, takes_arrivals=False, needs_kernels=False),
-        Entry("hf-dynamic", HF, {"compile": False}, takes_arrivals=False, needs_kernels=False),
-        Entry("hf-cb", HF_CB, takes_arrivals=False, needs_kernels=False),
+        Entry("hf", HF, {"compile": True}, **OF_TRANSFORMERS),
+        Entry("hf-dynamic", HF, {"compile": False}, **OF_TRANSFORMERS),
+        Entry("hf-cb", HF_CB, **OF_TRANSFORMERS),
         # The course's engine, from static batches to the whole of it, one change at a time.
         Entry(
             "course-static", COURSE, {"policy": "static", "enforce_eager": True, "async_scheduling": False}

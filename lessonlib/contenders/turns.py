@@ -48,7 +48,7 @@ def _one_after_another(session: Session, setup: Setup, job: Job) -> None:
 
 def _warm_up(session: Session, process: ContenderProcess, row: Row) -> bool:
     """Run the row once, whole. Returns False if this contender cannot run it."""
-    if row.arrivals and not entry(process.name).takes_arrivals:
+    if not entry(process.name).takes(row):
         return False
     if not session.options.is_timed:
         return True

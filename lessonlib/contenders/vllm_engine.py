@@ -107,8 +107,9 @@ class Vllm:
     def _together(self, row: Row) -> Measurement:
         from vllm import SamplingParams
 
+        how = {"temperature": 0.0, **row.sampling}
         params = [
-            SamplingParams(temperature=0.0, max_tokens=most, ignore_eos=True, detokenize=False)
+            SamplingParams(max_tokens=most, ignore_eos=True, detokenize=False, **how)
             for most in row.max_tokens
         ]
         prompts = [{"prompt_token_ids": ids} for ids in row.prompts]

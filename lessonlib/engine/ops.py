@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from kernels import reference
 from kernels.tier import has_triton, triton_remedy
 from lessonlib.errors import CourseError
 
@@ -34,6 +35,7 @@ class Ops:
         pack, linear: a matrix as `linear` wants it, and x times that matrix.
         pack_gate_up: a matrix as `gated` wants it.
         likeliest: the place of each row's largest value.
+        sample: see `kernels.sampling`.
         step_attention: does the work of rotary_write_kv and paged_attention, made anew each step; see
             `native.NativeAttention`.
     """
@@ -46,6 +48,7 @@ class Ops:
     pack: Callable[[Tensor], Packed] = lambda weight: weight
     pack_gate_up: Callable[[Tensor], Packed] = lambda weight: weight
     likeliest: Callable[[Tensor], Tensor] = lambda logits: logits.argmax(-1)
+    sample: Callable[..., Tensor] = reference.sample
     step_attention: Callable[..., Callable[[int, Tensor], Tensor]] | None = None
 
 
@@ -92,8 +95,6 @@ def _native() -> Ops:
 
 
 def _reference(paged_attention: Callable[..., Tensor] | None = None) -> Ops:
-    from kernels import reference
-
     attention = paged_attention or reference.paged_attention
     gated = _gated(reference.silu_and_mul, F.linear)
     return Ops(reference.rms_norm, gated, reference.rotary_write_kv, attention)
@@ -109,6 +110,7 @@ def _triton(device: torch.device) -> Ops:
     from kernels.cards import card_of
     from kernels.linear import skinny_linear
     from kernels.pointwise import rms_norm, rotary_write_kv, silu_and_mul
+    from kernels.sampling import sample
     from kernels.validate import INTERPRETED
 
     if device.type == "cpu" and not INTERPRETED:
@@ -124,7 +126,8 @@ def _triton(device: torch.device) -> Ops:
         is_skinny = x.is_cuda and len(x) <= most_tokens and x.dtype is not torch.float32
         return skinny_linear(x, weight) if is_skinny else F.linear(x, weight)
 
-    return Ops(rms_norm, _gated(silu_and_mul, linear), rotary_write_kv, paged_attention, linear)
+    gated = _gated(silu_and_mul, linear)
+    return Ops(rms_norm, gated, rotary_write_kv, paged_attention, linear, sample=sample)
 
 
 def _gated(silu_and_mul: Callable[[Tensor], Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Callable:

@@ -128,7 +128,7 @@ class ModelRunner:
             if self.check:
                 check_logits(logits, plan.sampled_rows)
             if sampling is not None and not sampling.is_greedy:
-                tokens = sample(logits, sampling.draws)
+                tokens = sample(logits, sampling.draws, self.model.ops.sample)
                 self._last_tokens[slots] = tokens
             wanted = sampling.logprobs if sampling else None
             logprobs = None if wanted is None else top_logprobs(logits, tokens, wanted)

@@ -1,24 +1,22 @@
 """From logits to tokens: greedy, or drawn from what temperature, top-k and top-p leave.
 
 Every draw is a function of (seed, how many tokens the request has been given) alone. No generator keeps a
-state, so neither batch neighbors nor a preemption can change what a request is told. (Counter-based random
-numbers: Salmon et al., SC 2011; the mixing function is SplitMix64: Steele et al., OOPSLA 2014.)
+state, so neither batch neighbors nor a preemption can change what a request is told. What is drawn from them is in
+`kernels.reference.sample` and, as one kernel, in `kernels.sampling`.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from kernels import reference
 from lessonlib.engine.frontend.params import SamplingParams
-
-GOLDEN, MIX_1, MIX_2 = (
-    value - (1 << 64) for value in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
 
 
 @dataclass(frozen=True)
@@ -41,68 +39,51 @@ def signed(seed: int) -> int:
     return (seed + 2**63) % 2**64 - 2**63
 
 
-def sample(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+class Columns(NamedTuple):
+    """A step's draws, a column a parameter, on the device of the logits: what a sampling operator reads.
+
+    Attributes:
+        keys, top_k: int64 `[num_rows]`; see `kernels.sampling.sample`.
+        temperature, top_p: float64 `[num_rows]`.
+    """
+
+    keys: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+
+
+def columns(draws: Sequence[Draw], vocab_size: int, device: torch.device) -> tuple[Columns, bool]:
+    """The draws as columns, and whether top-k or top-p cuts any row. One copy to the device, not waited for."""
+    params = [draw.params for draw in draws]
+    top_k = torch.tensor([each.top_k if 0 < each.top_k < vocab_size else vocab_size for each in params])
+    top_p = torch.tensor([each.top_p for each in params], dtype=torch.float64)
+    seeds = torch.tensor([draw.seed for draw in draws])
+    keys = reference.draw_key(seeds, torch.tensor([draw.position for draw in draws]))
+    temperature = torch.tensor([each.temperature for each in params], dtype=torch.float64)
+    has_cuts = bool((top_k < vocab_size).any() or (top_p < 1).any())
+    table = torch.stack((keys, temperature.view(torch.int64), top_k, top_p.view(torch.int64)))
+    if device.type == "cuda":
+        table = table.pin_memory().to(device, non_blocking=True)
+    keys, warmth, top_k, share = table
+    return Columns(keys, warmth.view(torch.float64), top_k, share.view(torch.float64)), has_cuts
+
+
+def sample(
+    logits: Tensor, draws: Sequence[Draw], operator: Callable[..., Tensor] = reference.sample
+) -> Tensor:
     """A token for each row.
 
     Args:
         logits: `[num_rows, vocab_size]`, any float dtype.
         draws: one a row.
+        operator: computes it; see `kernels.sampling.sample`.
 
     Returns:
         int64 `[num_rows]` on the device of the logits.
     """
-    tokens = logits.argmax(-1)
-    drawn = [place for place, draw in enumerate(draws) if not draw.params.is_greedy]
-    if drawn:
-        rows = torch.tensor(drawn, device=logits.device)
-        tokens[rows] = _draw(logits[rows].float(), [draws[place] for place in drawn])
-    return tokens
-
-
-def _draw(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    """Exponential race: the token whose exponential clock, at the rate of its probability, rings first."""
-
-    def column(values: list) -> Tensor:
-        return torch.tensor(values, device=logits.device)[:, None]
-
-    logits = logits / column([draw.params.temperature for draw in draws])
-    params = [draw.params for draw in draws]
-    if any(each.top_k > 0 or each.top_p < 1 for each in params):
-        size = logits.shape[-1]
-        top_k = column([each.top_k if 0 < each.top_k < size else size for each in params])
-        logits = _keep_likeliest(logits, top_k, column([each.top_p for each in params]))
-    noise = uniform(
-        column([draw.seed for draw in draws]), column([draw.position for draw in draws]), logits.shape[-1]
-    )
-    return (logits.log_softmax(-1) - (-noise.log()).log()).argmax(-1)
-
-
-def _keep_likeliest(logits: Tensor, top_k: Tensor, top_p: Tensor) -> Tensor:
-    """Logits with -inf for all but the `top_k` likeliest, and of those the fewest that hold `top_p`."""
-    ordered, order = logits.sort(-1, descending=True)
-    ranks = torch.arange(logits.shape[-1], device=logits.device)
-    ordered = ordered.masked_fill(ranks >= top_k, -torch.inf)
-    shares = ordered.softmax(-1)
-    before = shares.cumsum(-1) - shares
-    # Without a cut nothing goes: rounding could put the sum before the last tokens at 1. The first always stays: in
-    # float32 the smallest shares are 0.
-    ordered = ordered.masked_fill((before >= top_p) & (top_p < 1) & (ranks > 0), -torch.inf)
-    return logits.scatter(-1, order, ordered)
-
-
-def uniform(seed: Tensor, position: Tensor, count: int) -> Tensor:
-    """Numbers strictly between 0 and 1, float32 `[num_rows, count]`, from int64 `[num_rows, 1]` keys."""
-    places = torch.arange(count, device=seed.device)
-    key = _mix(_mix(seed) + position * GOLDEN)
-    bits = _mix(key + places * GOLDEN)
-    return ((bits >> 41 & (1 << 23) - 1).float() + 0.5) * 2.0**-23
-
-
-def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's finalizer on int64, which wraps as uint64 does; `>>` keeps the sign, so it is masked off."""
-    x = (x ^ (x >> 30 & (1 << 34) - 1)) * MIX_1
-    x = (x ^ (x >> 27 & (1 << 37) - 1)) * MIX_2
-    return x ^ (x >> 31 & (1 << 33) - 1)
+    parameters, has_cuts = columns(draws, logits.shape[-1], logits.device)
+    return operator(logits, *parameters, has_cuts=has_cuts)
 
 
 def top_logprobs(logits: Tensor, tokens: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:

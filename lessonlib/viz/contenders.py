@@ -199,7 +199,7 @@ def split_finding(parts: Sequence[Part]) -> str:
 
 def bar_rows(comparison: Comparison) -> list[RowFacts]:
     """Rows that stand as bars."""
-    return [row for row in comparison.rows if row.kind in ("mixed", "fixed", "trace")]
+    return [row for row in comparison.rows if row.kind in ("mixed", "fixed", "sampled", "trace")]
 
 
 def split_rows(comparison: Comparison) -> list[RowFacts]:
