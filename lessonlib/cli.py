@@ -603,8 +603,9 @@ def _add_compare(commands: Any) -> None:
     )
     compare.add_argument(
         "--contenders",
-        help="of hf, hf-dynamic, hf-cb, course, its earlier forms course-static, course-continuous, course-paged and "
-        "course-mixed, mine (your own parts in it), vllm (hf,course,vllm; for a split alone, its own chain)",
+        help="of hf, hf-dynamic, hf-cb, course, its earlier forms course-static, course-continuous, course-paged, "
+        "course-mixed and course-graphs, mine (your own parts in it), vllm (hf,course,vllm; for a split alone, its own "
+        "chain)",
     )
     compare.add_argument(
         "--workload",

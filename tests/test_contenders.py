@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -455,6 +455,18 @@ def test_rates_requests_and_runs_are_asked_for(small_model):
     assert all(len(each.repetitions) == 2 for each in found.results)
     assert found.how["peak"] == {"rate": 80.0, "source": "given"}
     assert "of 80 requests a second, the peak; given" in report.text(found)
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=lambda preset: preset.name)
+def test_a_chain_changes_one_option_a_link(preset):
+    """The CPU's chain, where there are no graphs, goes from paging to the whole engine in one."""
+    links = [entry(name) for name in preset.split_chain if name.startswith("course")]
+    for before, after in pairwise(links):
+        if (preset.name, after.name) == ("cpu", "course"):
+            continue
+        options = before.all_options, after.all_options
+        changed = [name for name in options[1] if options[0].get(name) != options[1][name]]
+        assert len(changed) == 1, (before.name, after.name, changed)
 
 
 def test_sampled_rows_are_for_engines_that_sample(small_model):

@@ -128,6 +128,7 @@ GPU = Preset(
         "course-continuous",
         "course-paged",
         "course-mixed",
+        "course-graphs",
         "course",
         "vllm",
     ),

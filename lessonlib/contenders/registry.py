@@ -77,13 +77,8 @@ CONTENDERS = {
             "course-paged", COURSE, {"policy": "prefill-first"}, "course-continuous", takes_paged_slots=True
         ),
         Entry("course-mixed", COURSE, {"policy": "continuous"}, "course-paged", takes_paged_slots=True),
-        Entry(
-            "course",
-            COURSE,
-            {"enforce_eager": False, "async_scheduling": None},
-            "course-mixed",
-            takes_paged_slots=True,
-        ),
+        Entry("course-graphs", COURSE, {"enforce_eager": False}, "course-mixed", takes_paged_slots=True),
+        Entry("course", COURSE, {"async_scheduling": None}, "course-graphs", takes_paged_slots=True),
         # The whole engine with a student's functions in it, those that pass their checks.
         Entry("mine", COURSE, {}, "course", takes_paged_slots=True, takes_own_parts=True),
         Entry("vllm", VLLM, takes_paged_slots=True, needs_kernels=False, runs_under_vllm=True),
