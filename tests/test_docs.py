@@ -6,14 +6,22 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
 import yaml
 
 from lessonlib import cli
 from lessonlib.checks.runner import select
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*.yml"))]
+CONTRIBUTORS = [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"]
+PAGES = [
+    ROOT / "README.md",
+    CONTRIBUTORS[0],
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.yml")),
+]
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+NAMED = re.compile(r"(?<![\w/.])((?:lessonlib|kernels|tests|docs|benchmarks)/[\w./-]*[\w/])")
 COMMAND = re.compile(
     r"^(?:.*[/ ])?lesson ((?:start|check|grade|hint|doctor|model|simulate|generate|bench|compare)\b.*)$",
     re.MULTILINE,
@@ -32,6 +40,14 @@ def test_every_command_can_be_typed() -> None:
     for line in typed:
         options = cli._parser().parse_args(shlex.split(line, comments=True))
         select(getattr(options, "exercises", ()))
+
+
+@pytest.mark.parametrize("page", CONTRIBUTORS, ids=lambda page: page.name)
+def test_every_file_that_is_named_is_there(page: Path) -> None:
+    named = NAMED.findall(page.read_text(encoding="utf-8"))
+    assert len(named) > 8
+    missing = [name for name in named if "YOURS" not in name and not (ROOT / name).exists()]
+    assert not missing
 
 
 def test_every_make_target_is_there() -> None:
