@@ -12,7 +12,7 @@ import torch
 
 from lessonlib.engine.checkpoint import COURSE_MODEL, resolve
 from lessonlib.engine.frontend.options import choose_dtype
-from lessonlib.engine.memory import clear_words, kv_bytes_per_block
+from lessonlib.engine.memory import explain_out_of_memory, kv_bytes_per_block
 from lessonlib.engine.model import Llama
 from lessonlib.errors import CourseError
 from lessonlib.simulation.costs import BYTES_PER_VALUE, MODELS, ModelShape
@@ -102,7 +102,7 @@ def load_model(model: str | None, device: torch.device) -> tuple[Llama, str]:
     """The model and its name in the record; see `ladder.bench_engine`."""
     chosen = model or (COURSE_MODEL if device.type == "cpu" else _largest_that_fits(device))
     dtype = choose_dtype("auto", device)
-    with clear_words("loading the model"), torch.inference_mode():
+    with explain_out_of_memory("loading the model"), torch.inference_mode():
         if chosen in MODELS:
             return _dummy(MODELS[chosen], dtype, device), f"{chosen} shapes, random weights"
         return Llama(resolve(chosen), dtype, device), Path(chosen).name

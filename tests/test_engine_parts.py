@@ -140,14 +140,14 @@ def test_a_padded_step_gives_the_same_logits_and_leaves_memory_alone(folder):
     def both(inputs):
         shape = StepShape(inputs.num_decodes + 3, inputs.num_seqs - inputs.num_decodes + 2, 70)
         assert shape.holds(inputs)
-        before, cache = runner._last_tokens.clone(), runner.kv_cache.clone()
+        before, cache = runner._last_tokens.clone(), runner.kv_tensor.clone()
         padded = forward(inputs.padded(shape, runner._spare_slot))[0]
-        stored = runner.kv_cache.clone()
+        stored = runner.kv_tensor.clone()
         runner._last_tokens.copy_(before)
-        runner.kv_cache.copy_(cache)
+        runner.kv_tensor.copy_(cache)
         logits, tokens = forward(inputs)
         torch.testing.assert_close(padded[: len(logits)], logits)
-        torch.testing.assert_close(stored, runner.kv_cache)
+        torch.testing.assert_close(stored, runner.kv_tensor)
         seen.append((inputs.num_decodes, inputs.num_seqs))
         return logits, tokens
 

@@ -88,10 +88,10 @@ class LlamaConfig:
 
 def _refuse_variants(folder: Path, config: dict[str, Any]) -> None:
     """Options of the architecture that would give silently wrong answers here."""
-    for option, due in (("attention_bias", False), ("mlp_bias", False), ("hidden_act", "silu")):
-        if config.get(option, due) != due:
+    for option, expected in (("attention_bias", False), ("mlp_bias", False), ("hidden_act", "silu")):
+        if config.get(option, expected) != expected:
             raise CourseError(
-                f"{folder} has {option} {config[option]!r}, this engine runs {due!r}: use another model"
+                f"{folder} has {option} {config[option]!r}, this engine runs {expected!r}: use another model"
             )
     if config.get("quantization_config"):
         raise CourseError(f"{folder} is quantized: this engine runs fp32, bf16 and fp16 weights")

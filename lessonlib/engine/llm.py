@@ -35,7 +35,7 @@ from lessonlib.engine.frontend.options import (
 from lessonlib.engine.frontend.params import SamplingParams, one_each
 from lessonlib.engine.frontend.prompts import Conversation, EncodedPrompt, Prompt, TokensPrompt
 from lessonlib.engine.frontend.turns import check_process, in_turn
-from lessonlib.engine.memory import check_blocks, clear_words, num_blocks_that_fit, release_memory
+from lessonlib.engine.memory import check_blocks, explain_out_of_memory, num_blocks_that_fit, release_memory
 from lessonlib.engine.model import Llama
 from lessonlib.engine.ops import choose_ops
 from lessonlib.engine.outputs import RequestOutput
@@ -133,7 +133,7 @@ class LLM:
         self.block_size, self.enable_prefix_caching = block_size, bool(enable_prefix_caching)
         self.seed = secrets.randbits(63) if seed is None else seed
         self.max_in_flight = 2 if (on_gpu if async_scheduling is None else async_scheduling) else 1
-        with clear_words("loading the model"), torch.inference_mode():
+        with explain_out_of_memory("loading the model"), torch.inference_mode():
             if not isinstance(model, Llama):
                 ops = choose_ops(attention, self.device)
                 folder, dtype = resolve(model, load_format), choose_dtype(dtype, self.device)

@@ -92,7 +92,7 @@ def release_memory() -> None:
 
 
 @contextlib.contextmanager
-def clear_words(doing: str) -> Iterator[None]:
+def explain_out_of_memory(doing: str) -> Iterator[None]:
     """Say in one line that memory ran out, and give it back."""
     try:
         yield

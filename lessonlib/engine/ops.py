@@ -34,7 +34,7 @@ class Ops:
         rotary_write_kv, paged_attention: see `kernels.pointwise` and `kernels.attention`.
         pack, linear: a matrix as `linear` wants it, and x times that matrix.
         pack_gate_up: a matrix as `gated` wants it.
-        likeliest: the place of each row's largest value.
+        argmax: the index of each row's largest value.
         sample: see `kernels.sampling`.
         step_attention: does the work of rotary_write_kv and paged_attention, made anew each step; see
             `native.NativeAttention`.
@@ -47,7 +47,7 @@ class Ops:
     linear: Callable[[Tensor, Packed], Tensor] = F.linear
     pack: Callable[[Tensor], Packed] = lambda weight: weight
     pack_gate_up: Callable[[Tensor], Packed] = lambda weight: weight
-    likeliest: Callable[[Tensor], Tensor] = lambda logits: logits.argmax(-1)
+    argmax: Callable[[Tensor], Tensor] = lambda logits: logits.argmax(-1)
     sample: Callable[..., Tensor] = reference.sample
     step_attention: Callable[..., Callable[[int, Tensor], Tensor]] | None = None
 
@@ -90,7 +90,7 @@ def _native() -> Ops:
         linear=native.linear,
         pack=native.pack,
         pack_gate_up=native.pack_gate_up,
-        likeliest=native.likeliest,
+        argmax=native.argmax,
     )
 
 

@@ -79,7 +79,7 @@ class ModelRunner:
             each step.
 
     Attributes:
-        kv_cache: `[num_layers, num_blocks, block_size, 2, num_kv_heads, head_dim]`, keys before values.
+        kv_tensor: `[num_layers, num_blocks, block_size, 2, num_kv_heads, head_dim]`, keys before values.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ModelRunner:
         self.model, self.block_size, self.check = model, block_size, check
         config, device = model.config, model.device
         shape = (config.num_layers, num_blocks, block_size, 2, config.num_kv_heads, config.head_dim)
-        self.kv_cache = torch.zeros(shape, dtype=model.dtype, device=device)
+        self.kv_tensor = torch.zeros(shape, dtype=model.dtype, device=device)
         self._spare_slot = max_num_seqs
         self._last_tokens = torch.zeros(max_num_seqs + 1, dtype=torch.int64, device=device)
         self._workspace = None
@@ -160,14 +160,14 @@ class ModelRunner:
         token_ids = torch.where(pending, self._last_tokens[slots], inputs.token_ids)
         hidden = self.model.forward(token_ids, self._attend(inputs))
         logits = self.model.logits(hidden[inputs.sampled])
-        tokens = self.model.ops.likeliest(logits)
+        tokens = self.model.ops.argmax(logits)
         self._last_tokens[inputs.slots] = tokens
         return logits, tokens
 
     def _attend(self, inputs: StepInputs) -> Attend:
         ops, config, cos_sin = self.model.ops, self.model.config, self.model.cos_sin
         if ops.step_attention is not None:
-            return ops.step_attention(inputs, self.kv_cache, cos_sin, config.num_heads)
+            return ops.step_attention(inputs, self.kv_tensor, cos_sin, config.num_heads)
         assert ops.rotary_write_kv is not None
         assert ops.paged_attention is not None
         rotate_and_store, paged_attention = ops.rotary_write_kv, ops.paged_attention
@@ -175,7 +175,7 @@ class ModelRunner:
 
         def attend(layer: int, heads: Tensor) -> Tensor:
             query, key, value = heads.split(kinds, dim=1)
-            caches = self.kv_cache[layer].unbind(2)
+            caches = self.kv_tensor[layer].unbind(2)
             rotate_and_store(query, key, value, inputs.positions, cos_sin, *caches, inputs.slot_mapping)
             return paged_attention(
                 query,
@@ -203,12 +203,12 @@ class ModelRunner:
     def poison(self, blocks: Sequence[int]) -> None:
         """Fill blocks with NaN: whoever reads them gives itself away."""
         with torch.inference_mode():
-            self.kv_cache[:, list(blocks)] = torch.nan
+            self.kv_tensor[:, list(blocks)] = torch.nan
 
     def _copy_blocks(self, copies: Sequence[tuple[int, int]]) -> None:
         with torch.inference_mode():
             for source, destination in copies:
-                self.kv_cache[:, destination] = self.kv_cache[:, source]
+                self.kv_tensor[:, destination] = self.kv_tensor[:, source]
 
     # ----- graphs -----
 
