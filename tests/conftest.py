@@ -18,6 +18,8 @@ LONGEST = (
     "test_lab_browser",
     "test_grading",
     "test_kernels_compile",
+    "test_without_triton",
+    "test_kernels_sampling",
     "test_checks_mutants",
     "test_wheel",
     "test_site",

