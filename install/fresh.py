@@ -140,7 +140,9 @@ def lab(debian: Debian, user: str, folder: str, line: str) -> Iterator[tuple[str
             time.sleep(1)
         yield log.read_text(errors="replace"), (found[1], found[2], found[3])
     finally:
-        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself, as where its port is taken
+        with contextlib.suppress(
+            ProcessLookupError
+        ):  # it may have ended by itself, as where its port is taken
             os.killpg(running.pid, signal.SIGKILL)
         running.wait()
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import shutil
+import socket
 import sys
 import webbrowser
 from pathlib import Path
@@ -74,7 +76,9 @@ def is_open(ip: str | None) -> bool:
 
 
 def open_lab(port: int | None, ip: str | None) -> None:
-    """Become JupyterLab; does not return. Raises as `lab_command`."""
+    """Become JupyterLab; does not return. Raises as `lab_command`, and `CourseError` for a port that is taken."""
+    if port is not None:
+        _check_free(port, ip)
     is_root, has_browser = os.geteuid() == 0, _has_browser()
     command = lab_command(layout.around() or layout.clone() or Path.cwd(), port, ip, is_root, has_browser)
     for line in notices(ip, is_root, has_browser):
@@ -82,6 +86,20 @@ def open_lab(port: int | None, ip: str | None) -> None:
     tools = str(Path(sys.executable).parent)  # `lesson` in Lab's terminal
     os.environ["PATH"] = os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])
     os.execv(command[0], command)
+
+
+def _check_free(port: int, ip: str | None) -> None:
+    address = _address(ip) if ip is not None else "127.0.0.1"
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does
+        try:
+            door.bind((address, port))
+        except (OSError, OverflowError) as error:
+            if getattr(error, "errno", None) == errno.EADDRINUSE:
+                raise CourseError(
+                    f"port {port} is taken by another program: give another one, or none for the next that is free"
+                ) from None
 
 
 def _has_browser() -> bool:

@@ -99,3 +99,13 @@ def _address(log: Path, running: subprocess.Popen[bytes]) -> str:
         assert running.poll() is None, log.read_text()
         time.sleep(0.5)
     raise AssertionError(log.read_text())
+
+
+def test_a_port_that_is_taken_is_named_before_jupyter_starts(capfd: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(CourseError, match=f"port {port} is taken by another program: give another one"):
+            lab.open_lab(port, None)
+    assert capfd.readouterr().err == ""
