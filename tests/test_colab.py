@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,7 +50,7 @@ class Host:
         self.run(self.python, "-m", "pip", "install", "--quiet", "ipykernel")
         self.run(self.python, "-m", "ipykernel", "install", "--prefix", folder, "--name", "colab")
         found = self.run(self.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))")
-        packages = Path(found.strip())
+        self.packages = packages = Path(found.strip())
         (packages / "google" / "colab").mkdir(parents=True)
         (packages / "google" / "colab" / "__init__.py").touch()
         (packages / "google" / "colab" / "output.py").write_text(OUTPUT)
@@ -70,6 +71,11 @@ class Host:
 
     def forget_the_course(self) -> None:
         self.run(self.python, "-m", "pip", "uninstall", "--yes", "continuous-batching-course")
+        for name in (
+            "lessonlib",
+            "kernels",
+        ):  # what was compiled there stays otherwise, and is found as a package
+            shutil.rmtree(self.packages / name, ignore_errors=True)
 
     def execute(self, path: Path) -> nbformat.NotebookNode:
         """Run a notebook whole, in its folder. Raises `CalledProcessError` where a cell fails."""
