@@ -31,7 +31,8 @@ NBVAL  := timeout 900 $(BIN)/python -m pytest $(NBVAL_MODE) --nbval-current-env 
             -p lessonlib.nbval_kernel -p no:cacheprovider
 VLLM_VENV  := .venv-vllm
 VLLM_BUILD ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
-.PHONY: lab setup vllm test lint types unit nbval nbval-in-pairs prove fresh wheel resolve lock notebooks site exercises clean
+.DEFAULT_GOAL := help
+.PHONY: help lab setup vllm test lint types unit nbval nbval-in-pairs prove fresh wheel resolve lock notebooks site exercises clean
 
 setup: $(STAMP)
 	@$(BIN)/lesson model fetch
@@ -114,3 +115,7 @@ exercises: $(STAMP)
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info
+
+# The lines at the top of this file.
+help:
+	@sed -n 's/^# //p;/^$$/q' Makefile

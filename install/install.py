@@ -121,6 +121,10 @@ def make_environment(folder):
 
 def install(options):
     """Let pip or uv install; returns what went wrong, or an empty string."""
+    print(
+        "setup: some gigabytes to download and unpack; the first time takes minutes, part of it in silence",
+        flush=True,
+    )
     lock = str(lock_file(options.tier))
     if options.exactly:  # torch first, with what it needs: that depends on which torch the index has
         steps = [["--constraint", lock, "torch"], ["--no-deps", "--requirement", lock]]

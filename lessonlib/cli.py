@@ -299,7 +299,7 @@ def _table(summary: dict[str, Any]) -> str:
             return f"{value:,.4g}"
         return f"{value:,}" if isinstance(value, int) else str(value)
 
-    return "\n".join(f"{name:<16}{shown(value)}" for name, value in summary.items())
+    return "\n".join(f"{name:<15} {shown(value)}" for name, value in summary.items())
 
 
 # ----- generate -----
