@@ -130,8 +130,8 @@ def test_a_split_has_more_requests_than_slots_and_memory_for_no_more_than_its_sl
 def test_each_form_of_the_course_changes_one_thing(job):
     forms = [each for name, each in CONTENDERS.items() if name.startswith("course")]
     assert [each.builds_on for each in forms] == ["", *(each.name for each in forms[:-1])]
-    assert [each.max_num_seqs(replace(job, paged_slots=6)) for each in forms] == [2, 2, 6, 6, 6]
-    assert [each.all_options["enforce_eager"] for each in forms] == [True] * 4 + [False]
+    assert [each.max_num_seqs(replace(job, paged_slots=6)) for each in forms] == [2, 2, 6, 6, 6, 6]
+    assert [each.all_options["enforce_eager"] for each in forms] == [True] * 4 + [False] * 2
     assert all(each.all_options.keys() == forms[0].options.keys() for each in forms)
 
 
