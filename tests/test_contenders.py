@@ -301,7 +301,7 @@ def test_both_say_the_same_in_float32(measured):
 
 def test_limits_stand_in_every_result(tmp_path):
     """One of each kind of engine; vLLM's are held to the same in its own tests."""
-    names = ("hf", "hf-cb", "course-static", "course")
+    names = ("hf", "hf-cb", "course")
     small = replace(TINY, identity=(0, 0), slots=3, choices=(2, 4), mixed_requests=(4,))
     out = tmp_path / "out.json"
     found = compare.compare(
@@ -318,7 +318,7 @@ def test_limits_stand_in_every_result(tmp_path):
     assert paged == pytest.approx([2 * 2**30] * len(paged), rel=0.01)
     lines = report.text(found).splitlines()
     table = lines[next(at for at, line in enumerate(lines) if line.startswith("  limits")) :]
-    assert [line.split()[0] for line in table[1:5]] == list(names)
+    assert [line.split()[0] for line in table[1:4]] == list(names)
 
 
 def test_a_static_cache_is_as_long_as_its_batchs_longest():

@@ -48,6 +48,7 @@ def test_the_names_of_older_texts_have_not_come_back():
     assert names.back_again(["Scheduler"]) == ["Scheduler"]
 
 
+@pytest.mark.prove  # notebook 06 runs this script as well
 def test_one_import_line_changed_and_the_same_words():
     lines = import_line.output(import_line.for_vllm(import_line.SCRIPT))
     assert lines == import_line.output(import_line.SCRIPT)
@@ -139,6 +140,7 @@ def model_that_compiles_soon(tmp_path):
     return str(tmp_path / "model")
 
 
+@pytest.mark.prove
 def test_a_rate_is_a_share_of_what_vllm_can_do_here(model_that_compiles_soon):
     """Without a peak vLLM is measured first. Its scheduler is not recorded unless that is asked for."""
     small = replace(presets.CPU, choices=(4, 8), identity=(0, 0), max_model_len=256)
@@ -163,6 +165,7 @@ def test_a_model_that_vllm_refuses(tmp_path):
     process.close()
 
 
+@pytest.mark.prove
 def test_a_refused_model_is_told_and_the_others_count(tmp_path, small_model):
     """Heads of 24: the course's engine computes them on a CPU, vLLM's kernels do not."""
     out = tmp_path / "out.json"
