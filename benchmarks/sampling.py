@@ -11,6 +11,7 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,19 +76,15 @@ def main() -> None:
             drawn = columns(count, vocabulary, settings)
             has_cuts = len(settings) > 1
             calls = {
-                "kernel": lambda logits=logits, drawn=drawn, cut=has_cuts: sample(
-                    logits, *drawn, has_cuts=cut
-                ),
-                "PyTorch": lambda logits=logits, drawn=drawn, cut=has_cuts: reference.sample(
-                    logits, *drawn, has_cuts=cut
-                ),
-                "argmax": lambda logits=logits: logits.argmax(-1),
+                "kernel": partial(sample, logits, *drawn, has_cuts=has_cuts),
+                "PyTorch": partial(reference.sample, logits, *drawn, has_cuts=has_cuts),
+                "argmax": partial(logits.argmax, -1),
             }
             rows.append({"rows": count, "vocabulary": vocabulary, "settings": name, **in_turn(calls)})
             print(json.dumps(rows[-1]), flush=True)
     if options.out:
         result = {**machine(), "unit": "microseconds a call", "rows": rows}
-        write_whole(options.out / "h100_sampling.json", json.dumps(result, indent=1) + "\n")
+        write_whole(options.out / "sampling.json", json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -77,10 +77,10 @@ def is_open(ip: str | None) -> bool:
 
 def open_lab(port: int | None, ip: str | None) -> None:
     """Become JupyterLab; does not return. Raises as `lab_command`, and `CourseError` for a port that is taken."""
-    if port is not None:
-        _check_free(port, ip)
     is_root, has_browser = os.geteuid() == 0, _has_browser()
     command = lab_command(layout.around() or layout.clone() or Path.cwd(), port, ip, is_root, has_browser)
+    if port is not None:
+        _check_free(port, ip)
     for line in notices(ip, is_root, has_browser):
         print(f"lesson: {line}", file=sys.stderr, flush=True)
     tools = str(Path(sys.executable).parent)  # `lesson` in Lab's terminal
@@ -95,8 +95,8 @@ def _check_free(port: int, ip: str | None) -> None:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as a server does
         try:
             door.bind((address, port))
-        except (OSError, OverflowError) as error:
-            if getattr(error, "errno", None) == errno.EADDRINUSE:
+        except OSError as error:  # what else is wrong with it, Jupyter says
+            if error.errno == errno.EADDRINUSE:
                 raise CourseError(
                     f"port {port} is taken by another program: give another one, or none for the next that is free"
                 ) from None

@@ -368,12 +368,12 @@ def test_a_folder_that_is_exchanged_for_a_link_is_not_followed(deep: int, tmp_pa
     assert {each.files.get("ex01", b"") for each in found} <= {own, b""}
 
 
-@pytest.mark.parametrize("place", ["ada", "ada/work", "ada/work/ex01.py"])
+@pytest.mark.parametrize("place", ["ada", "ada/week1", "ada/week1/ex01.py"])
 def test_a_link_that_came_after_the_listing_is_not_followed(place: str, tmp_path: Path) -> None:
-    (tmp_path / "ada" / "work").mkdir(parents=True)
-    (tmp_path / "ada" / "work" / "ex01.py").write_bytes(b"x = 1\n")
-    (tmp_path / "secret" / "work").mkdir(parents=True)
-    (tmp_path / "secret" / "work" / "ex01.py").write_bytes(EX01)
+    (tmp_path / "ada" / "week1").mkdir(parents=True)
+    (tmp_path / "ada" / "week1" / "ex01.py").write_bytes(b"x = 1\n")
+    (tmp_path / "secret" / "week1").mkdir(parents=True)
+    (tmp_path / "secret" / "week1" / "ex01.py").write_bytes(EX01)
     with archives.Top(tmp_path) as top, ExitStack() as opened:
         (entry,) = top.files(("ada",), PurePosixPath(), archives.Inventory(opened))
         secret = tmp_path / "secret" / PurePosixPath(place).relative_to("ada")
