@@ -338,6 +338,7 @@ def _generate(options: argparse.Namespace) -> int:
     prompts = _read_prompts(options.prompts)
     if options.save:
         check_place(options.save)  # better known before than after
+    print(f"loading {options.model}", file=sys.stderr, flush=True)
     from lessonlib.engine import LLM, SamplingParams
 
     params = SamplingParams(
@@ -457,7 +458,7 @@ def _add_hint(commands: Any) -> None:
     hint = commands.add_parser(
         "hint", help="a nudge for one task, then a clearer one, then nearly the answer"
     )
-    hint.add_argument("task", help="ex01.1, …")
+    hint.add_argument("task", metavar="TASK", help="such as ex01.1")
     hint.add_argument("number", nargs="?", type=int, default=1, help="1 (default), 2 or 3")
     hint.add_argument("--solution", action="store_true", help="the worked answer")
     hint.set_defaults(run=_hint)

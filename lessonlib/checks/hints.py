@@ -173,7 +173,8 @@ def hint(task: str, number: int = 1) -> str:
     Raises `CourseError` for an unknown task or another number.
     """
     if task not in HINTS:
-        raise CourseError(f"no hints for {task!r}: there are some for {', '.join(HINTS)}")
+        there = [each for each in HINTS if each.startswith(f"{task}.")] or HINTS
+        raise CourseError(f"no hints for {task!r}: there are some for {', '.join(there)}")
     if number not in (1, 2, 3):
         raise CourseError(f"no hint {number} for {task}: give 1 to 3")
     return f"{HINTS[task][number - 1]}\n(hint {number} of 3)"
