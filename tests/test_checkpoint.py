@@ -9,10 +9,10 @@ import sys
 import pytest
 import torch
 from engine_models import one_prompt
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from lessonlib import fetch
-from lessonlib.engine.checkpoint import LlamaConfig, resolve
+from lessonlib.engine.checkpoint import LlamaConfig, load_weights, resolve
 from lessonlib.engine.model import Llama, rope_frequencies
 from lessonlib.engine.runner import ModelRunner
 from lessonlib.errors import CourseError
@@ -171,6 +171,22 @@ def write_folder(folder, config, weights=None):
         (TINY, None, "no \\*.safetensors"),
         ({**TINY, "model_type": "gpt2"}, {"a": torch.zeros(1)}, "'gpt2' model"),
         ({**TINY, "rope_scaling": {"type": "yarn"}}, {"a": torch.zeros(1)}, "rope type 'yarn'"),
+        (
+            {**TINY, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
+            {"a": torch.zeros(1)},
+            "has no low_freq_factor, high_freq_factor, original_max_position_embeddings",
+        ),
+        (
+            {**TINY, "rope_parameters": {"rope_theta": 1e4}, "rope_scaling": {"type": "llama3"}},
+            {"a": torch.zeros(1)},
+            "rope_parameters and another rope_scaling",
+        ),
+        (
+            {**TINY, "num_hidden_layers": 0},
+            {"a": torch.zeros(1)},
+            "num_hidden_layers 0: it is a whole number",
+        ),
+        ({**TINY, "vocab_size": "32"}, {"a": torch.zeros(1)}, "vocab_size '32': it is a whole number"),
         ("{", {"a": torch.zeros(1)}, "is not JSON"),
         (TINY, {"a": torch.zeros(1)}, "no tensor model.embed_tokens.weight"),
     ],
@@ -179,6 +195,59 @@ def test_bad_folders_are_named(tmp_path, config, weights, words):
     folder = write_folder(tmp_path / "model", config, weights)
     with pytest.raises(CourseError, match=words):
         Llama(resolve(folder))
+
+
+@pytest.fixture
+def sharded_folder(tiny_folder):
+    """The tiny Llama in two shards and an index."""
+    weights = load_file(tiny_folder / "model.safetensors")
+    (tiny_folder / "model.safetensors").unlink()
+    halves = dict(list(weights.items())[::2]), dict(list(weights.items())[1::2])
+    names = [f"model-0000{half}-of-00002.safetensors" for half in (1, 2)]
+    for half, name in zip(halves, names, strict=True):
+        save_file(half, tiny_folder / name)
+    index = {name: file for half, file in zip(halves, names, strict=True) for name in half}
+    (tiny_folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
+    return tiny_folder, weights
+
+
+def test_only_the_files_that_the_index_names_are_read(sharded_folder):
+    """A stale shard, or a backup of another training run, changed what a model said."""
+    folder, weights = sharded_folder
+    save_file({name: torch.zeros_like(each) for name, each in weights.items()}, folder / "backup.safetensors")
+    places = {name: torch.empty_like(each) for name, each in weights.items()}
+    load_weights(folder, places)
+    assert all(places[name].equal(each) for name, each in weights.items())
+
+
+def test_files_that_cannot_all_be_the_models_are_refused(sharded_folder):
+    folder, weights = sharded_folder
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(
+        CourseError, match=r"an index and a model\.safetensors beside it: move one of them away"
+    ):
+        load_weights(folder, {})
+    (folder / "model.safetensors").unlink()
+    shard = folder / "model-00002-of-00002.safetensors"
+    shard.rename(folder / "elsewhere")
+    with pytest.raises(CourseError, match=r"has no model-00002-of-00002\.safetensors, which its index names"):
+        load_weights(folder, {})
+    (folder / "elsewhere").rename(shard)
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(
+        CourseError, match=r"model-00001-of-00002\.safetensors, model-00002-of-00002\.safetensors and no"
+    ):
+        load_weights(folder, {})
+    (folder / "model.safetensors.index.json").write_text("[]")
+    with pytest.raises(CourseError, match="is no index"):
+        load_weights(folder, {})
+
+
+def test_a_weight_that_is_no_number_is_named(tmp_path):
+    weights = {"a": torch.zeros(3), "b": torch.tensor([1.0, torch.nan])}
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(CourseError, match="b holds values that are no numbers"):
+        load_weights(tmp_path, {name: torch.empty_like(each) for name, each in weights.items()})
 
 
 def test_an_unknown_hub_name_is_one_line(monkeypatch):

@@ -17,6 +17,11 @@ from lessonlib.fetch import MODEL_NAME, fetch_model, is_present, model_folder
 
 COURSE_MODEL = "smollm2"
 LOAD_FORMATS = ("auto", "dummy")
+OF_LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    "max_position_embeddings",
+)
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,7 @@ class LlamaConfig:
 
     @classmethod
     def _from_json(cls, data: dict[str, Any], eos_token_ids: tuple[int, ...]) -> LlamaConfig:
-        rope = data.get("rope_parameters") or {**(data.get("rope_scaling") or {})}
-        kind = rope.get("rope_type", rope.get("type", "default"))
-        if kind not in ("default", "llama3"):
-            raise CourseError(f"rope type {kind!r}: this engine knows default and llama3")
+        rope = _rope(data)
         heads = data["num_attention_heads"]
         return cls(
             vocab_size=data["vocab_size"],
@@ -79,11 +81,25 @@ class LlamaConfig:
             head_dim=data.get("head_dim") or data["hidden_size"] // heads,
             max_positions=data["max_position_embeddings"],
             rms_norm_eps=data["rms_norm_eps"],
-            rope_theta=rope.get("rope_theta") or data.get("rope_theta", 10_000.0),
-            rope_scaling=rope if kind == "llama3" else {},
+            rope_theta=rope.get("rope_theta") or data.get("rope_theta") or 10_000.0,
+            rope_scaling=rope if "factor" in rope else {},
             tie_word_embeddings=data.get("tie_word_embeddings", False),
             eos_token_ids=eos_token_ids,
         )
+
+
+def _rope(config: dict[str, Any]) -> dict[str, Any]:
+    """The rotation's parameters, of either name. Raises `CourseError` for those that this engine would get wrong."""
+    named, older = config.get("rope_parameters"), config.get("rope_scaling")
+    if named and older and named != older:
+        raise CourseError("config.json has rope_parameters and another rope_scaling: take one of them out")
+    rope = dict(named or older or {})
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind not in ("default", "llama3"):
+        raise CourseError(f"rope type {kind!r}: this engine knows default and llama3")
+    if kind == "llama3" and (lost := [name for name in OF_LLAMA3 if not rope.get(name)]):
+        raise CourseError(f"the llama3 rope of config.json has no {', '.join(lost)}: fetch the model again")
+    return rope if kind == "llama3" else {"rope_theta": rope.get("rope_theta")}
 
 
 def _refuse_variants(folder: Path, config: dict[str, Any]) -> None:
@@ -93,6 +109,9 @@ def _refuse_variants(folder: Path, config: dict[str, Any]) -> None:
             raise CourseError(
                 f"{folder} has {option} {config[option]!r}, this engine runs {expected!r}: use another model"
             )
+    for name in SIZES:
+        if name in config and not (isinstance(config[name], int) and config[name] > 0):
+            raise CourseError(f"{folder} has {name} {config[name]!r}: it is a whole number from 1")
     if config.get("quantization_config"):
         raise CourseError(f"{folder} is quantized: this engine runs fp32, bf16 and fp16 weights")
 
@@ -148,10 +167,11 @@ def load_weights(folder: Path, places: Mapping[str, torch.Tensor]) -> None:
     Args:
         places: a tensor to fill for each name that must be there; it gives shape, dtype and device.
 
-    Raises `CourseError` for a missing tensor, another shape or an unreadable shard.
+    Raises `CourseError` for files that cannot all be the model's, a missing tensor, another shape or an unreadable
+    shard.
     """
     missing = dict(places)
-    shards = sorted(folder.glob("*.safetensors"))
+    shards = weight_files(folder)
     bar = tqdm(total=len(places), desc="weights", unit="tensor", leave=False, delay=2)
     with bar:
         for shard in shards:
@@ -168,12 +188,45 @@ def load_weights(folder: Path, places: Mapping[str, torch.Tensor]) -> None:
         )
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the model: those that its index names, else model.safetensors, else the only one there is.
+
+    Raises `CourseError` where two of these say different things, or a file that the index names is missing.
+    """
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    there = sorted(folder.glob("*.safetensors"))
+    if index.is_file():
+        try:
+            named = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+        except (json.JSONDecodeError, KeyError, AttributeError, TypeError) as error:
+            raise CourseError(f"{index} is no index ({error!r}): fetch the model again") from error
+        if single in there and single not in named:
+            raise CourseError(
+                f"{folder} has an index and a model.safetensors beside it: move one of them away"
+            )
+        if lost := [path.name for path in named if path not in there]:
+            raise CourseError(
+                f"{folder} has no {', '.join(lost)}, which its index names: fetch the model again"
+            )
+        return named
+    if single in there:
+        return [single]
+    if len(there) > 1:
+        names = ", ".join(path.name for path in there)
+        raise CourseError(
+            f"{folder} has {names} and no model.safetensors.index.json: leave the model's own file, or add its index"
+        )
+    return there
+
+
 def _fill(place: torch.Tensor, tensor: torch.Tensor, name: str, shard: Path) -> None:
     if tensor.shape != place.shape:
         raise CourseError(
             f"{shard}: {name} has shape {list(tensor.shape)}, its config.json wants {list(place.shape)}: "
             "fetch the model again"
         )
+    if not tensor.sum(dtype=torch.float32).isfinite():
+        raise CourseError(f"{shard}: {name} holds values that are no numbers: fetch the model again")
     place.copy_(tensor)
 
 
