@@ -32,15 +32,19 @@ NBVAL  := timeout 900 $(BIN)/python -m pytest $(NBVAL_MODE) --nbval-current-env 
 VLLM_VENV  := .venv-vllm
 VLLM_BUILD ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
 .DEFAULT_GOAL := help
-.PHONY: help lab setup vllm test lint types unit nbval nbval-in-pairs prove fresh wheel resolve lock notebooks site exercises clean
+.PHONY: help lab setup python vllm test lint types unit nbval nbval-in-pairs prove fresh wheel resolve lock notebooks site exercises clean
 
 setup: $(STAMP)
 	@$(BIN)/lesson model fetch
 
-$(STAMP): pyproject.toml install/locks/$(TIER).txt
-	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here: make setup PYTHON=/path/to/python3.11"; exit 2; }
+$(STAMP): pyproject.toml install/locks/$(TIER).txt | python
 	@$(INSTALL) --venv $(VENV) --tier $(TIER)
 	@rm -f $(VENV)/installed-* && touch $@
+
+# A PYTHON= that comes after an environment was made with another is refused, not ignored.
+python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here: make setup PYTHON=/path/to/python3.11"; exit 2; }
+	@$(if $(filter command,$(origin PYTHON)),$(INSTALL) --venv $(VENV) --tier $(TIER) --only-compare)
 
 $(TESTS): $(STAMP)
 	@$(INSTALL) --venv $(VENV) --tier $(TIER) --extra test --extra site

@@ -29,7 +29,8 @@ FIRST_CELL = """\
 import site
 from importlib import invalidate_caches, util
 
-is_new = util.find_spec("lessonlib") is None
+course = util.find_spec("lessonlib")
+is_new = course is None or course.origin is None  # a folder that only has its name is not the course
 if is_new:
     %pip install {wheel}
     site.addsitedir(site.getusersitepackages())

@@ -40,12 +40,18 @@ def main(arguments):
     parser.add_argument(
         "--exactly", action="store_true", help="install what the lock lists and nothing of the course"
     )
+    parser.add_argument(
+        "--only-compare", action="store_true", help="say whether the environment has another Python than this"
+    )
     options = parser.parse_args(arguments)
     problem = (
-        unsuitable_python(sys.version_info) or missing_lock(options.tier) or something_else(options.venv)
+        unsuitable_python(sys.version_info)
+        or missing_lock(options.tier)
+        or something_else(options.venv)
+        or (another_python(options.venv) if options.only_compare else "")
     )
-    if problem:
-        return refuse(problem)
+    if problem or options.only_compare:
+        return refuse(problem) if problem else 0
     is_new = not (options.venv / "pyvenv.cfg").is_file() or not any(options.venv.glob("installed-*"))
     problem = "interrupted"
     try:
@@ -94,6 +100,18 @@ def something_else(folder):
     ):
         return ""
     return f"{folder} exists and is no virtual environment: move it away"
+
+
+def another_python(folder):
+    """What to do where the environment has another Python than the one that runs this."""
+    settings = folder / "pyvenv.cfg"
+    has = re.search(
+        r"^version *= *(\d+\.\d+)", settings.read_text() if settings.is_file() else "", re.MULTILINE
+    )
+    asked = "{}.{}".format(*sys.version_info)
+    if has is None or has.group(1) == asked:
+        return ""
+    return f"{folder} has Python {has.group(1)} and PYTHON is {asked}: rm -r {folder}, then run this again"
 
 
 def lock_file(tier):

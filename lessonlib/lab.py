@@ -76,9 +76,18 @@ def is_open(ip: str | None) -> bool:
 
 
 def open_lab(port: int | None, ip: str | None) -> None:
-    """Become JupyterLab; does not return. Raises as `lab_command`, and `CourseError` for a port that is taken."""
+    """Become JupyterLab, or say where it is open on this folder already, unless a port or an address was asked for.
+
+    Raises as `lab_command`, and `CourseError` for a port that is taken.
+    """
     is_root, has_browser = os.geteuid() == 0, _has_browser()
-    command = lab_command(layout.around() or layout.clone() or Path.cwd(), port, ip, is_root, has_browser)
+    folder = layout.around() or layout.clone() or Path.cwd()
+    command = lab_command(folder, port, ip, is_root, has_browser)
+    if port is None and ip is None and (address := already_open(folder)):
+        print(
+            f"lesson: JupyterLab is open on this folder already (another one: PORT=, or --port):\n{address}"
+        )
+        return
     if port is not None:
         _check_free(port, ip)
     for line in notices(ip, is_root, has_browser):
@@ -86,6 +95,16 @@ def open_lab(port: int | None, ip: str | None) -> None:
     tools = str(Path(sys.executable).parent)  # `lesson` in Lab's terminal
     os.environ["PATH"] = os.pathsep.join([tools, os.environ.get("PATH", os.defpath)])
     os.execv(command[0], command)
+
+
+def already_open(folder: Path) -> str | None:
+    """The address, with its token, of a JupyterLab of this user that has the folder as its root."""
+    from jupyter_server.serverapp import list_running_servers
+
+    for server in list_running_servers():
+        if Path(server["root_dir"]).resolve() == folder.resolve():
+            return f"{server['url']}lab/tree/{layout.FIRST}?token={server['token']}"
+    return None
 
 
 def _check_free(port: int, ip: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_colab_is_asked_for_widgets_each_time_a_kernel_starts(
     hosts.prepare(False)
     assert colab == ["widgets", "widgets"]
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_folder_with_the_courses_name_is_not_the_course(tmp_path: Path) -> None:
+    """`pip uninstall` leaves compiled files behind, and what has only the name cannot be imported from."""
+    (tmp_path / "lessonlib" / "__pycache__").mkdir(parents=True)
+    looks = written.first_cell().partition("if is_new")[0] + "print(is_new)"
+    for folder, expected in ((tmp_path, "True"), (ROOT, "False")):
+        without_packages = [sys.executable, "-S", "-c", looks]
+        asked = subprocess.run(without_packages, cwd=folder, capture_output=True, text=True, check=True)
+        assert asked.stdout.strip() == expected
 
 
 def test_a_notebook_in_a_course_has_its_exercises_already(

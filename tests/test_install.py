@@ -140,6 +140,35 @@ def test_a_folder_that_is_something_else_is_left_alone(tmp_path: Path) -> None:
     assert "is no virtual environment" in last_line(finished)
 
 
+def test_another_python_than_the_environments_is_refused(tmp_path: Path) -> None:
+    """`make setup PYTHON=python3.13` after a set-up with 3.11 went on with 3.11 and said nothing."""
+
+    def compare() -> subprocess.CompletedProcess[str]:
+        words = ["--venv", str(tmp_path / "venv"), "--tier", "python", "--only-compare"]
+        return subprocess.run(
+            [sys.executable, ROOT / "install" / "install.py", *words], capture_output=True, text=True
+        )
+
+    assert compare().returncode == 0
+    (tmp_path / "venv").mkdir()
+    settings = tmp_path / "venv" / "pyvenv.cfg"
+    settings.write_text("home = /usr/bin\nversion = 3.9.2\n")
+    finished = compare()
+    assert finished.returncode == 2
+    assert re.search(r"venv has Python 3\.9 and PYTHON is 3\.\d+: rm -r .*venv, then", last_line(finished))
+    settings.write_text("version_info = 1.2\nversion = {}.{}.{}\n".format(*sys.version_info))
+    assert compare().returncode == 0
+
+
+def test_make_compares_only_a_python_that_was_asked_for(tmp_path: Path) -> None:
+    def would_run(*asked: str) -> str:
+        command = ["make", "--dry-run", "setup", f"VENV={tmp_path}/venv", *asked]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert "--only-compare" in would_run(f"PYTHON={sys.executable}")
+    assert "--only-compare" not in would_run()
+
+
 # ----- the locks -----
 
 

@@ -68,11 +68,14 @@ def test_the_printed_address_answers_and_the_terminal_finds_lesson(tmp_path: Pat
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path / "log"
+    lesson_lab = [sys.executable, "-m", "lessonlib.cli", "lab"]
+    there = {**os.environ, "BROWSER": "/nonexistent %s"}
+    there |= {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "RUNTIME")}
     with log.open("wb") as file:
         running = subprocess.Popen(
-            [sys.executable, "-m", "lessonlib.cli", "lab", "--port", str(port)],
+            [*lesson_lab, "--port", str(port)],
             cwd=ROOT,
-            env={**os.environ, "BROWSER": "/nonexistent %s", "JUPYTER_CONFIG_DIR": str(tmp_path)},
+            env=there,
             stdout=file,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -83,6 +86,13 @@ def test_the_printed_address_answers_and_the_terminal_finds_lesson(tmp_path: Pat
         assert b"JupyterLab" in urllib.request.urlopen(address, timeout=30).read()
         contents = f"{base}/api/contents/exercises?token={token}"
         assert urllib.request.urlopen(contents, timeout=30).status == 200
+        again = subprocess.run(
+            lesson_lab, cwd=ROOT, env=there, capture_output=True, text=True, timeout=60, check=True
+        )
+        assert "is open on this folder already" in again.stdout
+        assert again.stdout.splitlines()[-1].replace("localhost", "127.0.0.1") == address.replace(
+            "localhost", "127.0.0.1"
+        )
         variables = Path(f"/proc/{running.pid}/environ")
         if variables.is_file():
             path = dict(line.partition("=")[::2] for line in variables.read_text().split("\0"))["PATH"]
