@@ -824,7 +824,7 @@ def test_a_class_of_twenty_on_one_card(tmp_path: Path) -> None:
         kernel.write_text(kernel.read_text(encoding="utf-8") + "\n\n" + fault, encoding="utf-8")
         expected[student] = float(len(TASKS) - bool(fault))
     started = time.monotonic()
-    grades = grading.grade(folder, tmp_path / "out", grading.Settings(seed=3), say=lambda line: None)
+    grades = grading.grade(folder, tmp_path / "out", grading.Settings(seed=3), say=print)
     print(f"{len(expected)} on one card in {time.monotonic() - started:.0f} s\n{grades.summary}", flush=True)
     for record in grades.records:
         print(record["student"], [each["message"] for each in record["results"] if each["id"] == "ex04.5"])
