@@ -19,9 +19,15 @@ from lessonlib.metrics import (
     prefill_tokens,
     weighted_percentiles,
 )
-from lessonlib.scheduling.policies import POLICIES, StaticBatching
+from lessonlib.scheduling.policies import POLICIES, VLLM, ShortestJobFirst, StaticBatching
 from lessonlib.scheduling.scheduler import Scheduler
-from lessonlib.simulation.compare import compare_policies, format_table, simulate_on
+from lessonlib.simulation.compare import (
+    TOLD,
+    compare_policies,
+    format_table,
+    predicted_lengths,
+    simulate_on,
+)
 from lessonlib.simulation.costs import CostModel, Hardware
 from lessonlib.simulation.simulator import Simulator, simulate
 from lessonlib.simulation.slots import ride
@@ -287,6 +293,69 @@ def test_a_model_that_does_not_fit():
 
 
 # ----- side by side, and bad input -----
+
+
+SHORT_OF_MEMORY = {"slots": 24, "num_blocks": 300, "token_budget": 512, "cost_model": COST}
+
+
+@pytest.fixture
+def crowd() -> Workload:
+    """Real lengths, more than memory holds."""
+    return Workload.from_lengths(azure_lengths(60, seed=1), azure_lengths(60, seed=2))
+
+
+def test_no_policy_is_told_more_than_another(crowd, monkeypatch):
+    """A policy that reserves memory by `max_tokens` won a race in which `max_tokens` was each answer's own length."""
+    told = set()
+    add_request = Scheduler.add_request
+
+    def noted(scheduler, name, prompt, max_tokens, **options):
+        told.add(max_tokens)
+        return add_request(scheduler, name, prompt, max_tokens, **options)
+
+    monkeypatch.setattr(Scheduler, "add_request", noted)
+    longest = crowd.output_tokens.max()
+    compare_policies(crowd, **SHORT_OF_MEMORY)
+    assert told == {longest}
+    told.clear()
+    simulate_on(crowd, list(POLICIES), 24, 300, hardware="h100:llama-2-7b")
+    assert told == {longest}
+    told.clear()
+    compare_policies(crowd, ["vllm", "static"], max_tokens=2_000, **SHORT_OF_MEMORY)
+    assert told == {2_000}
+
+
+def test_a_row_with_an_oracle_says_so(crowd):
+    (blind,), (told,) = (
+        compare_policies(crowd, ["guaranteed-no-evict"], told_lengths=told, **SHORT_OF_MEMORY)
+        for told in (False, True)
+    )
+    assert told["policy"] == "guaranteed-no-evict" + TOLD
+    assert blind["policy"] == "guaranteed-no-evict"
+    assert told["seconds"] < blind["seconds"]
+
+
+def test_a_server_is_what_it_does_by_default(crowd):
+    """vLLM V1 keeps no blocks back, so its rule is that of `continuous`; its first scheduler kept 1%."""
+    rows = compare_policies(crowd, ["continuous", "vllm", VLLM(watermark=0.1)], **SHORT_OF_MEMORY)
+    continuous, vllm, older = ({**row, "policy": ""} for row in rows)
+    assert vllm == continuous
+    assert older["preemptions"] < vllm["preemptions"]
+
+
+def test_shortest_first_knows_what_it_is_told(crowd):
+    """Nothing where all have one limit; an oracle helps, and a predictor that is far off helps less."""
+    policies = ["continuous", "sjf"]
+    policies += [ShortestJobFirst(predicted=predicted_lengths(crowd, error)) for error in (0.0, 3.0)]
+    rows = compare_policies(crowd, policies, **SHORT_OF_MEMORY)
+    first_token = [row["ttft_seconds"]["p50"] for row in rows]
+    assert first_token[1] == first_token[0]
+    assert first_token[2] < min(first_token[0], first_token[3])
+    assert [row["policy"] for row in rows] == ["continuous", "sjf", "sjf-predicted", "sjf-predicted"]
+    with pytest.raises(CourseError, match="a predictor with error -1"):
+        predicted_lengths(crowd, -1)
+    with pytest.raises(CourseError, match="a watermark of 2: give a share of the blocks"):
+        VLLM(watermark=2)
 
 
 def test_the_table_has_a_row_for_each_policy():

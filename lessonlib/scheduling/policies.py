@@ -7,7 +7,8 @@ neighbor by one decision, so that a measurement can tell what that decision is w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.policy import Policy, SchedulerView
@@ -64,22 +65,34 @@ class StaticBatching(Policy):
 
 
 class Orca(Policy):
-    """Iteration-level scheduling with K/V memory reserved for the longest answer there could be.
+    """Iteration-level scheduling with K/V memory reserved for the longest answer that a request may give.
 
     Yu et al., "Orca: A Distributed Serving System for Transformer-Based Generative Models", OSDI 2022:
     batches are formed anew each iteration, prompts are computed whole beside requests that are decoding
-    ("selective batching"), and a request is admitted only if its memory can be reserved for good. The amount is that
-    of "Orca (Max)" in Kwon et al., SOSP 2023: the model's longest sequence. `simulation.contiguous` measures
-    how much of such reservations is used.
+    ("selective batching"), and a request is admitted only if its memory can be reserved for good: its `max_tokens`
+    in Orca's Algorithm 1.
     """
 
     name = "orca"
 
     def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
-        return request.most_stored_tokens if scheduler.max_model_len is None else scheduler.max_model_len
+        return request.most_stored_tokens
 
     def chunk(self, scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
         return whole_prompt(scheduler, request, num_new, budget)
+
+
+class OrcaMax(Orca):
+    """`Orca` with memory reserved for the model's longest sequence, whatever the request asks for.
+
+    This is "Orca (Max)" in Kwon et al., SOSP 2023, whose authors could not run Orca itself. `simulation.contiguous`
+    measures how much of such reservations is used.
+    """
+
+    name = "orca-max"
+
+    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
+        return request.most_stored_tokens if scheduler.max_model_len is None else scheduler.max_model_len
 
 
 class VLLM(Policy):
@@ -87,12 +100,23 @@ class VLLM(Policy):
 
     Kwon et al., "Efficient Memory Management for Large Language Model Serving with PagedAttention", SOSP
     2023, in the form of vLLM V1's scheduler: chunked prefill, running requests first, no admission in a step
-    that preempted. The watermark, 1% of the blocks, is that of vLLM's first scheduler; V1 has the option, and
-    0 by default. Prefixes are shared if the scheduler was made with `prefix_caching`.
+    that preempted. With its defaults it decides as `Continuous` does. Prefixes are shared if the scheduler was made
+    with `prefix_caching`.
+
+    Args:
+        watermark: share of the blocks that an admission leaves free while others run: 0.01 in vLLM's first
+            scheduler, 0 by default in V1.
+
+    Raises:
+        CourseError: for a share below 0 or above 1.
     """
 
     name = "vllm"
-    watermark_share = 0.01
+
+    def __init__(self, watermark: float = 0.0) -> None:
+        if not 0 <= watermark <= 1:
+            raise CourseError(f"a watermark of {watermark}: give a share of the blocks, 0 to 1")
+        self.watermark_share = watermark
 
     def watermark(self, scheduler: SchedulerView) -> int:
         return int(self.watermark_share * scheduler.kv_cache.num_blocks)
@@ -101,10 +125,10 @@ class VLLM(Policy):
 class TGI(Policy):
     """Prompts wait until there are enough of them; then decoding pauses while they are computed.
 
-    Hugging Face Text Generation Inference, its router's batching task and launcher options: a new batch is
-    prefilled when the queue holds `waiting_served_ratio` requests for each running one, or after
-    `max_waiting_tokens` steps of decoding; memory for prompt and whole answer is set aside. A prompt over the
-    budget is computed in chunks here.
+    Hugging Face Text Generation Inference before version 3, or with chunking off (the project is in maintenance
+    today), its router's batching task and launcher options: a new batch is prefilled when the queue holds
+    `waiting_served_ratio` requests for each running one, or after `max_waiting_tokens` steps of decoding; memory for
+    prompt and whole answer is set aside. A prompt over the budget is computed in chunks here.
 
     Raises:
         CourseError: for a negative ratio or number of steps.
@@ -161,11 +185,11 @@ class MaxUtilization(Policy):
         return whole_prompt(scheduler, request, num_new, budget)
 
 
-class PrefillFirstReserved(Orca):
+class PrefillFirstReserved(OrcaMax):
     """A freed slot is refilled at once, and decoding pauses while the new prompt is computed, whole.
 
     Agrawal et al. ("Sarathi-Serve", OSDI 2024) call such schedules prefill-prioritizing and count vLLM's first
-    scheduler among them. Memory is reserved for the model's longest sequence, as by `Orca`.
+    scheduler among them. Memory is reserved for the model's longest sequence, as by `OrcaMax`.
     """
 
     name = "prefill-first-reserved"
@@ -226,9 +250,13 @@ class ShortestJobFirst(Policy):
 
     Shortest job first gives the least mean waiting time (Smith, "Various optimizers for single-stage
     production", 1956) and starves long jobs; for language models with predicted lengths see Fu et al.,
-    "Efficient LLM Scheduling by Learning to Rank", 2024. The length known here is `max_tokens`. The bound on
-    starvation: a request that asks for one token more may be overtaken by those that come up to `patience`
-    steps later, and by no others.
+    "Efficient LLM Scheduling by Learning to Rank", 2024. The bound on starvation: a request of one token more may be
+    overtaken by those that come up to `patience` steps later, and by no others.
+
+    Args:
+        patience: steps that a request waits for each token by which it is longer.
+        predicted: tokens expected of each request, by its id. Without them `max_tokens` is all that is known, and
+            where all requests have the same limit, they are admitted in the order of their arrival.
 
     Raises:
         CourseError: for negative patience.
@@ -236,11 +264,14 @@ class ShortestJobFirst(Policy):
 
     name = "sjf"
 
-    def __init__(self, patience: float = 10.0) -> None:
+    def __init__(self, patience: float = 10.0, predicted: Mapping[str, float] | None = None) -> None:
         self.patience = check_weight("patience", patience)
+        self.predicted = predicted or {}
+        if predicted:
+            self.name = "sjf-predicted"
 
     def rank(self, request: RequestState) -> float:
-        return request.arrival_step + self.patience * request.max_tokens
+        return request.arrival_step + self.patience * self.predicted.get(request.id, request.max_tokens)
 
 
 class SLATiers(Policy):
@@ -287,6 +318,7 @@ POLICIES = _by_name(
     StaticBatching,
     Continuous,
     Orca,
+    OrcaMax,
     VLLM,
     TGI,
     GuaranteedNoEvict,
@@ -302,7 +334,7 @@ ABLATIONS = _by_name(PrefillFirstReserved, PrefillFirst)
 """The policies of single rungs of the ladder and of single forms of the engine, by name."""
 
 
-def make_policy(name: str, **options: float) -> Policy:
+def make_policy(name: str, **options: Any) -> Policy:
     """The policy of that name, e.g. `make_policy("sla", patience=500)`.
 
     Raises:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
+from lessonlib.errors import CourseError
 from lessonlib.metrics import metrics
 from lessonlib.scheduling.policies import POLICIES, make_policy
 from lessonlib.scheduling.policy import Policy
@@ -13,18 +16,51 @@ from lessonlib.simulation.simulator import simulate
 from lessonlib.trace import Trace
 from lessonlib.workload import Workload
 
+TOLD = ", told each length"  # added to the name of a policy that knows what no server knows
+
 
 def compare_policies(
-    workload: Workload, policies: Iterable[Policy | str] | None = None, **options: Any
+    workload: Workload,
+    policies: Iterable[Policy | str] | None = None,
+    max_tokens: int | None = None,
+    told_lengths: bool = False,
+    **options: Any,
 ) -> list[dict[str, Any]]:
-    """`metrics` of each policy on one workload, one row each.
+    """`metrics` of each policy on one workload, one row each. All know the same.
 
     Args:
         policies: policies or their names; by default all of `POLICIES`.
+        max_tokens: the limit that every request gives; by default the workload's longest answer. How long an answer
+            will be before that, no policy knows.
+        told_lengths: whether each request's limit is instead its answer's own length, as if there were an oracle. The
+            rows say so in their names.
         options: of `simulate`.
     """
     chosen = POLICIES if policies is None else policies
-    return [metrics(simulate(workload, policy, **options)) for policy in chosen]
+    limit = None if told_lengths else max_tokens or longest_answer(workload)
+    rows = [metrics(simulate(workload, policy, max_tokens=limit, **options)) for policy in chosen]
+    return [{**row, "policy": row["policy"] + TOLD} for row in rows] if told_lengths else rows
+
+
+def longest_answer(workload: Workload) -> int:
+    """The tokens of the workload's longest answer."""
+    return int(workload.output_tokens.max())
+
+
+def predicted_lengths(workload: Workload, error: float, seed: int = 0) -> dict[str, float]:
+    """Predictions of each answer's length, by request id: the length times e to a normal draw.
+
+    Args:
+        error: the standard deviation of the draw: with 0.5, two of three predictions lie between 0.6 and 1.65 times
+            the length; 0 is an oracle.
+
+    Raises:
+        CourseError: for an error below 0.
+    """
+    if error < 0:
+        raise CourseError(f"a predictor with error {error}: give 0 or more")
+    draws = np.random.default_rng(seed).normal(0.0, error, len(workload))
+    return {str(row): float(length) for row, length in enumerate(workload.output_tokens * np.exp(draws))}
 
 
 def simulate_on(
@@ -35,6 +71,7 @@ def simulate_on(
     block_size: int = 16,
     token_budget: int | None = None,
     hardware: str | None = None,
+    max_tokens: int | None = None,
 ) -> list[Trace]:
     """A Trace for each named policy, from the options of a command line.
 
@@ -43,6 +80,7 @@ def simulate_on(
         blocks: K/V blocks, the null block included; 0: memory without limit; None: as many as fit beside the
             weights on `hardware`, or memory without limit if no hardware is named.
         hardware: such as "h100:llama-2-7b"; None: the clock counts steps.
+        max_tokens: the limit that every request gives; by default the workload's longest answer.
 
     Raises:
         CourseError: for an unknown policy or hardware, before anything runs; and as `simulate` does.
@@ -52,8 +90,10 @@ def simulate_on(
     if blocks is None:
         blocks = machine.num_blocks(block_size) if machine else 0
     cost_model = CostModel.from_hardware(machine) if machine else None
+    limit = max_tokens or longest_answer(workload)
     return [
-        simulate(workload, policy, slots, blocks, block_size, token_budget, cost_model) for policy in made
+        simulate(workload, policy, slots, blocks, block_size, token_budget, cost_model, max_tokens=limit)
+        for policy in made
     ]
 
 
