@@ -61,7 +61,8 @@ def command(argv: Sequence[str]) -> str:
     if path.name == "lesson":  # the package's own command, wherever it is installed
         return " ".join(["lesson", *map(_relative, options)])
     if path.is_relative_to(ROOT) and path.suffix == ".py":
-        called = ["-m", ".".join(path.relative_to(ROOT).with_suffix("").parts)]
+        module = path.relative_to(ROOT).with_suffix("")
+        called = ["-m", ".".join((module.parent if module.name == "__main__" else module).parts)]
     else:
         called = [_relative(script)]
     return " ".join(["python", *called, *map(_relative, options)])

@@ -23,6 +23,12 @@ from lessonlib.fetch import is_present, model_folder
 
 PYTHON_TIER = "python"
 GPU_TIER = "gpu"
+NO_TIER = "none"
+TIERS = {
+    NO_TIER: "a part marked MISSING is needed: the line below it says how to get it",
+    PYTHON_TIER: "all notebooks and exercises, without a GPU: kernels are run by Triton's interpreter, slowly",
+    GPU_TIER: "all notebooks and exercises, with kernels compiled for the NVIDIA GPU, and its speed to measure",
+}
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -67,7 +73,7 @@ def report() -> dict[str, Any]:
 def tier_of(parts: list[Part]) -> str:
     """ "gpu", "python", or "none" where a part that the python tier needs is missing."""
     if any(not part.found and not part.optional and part.tier == PYTHON_TIER for part in parts):
-        return "none"
+        return NO_TIER
     gpu_parts = [part for part in parts if part.tier == GPU_TIER]
     return GPU_TIER if all(part.found for part in gpu_parts) else PYTHON_TIER
 
@@ -81,6 +87,8 @@ def text(found: dict[str, Any], say: Callable[[str], None] = print) -> None:
         if not part["found"]:
             say(f"          {'to get it:':<14}{part['remedy']}")
     say(f"tier: {found['tier']}")
+    for tier, meaning in TIERS.items():
+        say(f"  {'->' if tier == found['tier'] else '  '} {tier:<7}{meaning}")
 
 
 def _python() -> Part:
@@ -130,7 +138,8 @@ def _sandbox() -> Part:
         remedy = "to shut students' files in, as for grading a class: a Linux machine with bubblewrap"
     if "cannot enter" in (why := why_no_better()):
         remedy = f"{remedy}; or {why}"
-    return Part("sandbox", level == BUBBLEWRAP, level.name, PYTHON_TIER, remedy, optional=True)
+    detail = str(level).removeprefix("sandbox: ")
+    return Part("sandbox", level == BUBBLEWRAP, detail, PYTHON_TIER, remedy, optional=True)
 
 
 def _vllm() -> Part:

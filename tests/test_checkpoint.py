@@ -47,7 +47,9 @@ def _link_or_copy(source, target):
 def test_a_filled_cache_needs_no_network(linked_cache):
     done = lesson("model", "fetch", LESSONLIB_CACHE=str(linked_cache.parent), **NO_NETWORK)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-1] == str(linked_cache)
+    about, folder = done.stdout.splitlines()
+    assert about == "SmolLM2-135M-Instruct was there already, and every byte of it is right. Its folder:"
+    assert folder == str(linked_cache)
 
 
 def test_damage_is_found(linked_cache):

@@ -1,13 +1,19 @@
 """The `lesson` command as a person types it."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import needs
 import pytest
 import torch
-from command import lesson, lesson_process
+from command import lesson, lesson_process, options_of
+
+from lessonlib import cli
 
 TWENTY = "687,527,433,252,280,80,106,62,181,659,537,734,427,504,778,597,524,457,469,751"
 
@@ -43,10 +49,32 @@ def test_simulate_a_file_at_its_own_times(tmp_path):
     assert (together["steps"], spaced["steps"]) == (5, 13)
 
 
-def test_simulate_for_people_and_into_a_file(tmp_path):
-    done = lesson("simulate", "--lengths", "3,5", "--save", str(tmp_path / "ride.json"))
-    assert "utilization" in done.stdout
+def test_simulate_writes_its_trace(tmp_path):
+    lesson("simulate", "--lengths", "3,5", "--save", str(tmp_path / "ride.json"))
     assert json.loads((tmp_path / "ride.json").read_text())["header"]["slots"] == 8
+
+
+@pytest.mark.parametrize("policy", ["continuous", "vllm"])
+@pytest.mark.parametrize("memory", [(), ("--blocks", "9", "--hardware", "h100:llama-2-7b")])
+def test_simulate_explains_every_row(policy, memory):
+    words = ("--policy", policy, "--lengths", "3,5", *memory)
+    rows, percentiles = lesson("simulate", *words).stdout.strip().split("\n\n")
+    assert set(simulate(*words)) == {row.split()[0] for row in rows.splitlines()}
+    cells = [re.split(r"\s{2,}", row) for row in rows.splitlines()]
+    assert all(len(row) >= 3 and len(row[-1].split()) >= 3 for row in cells)
+    assert "None" not in rows
+    assert ("not counted here" in rows) == (not memory)
+    assert "p99" in percentiles
+
+
+def test_simulate_explains_every_column_of_several_policies():
+    table, meanings, percentiles = lesson("simulate", "--policy", "all", "--lengths", "3,5").stdout.split(
+        "\n\n"
+    )
+    explained = {line.split("  ")[0] for line in meanings.splitlines()}
+    titles = {title.removesuffix(" p50").removesuffix(" p99") for title in table.splitlines()[0].split("  ")}
+    assert {title.strip() for title in titles} - {""} == explained
+    assert "p99" in percentiles
 
 
 def test_generate_answers_in_english(tmp_path, model_path):
@@ -65,6 +93,7 @@ def test_generate_answers_in_english(tmp_path, model_path):
     )
     done = lesson("generate", *words)
     assert done.returncode == 0, done.stderr
+    assert f"loading {model_path}" in done.stderr
     found = json.loads(done.stdout)
     first = found["outputs"][0]
     assert first["prompt"] == "What is the capital of France?"
@@ -103,7 +132,10 @@ def test_doctor_names_every_part():
         part["name"] for part in found["parts"]
     }
     assert all(part["found"] or part["remedy"] for part in found["parts"])
-    assert "tier:" in lesson("doctor").stdout
+    *_, none, python, gpu = lesson("doctor").stdout.splitlines()
+    assert [line.replace("->", "").split()[0] for line in (none, python, gpu)] == ["none", "python", "gpu"]
+    (here,) = (line for line in (none, python, gpu) if "->" in line)
+    assert found["tier"] in here
 
 
 @needs.NO_GPU.unless(not torch.cuda.is_available())
@@ -147,6 +179,27 @@ def test_bench_without_a_gpu_says_what_its_times_are_not(tmp_path):
         (("generate", "--prompts", "pyproject.toml", "--save", "nowhere/ride.json"), "cannot write"),
         (("generate", "--prompts", "pyproject.toml", "--attention", "magic"), "attention 'magic'"),
         (("generate", "--prompts", "pyproject.toml", "--model", "no-such-model"), "no-such-model"),
+        (("simulate",), "give --lengths 3,5,7, --dist azure or --trace FILE"),
+        (("simulate", "--lengths", "3", "--dist", "azure"), "--lengths and --dist: give one of them"),
+        (("simulate", "--lenghts", "3,5"), "no such option '--lenghts'. (Did you mean one of: '--lengths'"),
+        (("simulate", "--slotts", "3"), "'--slots'"),
+        (("simulate", "--lengths", "--policy", "static"), "'--lengths' needs a value"),
+        (("simulate", "--lengths", "3", "--slots"), "'--slots' needs a value"),
+        (("simulate", "--lengths", "3", "--slots", "x"), "'--slots': 'x' is not a valid integer"),
+        (("simulate", "--lengths", "3", "4"), "unexpected extra argument (4); `lesson simulate --help`"),
+        (("simulat",), "no such command 'simulat'. Did you mean 'simulate'? `lesson --help`"),
+        (("bench",), "type `lesson bench attention` or `lesson bench engine`"),
+        (("bench", "atention"), "Did you mean 'attention'?"),
+        (("hint",), "lesson hint needs TASK, for example: lesson hint ex01.1"),
+        (
+            ("grade", "submissions"),
+            "lesson grade needs --out, for example: lesson grade submissions --out grades",
+        ),
+        (("grade", "x", "--out", "y", "--workers", "1", "--scheduler", "z"), "--workers and --scheduler"),
+        (
+            ("generate",),
+            "lesson generate needs --prompts, for example: lesson generate --prompts prompts.txt",
+        ),
         (("check", "ex99"), "ex99"),
         (("bench", "attention", "--out", "nowhere/bench.json"), "cannot write nowhere/bench.json"),
     ],
@@ -154,8 +207,9 @@ def test_bench_without_a_gpu_says_what_its_times_are_not(tmp_path):
 def test_bad_input_is_one_line_and_status_two(words, said):
     done = lesson(*words)
     assert done.returncode == 2
-    assert said in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    (complaint,) = (line for line in done.stderr.splitlines() if not line.startswith("loading "))
+    assert complaint.startswith("lesson: error: ")
+    assert said in complaint
 
 
 @pytest.mark.parametrize(
@@ -175,6 +229,52 @@ def test_a_process_ends_as_the_command_does(words, status, tmp_path):
     alone, here = lesson_process(*words), lesson(*words)
     assert alone.returncode == here.returncode == status
     assert (alone.stdout, alone.stderr) == (here.stdout, here.stderr)
+
+
+def test_without_arguments_every_command_is_listed_on_a_line_of_its_own() -> None:
+    done = lesson()
+    assert (done.returncode, done.stdout, done.stderr) == (0, lesson("--help").stdout, "")
+    for name in cli.lesson.commands:
+        (line,) = re.findall(rf"^  {name} .*$", done.stdout, re.MULTILINE)
+        assert len(line) <= 80
+        assert lesson(name, "-h").returncode == 0
+    order = [done.stdout.index(f"\n  {name} ") for name in ("start", "check", "simulate", "compare", "grade")]
+    assert order == sorted(order)
+
+
+def test_options_that_take_several_values_and_names_cut_short() -> None:
+    words = ("grade", "all.zip", "--exercises", "ex01", "ex02.1", "--out", "grades", "--regrade", "ada", "bo")
+    options = options_of(*words, "--work", "2")
+    assert options["exercises"] == ("ex01", "ex02.1")
+    assert options["regrade"] == ("ada", "bo")
+    assert (options["submissions"], options["out"], options["workers"]) == ("all.zip", "grades", 2)
+    assert options_of("generate", "--prompts=a.txt", "--max-num-seqs", "3")["max_num_seqs"] == 3
+
+
+def test_the_command_starts_without_what_its_commands_need() -> None:
+    heavy = "{'torch', 'transformers', 'matplotlib', 'distributed', 'numba', 'jupyterlab'}"
+    program = f"import sys, lessonlib.cli; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+def test_an_interrupt_is_one_line_and_status_130(monkeypatch) -> None:
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lessonlib.checks.hint", interrupt)
+    done = lesson("hint", "ex01.1")
+    assert (done.returncode, done.stderr.strip()) == (130, "lesson: interrupted")
+
+
+def test_check_says_which_files_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my answers").mkdir()
+    for name in ("ex01", "ex02"):
+        (tmp_path / "my answers" / f"{name}.py").write_text("x = 1\n")
+    monkeypatch.chdir(tmp_path)
+    first, *_ = lesson("check", "ex01", "ex02.1", "ex03.1", "--from", "my answers").stdout.splitlines()
+    folder = f"my answers{os.sep}"
+    assert first == f"Files read: {folder}ex01.py, {folder}ex02.py"
 
 
 def test_check_writes_json_and_junit_and_says_how_it_went(tmp_path: Path) -> None:

@@ -43,6 +43,11 @@ PROCESSES = "many processes (the limit does not bind root)"
 PARENT = "stopping the checker"
 MEMORY = "taking all of the memory (only Linux limits it)"
 
+ALL_IS_WELL = (
+    "all is well: your own code ran on your own machine, with limits on time; to check code of others, see "
+    "`lesson doctor`"
+)
+
 
 @dataclass(frozen=True)
 class Level:
@@ -57,9 +62,15 @@ class Level:
     not_contained: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """For the end of a report: "sandbox: limits; not contained: the network, …"."""
+        """For whoever runs other people's code: "sandbox: limits; not contained: the network, …"."""
         missing = f"; not contained: {', '.join(self.not_contained)}" if self.not_contained else ""
         return f"sandbox: {self.name}{missing}"
+
+    @property
+    def to_a_student(self) -> str:
+        """For the end of a report on one's own code, which is as safe to run as it is without a checker."""
+        fine = f" ({ALL_IS_WELL})" if self.not_contained else ""
+        return f"sandbox: {self.name}{fine}"
 
 
 BUBBLEWRAP = Level("bubblewrap")

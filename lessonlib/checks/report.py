@@ -119,11 +119,18 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """The results of one check, in the order of the tasks; `levels` says how the files were shut in."""
+    """The results of one check, in the order of the tasks.
+
+    Attributes:
+        levels: how the files were shut in.
+        folder, files: where the files lie, and the names of those that were read.
+    """
 
     results: tuple[Result, ...]
     seed: int
     levels: tuple[Level, ...] = ()
+    folder: Path = Path()
+    files: tuple[str, ...] = ()
 
     def count(self, status: str) -> int:
         """How many tasks have this status."""
@@ -169,7 +176,7 @@ class Report:
         """The lines below the results: how many of each, what helps, and how the files were shut in."""
         stuck = next((each.id for each in self.results if each.status in (FAILED, NOT_WRITTEN)), "")
         helps = [f"stuck? `lesson hint {stuck}`, then `lesson hint {stuck} 2` and 3"] if stuck else []
-        return [self.summary, *helps, *map(str, self.levels)]
+        return [self.summary, *helps, *(level.to_a_student for level in self.levels)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, fit for JSON."""

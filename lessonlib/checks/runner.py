@@ -124,7 +124,8 @@ def check(
         told, used = check_file(files[name], name, tasks, seed, call_seconds, level)
         results += told
         levels |= {used.name: used} if used else {}
-    return Report(tuple(results), seed, tuple(levels.values()))
+    read = tuple(path.name for path in files.values() if path.is_file())
+    return Report(tuple(results), seed, tuple(levels.values()), place, read)
 
 
 def fresh_seed() -> int:
