@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import warnings
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -45,4 +46,6 @@ def outdated() -> list[str]:
 
 
 def _version(module: ModuleType) -> str | None:
-    return getattr(module, "__version__", None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Click's, of this very name
+        return getattr(module, "__version__", None)

@@ -31,7 +31,8 @@ def lesson(*words: str) -> subprocess.CompletedProcess[str]:
 def options_of(*words: str) -> dict[str, Any]:
     """What a command would be called with. Raises `click.UsageError` for what cannot be typed."""
     command: click.Command = cli.lesson
+    context = click.Context(command, **command.context_settings)
     rest = list(words)
     while isinstance(command, click.Group):
         command = command.commands[rest.pop(0)]
-    return command.make_context(str(command.name), rest).params
+    return command.make_context(str(command.name), rest, context).params
