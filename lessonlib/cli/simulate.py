@@ -70,6 +70,12 @@ MEANINGS = {
 @click.option("--blocks", type=int, help="K/V blocks, the null block included.", show_default="no limit")
 @click.option("--block-size", type=int, default=16, help="Tokens a block.")
 @click.option("--token-budget", type=int, help="Tokens a step may compute.", show_default="no limit")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    help="The limit that every request gives, whatever its answer.",
+    show_default="the longest answer",
+)
 @click.option("--hardware", metavar="GPU:MODEL", help="Predict seconds, e.g. h100:llama-2-7b.")
 @click.option("--save", metavar="FILE", help="Write the Trace as JSON (.gz: compressed).")
 @click.option("--plot", metavar="FILE", help="Draw it, or all policies side by side, as a PNG.")
@@ -122,6 +128,7 @@ def _traces(options: SimpleNamespace) -> list[Trace]:
         options.block_size,
         options.token_budget,
         options.hardware,
+        options.max_tokens,
     )
 
 
