@@ -188,7 +188,7 @@ class Ladder:
         rows: list[dict[str, Any]] = []
         before: dict[str, Any] | None = None
         for rung, settings in self._rungs:
-            row: dict[str, Any] = {"rung": rung.name, "changes": _plain(rung.changes), "shows": rung.shows}
+            row: dict[str, Any] = {"rung": rung.name, "changes": in_json(rung.changes), "shows": rung.shows}
             if self._can_run(rung):
                 row |= {"measured": True, **self._numbers(self._timed_traces[rung.name])}
                 row["decode_seconds"] = decode_seconds(
@@ -219,8 +219,8 @@ class Ladder:
     def _run_rung(self, rung: Rung, settings: Mapping[str, Any], bar: tqdm) -> None:
         bar.set_description(rung.name)
         llm = LLM(self.llama, **settings)
-        self._fitted_traces[rung.name].append(_run(llm, self.fitted, bar))
-        self._timed_traces[rung.name].append(_run(llm, self.timed, bar))
+        self._fitted_traces[rung.name].append(run_once(llm, self.fitted, bar))
+        self._timed_traces[rung.name].append(run_once(llm, self.timed, bar))
         llm.close()
 
     def _numbers(self, traces: Sequence[Trace]) -> dict[str, Any]:
@@ -256,7 +256,7 @@ class Ladder:
         }
 
 
-def _run(llm: LLM, requests: Requests, bar: tqdm) -> Trace:
+def run_once(llm: LLM, requests: Requests, bar: tqdm) -> Trace:
     """One run of all requests, with an empty prefix cache."""
     llm.reset_prefix_cache()
     params = [
@@ -335,7 +335,7 @@ def ratios(before: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float
     return {"speed": before["seconds"] / row["seconds"], "fewer_steps": steps, "quicker_steps": step}
 
 
-def _plain(changes: Mapping[str, Any]) -> dict[str, Any]:
+def in_json(changes: Mapping[str, Any]) -> dict[str, Any]:
     """Settings ready for JSON: a policy as its name and its options."""
     return {
         key: {"name": value.name, **vars(value)} if isinstance(value, Policy) else value

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from command import lesson, lesson_process
+from transformers import AutoModelForCausalLM
 
 from lessonlib import recorded
 from lessonlib.cli import main
@@ -36,6 +38,8 @@ from lessonlib.contenders.sizes import bytes_read, kv_capacity
 from lessonlib.contenders.turns import rotated
 from lessonlib.contenders.vllm_engine import check_version
 from lessonlib.contenders.vllm_trace import Scheduled, TraceRecorder
+from lessonlib.contenders.weights import write_weights
+from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
 from lessonlib.result import LIMITS, Comparison, Latencies, Peak, Repetition, Result, RowFacts
@@ -133,6 +137,21 @@ def test_each_form_of_the_course_changes_one_thing(job):
     assert [each.max_num_seqs(replace(job, paged_slots=6)) for each in forms] == [2, 2, 6, 6, 6, 6]
     assert [each.all_options["enforce_eager"] for each in forms] == [True] * 4 + [False] * 2
     assert all(each.all_options.keys() == forms[0].options.keys() for each in forms)
+
+
+def test_random_weights_are_written_once_and_are_the_courses_own(tmp_path):
+    """Two engines that draw their own cannot be compared word by word."""
+    shape = {**presets.LLAMA_2_7B, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 64}
+    folder = presets.write_config(tmp_path / "model", shape, "float32")
+    write_weights(folder, "float32", "cpu")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = list(range(3, 19))
+    theirs = model.generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)[0, len(ids) :].tolist()
+    drawn, read = (LLM(folder, load_format=how, skip_tokenizer_init=True) for how in ("dummy", "auto"))
+    params = SamplingParams(max_tokens=8, temperature=0, ignore_eos=True)
+    for llm in (drawn, read):
+        assert llm.generate([{"prompt_token_ids": ids}], params)[0].outputs[0].token_ids == theirs
 
 
 def test_every_entry_has_a_module_that_makes_it():

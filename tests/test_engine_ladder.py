@@ -27,6 +27,8 @@ from lessonlib.ladder import (
     rungs_with_settings,
 )
 from lessonlib.ladder_load import Load, Requests, config_json, cpu_load, gpu_load
+from lessonlib.ladder_without import WHOLE, bench_without, variants
+from lessonlib.ladder_without import report as without_report
 from lessonlib.simulation.costs import MODELS, CostModel, ModelShape
 
 TINY = ModelShape(2, 32, 4, 2, 8, 64, 128)
@@ -46,6 +48,28 @@ def result():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(MODELS, "tiny", TINY)
         yield bench_engine("tiny", "cpu", LOAD)
+
+
+def test_each_change_is_switched_off_alone():
+    """The whole engine is the last rung, and a variant differs from it in what one rung changed."""
+    (name, whole), *others = variants(LOAD)
+    assert (name, whole.keys()) == (WHOLE, rungs_with_settings(LOAD)[-1][1].keys())
+    changed = [{key for key in whole if settings[key] is not whole[key]} for _, settings in others]
+    rung_changes = [set(rung.changes) for rung in rungs(LOAD)[1:]]
+    assert changed == rung_changes
+
+
+def test_what_each_change_is_worth_beside_the_whole_engine(monkeypatch):
+    monkeypatch.setitem(MODELS, "tiny", TINY)
+    found = bench_without("tiny", "cpu", LOAD)
+    rows = {row["without"]: row for row in found["rows"]}
+    assert list(rows) == [WHOLE, "refilled slots", "paged memory", "chunked, mixed prefill", "prefix cache"]
+    assert rows[WHOLE]["times_the_whole"] == {"median": 1.0, "least": 1.0, "most": 1.0}
+    assert rows["refilled slots"]["steps"] > rows[WHOLE]["steps"]
+    assert rows["paged memory"]["changes"]["policy"]["name"] == "sarathi-reserved"
+    assert all(len(row["runs_seconds"]) == 2 for row in rows.values())
+    assert "without" in without_report(found)
+    json.dumps(found)
 
 
 def test_a_rung_changes_one_thing_and_rides_with_all_that_changed_before():

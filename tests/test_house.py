@@ -34,7 +34,13 @@ FLOORS = [
     {"lessonlib.scheduling"},
     {"lessonlib.simulation"},
     {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
-    {"lessonlib.contenders", "lessonlib.ladder", "lessonlib.ladder_load", "lessonlib.overhearing"},
+    {
+        "lessonlib.contenders",
+        "lessonlib.ladder",
+        "lessonlib.ladder_without",
+        "lessonlib.ladder_load",
+        "lessonlib.overhearing",
+    },
     {
         "lessonlib.doctor",
         "lessonlib.notebooks",

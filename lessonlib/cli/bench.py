@@ -47,12 +47,15 @@ def attention(as_json: bool, out: str | None) -> int:
     show_default="smollm2 on a CPU, the largest shape that a GPU holds",
 )
 @click.option("--device", default="auto", help="cpu, cuda or auto.")
+@click.option("--without", is_flag=True, help="The whole engine, and without each change alone.")
 @_writes_result
-def engine(model: str | None, device: str, as_json: bool, out: str | None) -> int:
+def engine(model: str | None, device: str, without: bool, as_json: bool, out: str | None) -> int:
     """Measure the engine's forms, from a static batch to the whole engine, one change at a time."""
     check_out(out)
-    from lessonlib import ladder
+    from lessonlib import ladder, ladder_without
 
+    if without:
+        return _finish(ladder_without.bench_without(model, device), ladder_without.report, as_json, out)
     return _finish(ladder.bench_engine(model, device), ladder.report, as_json, out)
 
 

@@ -48,6 +48,7 @@ from lessonlib.files import write_whole
     help="Requests a second that vLLM finishes, all there at the start, or a result that says so.",
     show_default="measured first",
 )
+@click.option("--no-identity", is_flag=True, help="Do not first compare a few answers in float32.")
 @click.option("--no-trace", is_flag=True, help="Do not start vLLM once more to record its scheduler.")
 @click.option("--slots", type=int, help="Requests on board at once.", show_default="16; gpu: 256")
 @click.option("--threads", type=int, help="Of the CPU's computation.", show_default="every core")
@@ -107,6 +108,7 @@ def _measured(options: SimpleNamespace) -> Any:
         rates=options.rates.split(",") if options.rates else (),
         online_requests=options.requests,
         peak=_peak(options.peak) if options.peak else None,
+        checks_identity=not options.no_identity,
         traces_vllm=not options.no_trace,
         model=options.model,
         slots=options.slots,

@@ -53,7 +53,8 @@ def generate(**given: Any) -> int:
     prompts = _read_prompts(options.prompts)
     if options.save:
         check_place(options.save)  # better known before than after
-    print(f"loading {options.model}", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print(f"loading {options.model}", file=sys.stderr, flush=True)
     from lessonlib.engine import LLM, SamplingParams
 
     params = SamplingParams(

@@ -23,10 +23,12 @@ def check_identity(session: Session, setup: Setup) -> None:
     job = replace(setup.job, dtype=IDENTITY_DTYPE, rows=[row], is_timed=False)
     answers: dict[str, list[list[int]]] = {}
     session.say(f"identity check: {len(row)} prompts in {IDENTITY_DTYPE}")
-    with session.all_started(session.names, job) as processes:
-        for name, process in processes.items():
-            with session.recording_failure(name):
-                answers[name] = process.run(row.name, session.options.timeout)["tokens"]
+    together = [session.names] if setup.preset.takes_turns else [[name] for name in session.names]
+    for names in together:
+        with session.all_started(names, job) as processes:
+            for name, process in processes.items():
+                with session.recording_failure(name):
+                    answers[name] = process.run(row.name, session.options.timeout)["tokens"]
     for pair in combinations(answers, 2):
         same = agreement(*(answers[name] for name in pair))
         session.comparison.agreement.append(
@@ -39,10 +41,8 @@ def check_identity(session: Session, setup: Setup) -> None:
 def compare_answers(session: Session, setup: Setup) -> None:
     """Record for each pair on each timed row how many answers are the same to the last token.
 
-    Random weights are not compared: every engine draws its own. Nor are tokens that were drawn.
+    Tokens that were drawn at random are not compared.
     """
-    if setup.job.load_format == "dummy":
-        return
     comparison = session.comparison
     for row in setup.rows:
         if row.sampling.get("temperature"):

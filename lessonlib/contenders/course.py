@@ -34,7 +34,6 @@ class Course:
             block_size=BLOCK_SIZE,
             num_blocks=num_blocks(job),
             gpu_memory_utilization=job.gpu_memory_utilization,
-            load_format=job.load_format,
             skip_tokenizer_init=True,
             **options,
             **(own_parts(job) if entry.takes_own_parts else {}),
@@ -96,7 +95,7 @@ def num_blocks(job: Job) -> int | None:
     """K/V blocks that the job names, else those in `job.kv_gib` on a CPU; None on a card, where the engine measures."""
     if job.num_blocks or job.device != "cpu":
         return job.num_blocks or None
-    _, token_bytes = bytes_read(LlamaConfig.load(resolve(job.model, job.load_format)), job.dtype)
+    _, token_bytes = bytes_read(LlamaConfig.load(resolve(job.model)), job.dtype)
     return job.kv_gib * 2**30 // (BLOCK_SIZE * token_bytes)
 
 

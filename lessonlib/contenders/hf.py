@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch._inductor.cudagraph_trees import reset_cudagraph_trees
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
 from lessonlib.contenders.hf_trace import BatchTimes, static_trace
@@ -148,13 +148,8 @@ def cache_tokens(row: Row, batch: int) -> int:
 def load_model(job: Job) -> Any:
     """The model on its device; an end-of-sequence token ends nothing."""
     dtype = getattr(torch, job.dtype)
-    model: Any
-    if job.load_format == "dummy":
-        with torch.device(job.device):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(job.model), dtype=dtype)
-    else:
-        model = AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype)
-        model.to(job.device)
+    model: Any = AutoModelForCausalLM.from_pretrained(job.model, dtype=dtype)
+    model.to(job.device)
     model.generation_config.eos_token_id = None
     model.generation_config.temperature = model.generation_config.top_p = model.generation_config.top_k = None
     return model.eval()

@@ -74,7 +74,7 @@ class Job:
     """All that a contender's process needs to load its model and to run rows.
 
     Attributes:
-        model: a folder with config.json (and weights, unless `load_format` is "dummy": random ones).
+        model: a folder with config.json and weights.
         dtype: "float32", "bfloat16" or "float16".
         device: "cpu" or "cuda".
         slots: requests that may run at once.
@@ -88,7 +88,6 @@ class Job:
         own: a student's file and the names of the functions to take from it, for the contender "mine".
         is_timed: whether seconds count, so that an engine may compile itself first.
         is_traced: whether vLLM's scheduler is recorded step by step. Not for timed runs.
-        load_format: "auto", or "dummy" for random weights.
     """
 
     model: str
@@ -103,7 +102,6 @@ class Job:
     gpu_memory_utilization: float = 0.88
     is_timed: bool = True
     is_traced: bool = False
-    load_format: str = "auto"
     paged_slots: int = 0
     num_blocks: int = 0
     own: tuple[str, list[str]] | None = None

@@ -25,6 +25,7 @@ class Options:
         rates, online_requests: of the online rows, a rate as `presets.arrival_rate` reads it; empty and None: the
             preset's.
         peak: requests a second that rates in percent are shares of; None: vLLM's is measured first.
+        checks_identity: whether contenders first answer a few requests in float32, and must agree.
         traces_vllm: whether vLLM's scheduler is recorded, in a process of its own after the timed runs.
         model: a folder, a hub name, or "smollm2" on a CPU; None: the preset's.
         slots: of all rows but a split's; None: the preset's.
@@ -51,6 +52,7 @@ class Options:
     rates: Sequence[str] = ()
     online_requests: int | None = None
     peak: Peak | None = None
+    checks_identity: bool = True
     traces_vllm: bool = True
     model: str | None = None
     slots: int | None = None

@@ -139,6 +139,7 @@ GPU = Preset(
     takes_turns=False,
     repeat=1,
     runs=2,
+    identity=(8, 16),
 )
 PRESETS = {"cpu": CPU, "gpu": GPU}
 
@@ -190,7 +191,7 @@ def shapes_for(gpu_bytes: int) -> tuple[str, dict[str, Any]]:
 
 
 def write_config(folder: Path, config: dict[str, Any], dtype: str) -> Path:
-    """Write a model folder with a config and no weights. Returns the folder."""
+    """Make a model folder that has a config. Returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({**config, "torch_dtype": dtype}))
     return folder

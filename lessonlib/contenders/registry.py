@@ -62,6 +62,7 @@ class Entry:
 
 
 OF_TRANSFORMERS: dict[str, Any] = {"takes_arrivals": False, "takes_sampling": False, "needs_kernels": False}
+OF_VLLM: dict[str, Any] = {"takes_paged_slots": True, "needs_kernels": False, "runs_under_vllm": True}
 CONTENDERS = {
     each.name: each
     for each in (
@@ -81,7 +82,9 @@ CONTENDERS = {
         Entry("course", COURSE, {"async_scheduling": None}, "course-graphs", takes_paged_slots=True),
         # The whole engine with a student's functions in it, those that pass their checks.
         Entry("mine", COURSE, {}, "course", takes_paged_slots=True, takes_own_parts=True),
-        Entry("vllm", VLLM, takes_paged_slots=True, needs_kernels=False, runs_under_vllm=True),
+        Entry("vllm", VLLM, **OF_VLLM),
+        # The control run: nothing set but the model. Its prefix cache is on, so a repetition finds its prompts there.
+        Entry("vllm-as-it-comes", VLLM, {"by_default": True}, **OF_VLLM),
     )
 }
 MACHINE = Entry("machine", "lessonlib.contenders.machine")

@@ -15,6 +15,7 @@ from lessonlib.contenders.process import SPIN_COUNT, ContenderError
 from lessonlib.contenders.registry import MACHINE, entry
 from lessonlib.contenders.session import Session
 from lessonlib.contenders.sizes import bytes_read
+from lessonlib.contenders.weights import write_weights
 from lessonlib.engine.checkpoint import COURSE_MODEL, LlamaConfig, resolve
 from lessonlib.errors import CourseError
 from lessonlib.result import Peak
@@ -25,6 +26,7 @@ HOW = {
     "prompts": "the same token ids for all; no contender has a tokenizer",
     "end": "exactly max_tokens each; an end-of-sequence token ends nothing",
     "sampling": "greedy",
+    "weights": "one set of files, read by all",
     "prefix_caching": "off: a repetition computes its prompts again",
     "clock": "from the call to the last token on the host; loading and warm-up are outside",
     "warm_up": "each row is run once, whole, before it is timed",
@@ -157,12 +159,14 @@ def _choose_model(session: Session, job: Job, folder: Path) -> Job:
     wanted = session.options.model
     if wanted is None and job.device == "cuda":
         name, config = presets.shapes_for(session.comparison.machine["gpu_bytes"])
-        path, load_format = presets.write_config(folder / "model", config, job.dtype), "dummy"
+        path = presets.write_config(folder / "model", config, job.dtype)
+        session.say(f"drawing weights for {name}, the same for all")
+        write_weights(path, job.dtype, job.device)
     else:
-        name, load_format = wanted or COURSE_MODEL, "auto"
-        path = resolve(name, load_format)
+        name = wanted or COURSE_MODEL
+        path = resolve(name)
     session.comparison.model = name
-    return replace(job, model=str(path), load_format=load_format)
+    return replace(job, model=str(path))
 
 
 def _prompts(model: str, job: Job, vocab_size: int) -> presets.Prompts:
@@ -208,7 +212,8 @@ def _measure_peak(session: Session, job: Job, preset: Preset, prompts: presets.P
 
 
 def _checks_identity(session: Session) -> bool:
-    return bool(session.options.preset.identity[0]) and len(session.options.contenders) > 1
+    options = session.options
+    return bool(options.preset.identity[0]) and len(options.contenders) > 1 and options.checks_identity
 
 
 def chosen(rows: Sequence[Row], only: Sequence[str]) -> list[Row]:

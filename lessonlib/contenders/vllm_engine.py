@@ -46,13 +46,21 @@ def check_version(version: str) -> str:
     return version
 
 
-def environment(job: Job) -> dict[str, str]:
-    """Environment variables that vLLM reads when it is imported.
+def environment(job: Job, by_default: bool = False) -> dict[str, str]:
+    """Environment variables that vLLM reads when it is imported; with `by_default` none that changes how it computes.
 
     It runs in one process, so that its scheduler can be reached and its memory counted, and on a CPU on the same
     cores as the others.
     """
-    variables = {"HF_HUB_OFFLINE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_NO_USAGE_STATS": "1"}
+    variables = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    if by_default:
+        return variables
+    variables |= {
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "WARNING"),
+        # FlashInfer's would be compiled first, on this machine.
+        "VLLM_USE_FLASHINFER_SAMPLER": os.environ.get("VLLM_USE_FLASHINFER_SAMPLER", "0"),
+    }
     if job.device == "cpu":
         variables |= {
             "VLLM_CPU_KVCACHE_SPACE": str(job.kv_gib),
@@ -71,10 +79,9 @@ class Vllm:
 
     def __init__(self, entry: Entry, job: Job) -> None:
         installed_version()
-        os.environ.update(environment(job))
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-        os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")  # it would be compiled here first
-        self.llm, options = load(job, entry.max_num_seqs(job))
+        by_default = bool(entry.options.get("by_default"))
+        os.environ.update(environment(job, by_default))
+        self.llm, options = load(job, None if by_default else entry.max_num_seqs(job))
         config = self.llm.llm_engine.vllm_config
         self.model, self.is_traced = job.model, job.is_traced
         self.settings: dict[str, Any] = {
@@ -83,7 +90,10 @@ class Vllm:
             "num_blocks": config.cache_config.num_gpu_blocks,
             "block_size": config.cache_config.block_size,
             "async_scheduling": bool(config.scheduler_config.async_scheduling),
-            "environment": environment(job),
+            "enable_prefix_caching": bool(config.cache_config.enable_prefix_caching),
+            "cudagraph_mode": str(config.compilation_config.cudagraph_mode),
+            "runner": runner(self.llm),
+            "environment": environment(job, by_default),
         }
 
     def run(self, row: Row) -> Measurement:
@@ -144,18 +154,32 @@ class Vllm:
         )
 
 
-def load(job: Job, max_num_seqs: int) -> tuple[Any, dict[str, Any]]:
-    """vLLM's `LLM`, and the options it was made with. Raises `CourseError` if vLLM refuses the model."""
+def runner(llm: Any) -> str:
+    """The module and class of the model runner that vLLM has made; of which kind, depends on version and device."""
+    try:
+        made = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
+    except AttributeError:  # in a process of its own, or by another name
+        return "not asked"
+    return f"{type(made).__module__}.{type(made).__name__}"
+
+
+def load(job: Job, max_num_seqs: int | None) -> tuple[Any, dict[str, Any]]:
+    """vLLM's `LLM`, and the options it was made with. Raises `CourseError` if vLLM refuses the model.
+
+    Without `max_num_seqs` everything is left as it comes: the control run.
+    """
     from vllm import LLM
 
-    options: dict[str, Any] = {
+    options: dict[str, Any] = {"skip_tokenizer_init": True}  # there is none
+    if max_num_seqs is None:
+        with refusals(job.model):
+            return LLM(model=job.model, **options), options
+    options |= {
         "dtype": job.dtype,
         "max_num_seqs": max_num_seqs,
         "max_model_len": job.max_model_len,
         # Repetitions have the same prompts, and each must compute them.
         "enable_prefix_caching": False,
-        "load_format": job.load_format,
-        "skip_tokenizer_init": True,
         "enforce_eager": not (job.is_timed and can_compile(job.device)),
     }
     if job.device == "cuda":

@@ -245,6 +245,15 @@ class SarathiServe(Policy):
         return min(num_new, budget - left_to_decodes)
 
 
+class SarathiReserved(SarathiServe):
+    """`SarathiServe` (Agrawal et al.) with memory reserved for the longest sequence, as by `OrcaMax` (Kwon et al.)."""
+
+    name = "sarathi-reserved"
+
+    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
+        return request.most_stored_tokens if scheduler.max_model_len is None else scheduler.max_model_len
+
+
 class ShortestJobFirst(Policy):
     """Requests with short answers are admitted before those with long ones, which do not wait for ever.
 
@@ -330,7 +339,7 @@ POLICIES = _by_name(
 )
 """The policies that are compared side by side, by name."""
 
-ABLATIONS = _by_name(PrefillFirstReserved, PrefillFirst)
+ABLATIONS = _by_name(PrefillFirstReserved, PrefillFirst, SarathiReserved)
 """The policies of single rungs of the ladder and of single forms of the engine, by name."""
 
 
