@@ -74,6 +74,40 @@ def factors(result: Mapping[str, Any], title: str, *, source: str, alt: str = ""
         return style.finish(figure, title, source)
 
 
+def without(result: Mapping[str, Any], title: str, *, source: str, alt: str = "") -> style.Picture:
+    """The whole engine's time without each change alone: the median, and a line from the least to the most."""
+    rows = result["rows"][1:]
+    with style.applied():
+        figure = style.picture(
+            1.1 + 0.42 * len(rows),
+            alt or f"Times of the engine without {', '.join(row['without'] for row in rows)}",
+        )
+        axes = figure.add_subplot()
+        for y, row in enumerate(rows):
+            times = row["times_the_whole"]
+            axes.plot([times["least"], times["most"]], [-y, -y], color=style.INK, linewidth=2)
+            axes.plot([times["median"]], [-y], marker="o", color=style.DECODE, markersize=8)
+            is_dearer = times["median"] >= 1
+            axes.annotate(
+                f"× {times['median']:.2f}",
+                (times["most" if is_dearer else "least"], -y),
+                (9 if is_dearer else -9, 0),
+                textcoords="offset points",
+                va="center",
+                ha="left" if is_dearer else "right",
+            )
+        axes.axvline(1, color=style.INK, linewidth=1)
+        axes.set_yticks([-y for y in range(len(rows))], [f"without {row['without']}" for row in rows])
+        most = max(row["times_the_whole"]["most"] for row in rows)
+        axes.set(
+            xlabel="times the whole engine's seconds (line: from the least to the most)",
+            xlim=(0.7, most + 0.3),
+        )
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        return style.finish(figure, title, source)
+
+
 def predictions(result: Mapping[str, Any], title: str, *, source: str, alt: str = "") -> style.Picture:
     """Each rung's measured seconds, and beside them what the simulator said, with the error."""
     rows = measured_rungs(result)

@@ -131,9 +131,11 @@ def _fill(target: torch.Tensor, tensor: torch.Tensor, name: str, shard: Path) ->
     if not tensor.is_floating_point():
         kind = str(tensor.dtype).removeprefix("torch.")
         raise CourseError(f"{shard}: {name} holds {kind}: this engine reads float32, bfloat16 and float16")
-    if not tensor.sum(dtype=torch.float32).isfinite():
-        raise CourseError(f"{shard}: {name} holds values that are no numbers: fetch the model again")
     target.copy_(tensor)
+    if not target.sum(dtype=torch.float32).isfinite():  # on a card in no time, for gigabytes of them
+        raise CourseError(
+            f"{shard}: {name} holds values that are no numbers in {target.dtype}: fetch it again"
+        )
 
 
 def fill_random(targets: Mapping[str, torch.Tensor]) -> None:
