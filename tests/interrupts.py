@@ -22,6 +22,8 @@ def request(number):
         seed=number,
         logprobs=rng.choice([None, 2]),
         stop_token_ids=[rng.randrange(256)],
+        repetition_penalty=rng.choice([1, 1, 1, 1.3]),
+        min_tokens=rng.choice([0, 1]),
     )
 
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
+from lessonlib.engine.extras.logits import LogitRules
+from lessonlib.engine.extras.logprobs import named_logprobs
+from lessonlib.engine.extras.text import AnswerText
 from lessonlib.engine.frontend.params import SamplingParams
 from lessonlib.engine.outputs import CompletionOutput, Logprob, RequestOutput
 from lessonlib.engine.sampler import Draw
 from lessonlib.scheduling.request import RequestState
 
 
-@dataclass
+@dataclass(repr=False)
 class Answer:
     """What a request has been told.
 
@@ -24,6 +28,10 @@ class Answer:
         params, seed: how it is sampled.
         stop_ids, eos_ids: tokens that end it; both are kept in `token_ids`.
         tokenizer: None where only ids are wanted.
+        rules: what is done to its logits; None: nothing.
+        index: which answer to the prompt it is.
+        samples: those that are under way, this one included, by index.
+        seeds: of all of them.
     """
 
     state: RequestState
@@ -33,14 +41,23 @@ class Answer:
     stop_ids: set[int]
     eos_ids: frozenset[int]
     tokenizer: Any
+    rules: LogitRules | None = None
+    index: int = 0
+    samples: dict[int, Answer] = field(default_factory=dict)
+    seeds: Sequence[int] = ()
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[dict[int, Logprob]] = field(default_factory=list)
     cumulative_logprob: float = 0.0
+    num_cached_tokens: int = 0
     finish_reason: str | None = None
     stop_reason: int | str | None = None
-    _stream: DecodeStream | None = None
-    _text: str = ""
-    _decoded: int = 0  # tokens that `_text` stands for
+
+    def __post_init__(self) -> None:
+        self.prompt_ids = (self.state.token_ids or [])[: self.state.prompt_tokens]
+        self._text = AnswerText(self.tokenizer, self.params, self.prompt_ids)
+        if self.index == 0:
+            self.samples[0] = self
 
     @property
     def id(self) -> str:
@@ -50,20 +67,30 @@ class Answer:
     def is_finished(self) -> bool:
         return self.finish_reason is not None
 
+    @property
+    def needs_history(self) -> bool:
+        """Whether all its tokens must be known before the next one is chosen."""
+        return self.rules is not None and self.rules.needs_history
+
     def draw(self, position: int) -> Draw:
         """How output token number `position` is to be sampled."""
-        return Draw(self.params, self.seed, position)
+        if self.rules is None:
+            return Draw(self.params, self.seed, position)
+        edit = partial(self.rules.apply, output_ids=self.token_ids, position=position)
+        return Draw(self.params, self.seed, position, edit)
 
     def add(self, token: int, logprobs: tuple[Tensor, ...] | None, place: int) -> None:
         """Take the next token; `place` is its row in the step's `logprobs`."""
         self.token_ids.append(token)
         if logprobs is not None and self.params.logprobs is not None:
-            self._add_logprobs(token, logprobs, place, self.params.logprobs)
+            scores = [part[place] for part in logprobs]
+            self.logprobs.append(named_logprobs(token, scores, self.params.logprobs, self.tokenizer))
+            self.cumulative_logprob += self.logprobs[-1][token].logprob
         if token in self.eos_ids:
             self.finish_reason = "stop"
         elif token in self.stop_ids:
             self.finish_reason, self.stop_reason = "stop", token
-        elif self.params.stop and (found := self._found_stop()):
+        elif self.params.stop and (found := self._text.find_stop(self.token_ids)):
             self.finish_reason, self.stop_reason = "stop", found
         elif len(self.token_ids) >= self.state.max_tokens:
             self.finish_reason = "length"
@@ -79,62 +106,37 @@ class Answer:
             found[token].logprob for found, token in zip(self.logprobs, self.token_ids, strict=False)
         )
         self.finish_reason = self.stop_reason = None
-        self._stream, self._text, self._decoded = None, "", 0
+        self._text = AnswerText(self.tokenizer, self.params, self.prompt_ids)
 
     def text(self) -> str:
-        """The answer's text so far. Bytes of a character that is not whole yet are held back."""
-        if self.tokenizer is None:
-            return ""
-        if self._stream is None:
-            self._stream = DecodeStream(skip_special_tokens=True)
-        backend = self.tokenizer.backend_tokenizer
-        spoken = len(self.token_ids) - isinstance(
-            self.stop_reason, int
-        )  # a stop token is no part of the text
-        for token in self.token_ids[self._decoded : spoken]:
-            self._text += self._stream.step(backend, token) or ""
-        self._decoded = spoken
-        if isinstance(self.stop_reason, str):
-            return self._text[: self._text.index(self.stop_reason)]
-        return self._text
-
-    def _found_stop(self) -> str | None:
-        """The stop string that the text now holds; of several the one that begins first."""
-        text = self.text()
-        places = [(text.index(stop), stop) for stop in self.params.stop if stop in text]
-        return min(places)[1] if places else None
-
-    def _add_logprobs(self, token: int, logprobs: tuple[Tensor, ...], place: int, count: int) -> None:
-        chosen, rank, best, ids = (part[place] for part in logprobs)
-        found = {
-            int(other): Logprob(float(value), order, self._word(int(other)))
-            for order, (other, value) in enumerate(zip(ids[:count], best[:count], strict=True), 1)
-        }
-        found.setdefault(token, Logprob(float(chosen), int(rank), self._word(token)))
-        self.logprobs.append(found)
-        self.cumulative_logprob += float(chosen)
-
-    def _word(self, token: int) -> str | None:
-        return None if self.tokenizer is None else self.tokenizer.decode([token])
+        """The answer's text so far. What could still become another character or a stop string is held back."""
+        ended_by_token = self.finish_reason == "stop" and not isinstance(self.stop_reason, str)
+        hides_end = ended_by_token and not self.params.include_stop_str_in_output
+        self._text.read(self.token_ids[:-1] if hides_end else self.token_ids)
+        return self._text.text if self.is_finished else self._text.settled()
 
     def output(self) -> RequestOutput:
-        """The answer as it stands, in vLLM's shape."""
+        """The answers to the prompt as they stand, in vLLM's shape."""
+        samples = [self.samples[index] for index in sorted(self.samples)]
+        return RequestOutput(
+            request_id=samples[0].id,
+            prompt=self.prompt,
+            prompt_token_ids=self.prompt_ids,
+            outputs=[each.completion() for each in samples],
+            finished=len(samples) == self.params.n and all(each.is_finished for each in samples),
+            num_cached_tokens=samples[0].num_cached_tokens,
+            prompt_logprobs=samples[0].prompt_logprobs,
+        )
+
+    def completion(self) -> CompletionOutput:
+        """This one answer, in vLLM's shape."""
         wants = self.params.logprobs is not None
-        completion = CompletionOutput(
-            index=0,
+        return CompletionOutput(
+            index=self.index,
             text=self.text(),
             token_ids=list(self.token_ids),
             finish_reason=self.finish_reason,
             stop_reason=self.stop_reason,
             cumulative_logprob=self.cumulative_logprob if wants else None,
             logprobs=list(self.logprobs) if wants else None,
-        )
-        known = self.state.token_ids or []
-        return RequestOutput(
-            request_id=self.id,
-            prompt=self.prompt,
-            prompt_token_ids=known[: self.state.prompt_tokens],
-            outputs=[completion],
-            finished=self.is_finished,
-            num_cached_tokens=self.state.num_cached_tokens,
         )

@@ -20,8 +20,11 @@ from tqdm import tqdm
 
 from lessonlib.engine.answers import Answer
 from lessonlib.engine.checkpoint import COURSE_MODEL, resolve
-from lessonlib.engine.frontend import prompts as reading
-from lessonlib.engine.frontend.checks import Whole, checked_call, show
+from lessonlib.engine.extras.prompts import prompt_logprobs
+from lessonlib.engine.extras.samples import board_others, first_answer, seeds_of
+from lessonlib.engine.frontend import requests as reading
+from lessonlib.engine.frontend.calls import Calls
+from lessonlib.engine.frontend.checks import Whole, checked_call
 from lessonlib.engine.frontend.options import (
     AtLeastOne,
     Share,
@@ -32,15 +35,14 @@ from lessonlib.engine.frontend.options import (
     choose_device,
     choose_dtype,
 )
-from lessonlib.engine.frontend.params import SamplingParams, one_each
-from lessonlib.engine.frontend.prompts import Conversation, EncodedPrompt, Prompt, TokensPrompt
+from lessonlib.engine.frontend.params import SamplingParams
+from lessonlib.engine.frontend.prompts import EncodedPrompt, Prompt, load_tokenizer
 from lessonlib.engine.frontend.turns import check_process, in_turn
 from lessonlib.engine.memory import check_blocks, explain_out_of_memory, num_blocks_that_fit, release_memory
 from lessonlib.engine.model import Llama
 from lessonlib.engine.ops import choose_ops
 from lessonlib.engine.outputs import RequestOutput
 from lessonlib.engine.runner import ModelRunner, PendingStep, Sampling
-from lessonlib.engine.sampler import engine_seed, signed
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import KVCache
@@ -51,7 +53,7 @@ from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.trace import Trace
 
 
-class LLM:
+class LLM(Calls):
     """Answers prompts with a Llama, `max_num_seqs` at a time.
 
     Args:
@@ -139,9 +141,7 @@ class LLM:
                 folder, dtype = resolve(model, load_format), choose_dtype(dtype, self.device)
                 model = Llama(folder, dtype, self.device, ops, load_format)
             self.model = model
-            self.tokenizer = (
-                None if skip_tokenizer_init else reading.load_tokenizer(tokenizer or model.folder)
-            )
+            self.tokenizer = None if skip_tokenizer_init else load_tokenizer(tokenizer or model.folder)
             self.max_model_len = check_length(max_model_len, model.config.max_positions)
             sizes = (self.max_num_seqs, self.max_num_batched_tokens, self.max_model_len)
             asked = num_blocks or num_gpu_blocks_override
@@ -151,6 +151,7 @@ class LLM:
             self.runner = ModelRunner(self.model, self.num_blocks, block_size, *sizes, use_graphs=graphs)
         self._kv_cache: KVCache | None = None
         self._requests_seen = 0
+        self.default_params = self.get_default_sampling_params()
         self._begin_ride()
 
     # ----- all at once -----
@@ -161,26 +162,29 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
         use_tqdm: bool = True,
+        *,
+        priority: int | Sequence[int] | None = None,
+        **others: Any,
     ) -> list[RequestOutput]:
         """Answer every prompt; the answers come back in the order of the prompts.
+
+        Without `sampling_params` the checkpoint's own defaults hold. Priorities, one or one each, are for policies
+        that use them; the smaller is served first. `others` are further arguments of vLLM's at their defaults.
 
         Raises `CourseError` for no prompts, an empty one, or one that can never fit; nothing is computed then.
         An interruption takes everyone off board, and the next call works. Calls of several threads take turns.
         """
-        asked = reading.as_prompts(prompts)
-        params = one_each(sampling_params, len(asked))
-        requests = [
-            self._read(prompt, each, f"prompt {index}")
-            for index, (prompt, each) in enumerate(zip(asked, params, strict=True))
-        ]
+        asked = reading.requests(self, prompts, sampling_params, priority, others)
         self._require_idle()
         self._begin_ride()
         self._under_way = "generate"
         try:
-            for index, (prompt, each) in enumerate(requests):
-                self._board(str(index), prompt, each)
+            for index, request in enumerate(asked):
+                self._board(str(index), *request)
             answers = list(self._answers.values())
-            with tqdm(total=len(answers), desc="requests", disable=not use_tqdm) as bar:
+            with tqdm(
+                total=sum(each.params.n for each in answers), desc="requests", disable=not use_tqdm
+            ) as bar:
                 while self._is_riding:
                     bar.update(sum(answer.is_finished for answer in self._advance()))
             outputs = [answer.output() for answer in answers]
@@ -191,35 +195,19 @@ class LLM:
         self._under_way = ""
         return outputs
 
-    def chat(
-        self,
-        messages: Conversation | Sequence[Conversation],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
-        use_tqdm: bool = True,
-    ) -> list[RequestOutput]:
-        """Answer conversations, each a list of {"role", "content"}; the model's chat template is applied."""
-        prompts = [
-            reading.render(each, self.tokenizer, f"conversation {index}", add_generation_prompt=True)
-            for index, each in enumerate(reading.as_conversations(messages))
-        ]
-        return self.generate(prompts, sampling_params, use_tqdm)
-
-    def chat_prompt(self, conversation: Conversation) -> TokensPrompt:
-        """A conversation as a prompt that the model continues with its answer."""
-        return reading.render(conversation, self.tokenizer, "the conversation", add_generation_prompt=True)
-
     # ----- step by step -----
 
     @in_turn
-    def add_request(self, request_id: str, prompt: Prompt, params: SamplingParams | None = None) -> None:
+    def add_request(
+        self, request_id: str, prompt: Prompt, params: SamplingParams | None = None, *, priority: int = 0
+    ) -> None:
         """Put a request in the queue; it boards in a later `step`.
 
         Raises `CourseError` for a prompt that cannot be answered; those on board ride on.
         """
         self._recover()
-        if not isinstance(request_id, str):
-            raise CourseError(f"request_id {show(request_id)}: give a text")
-        request = self._read(prompt, one_each(params, 1)[0], f"request {request_id!r}")
+        reading.check_request_id(request_id)
+        request = reading.request(self, prompt, params, priority, f"request {request_id!r}")
         self._under_way = "step"
         try:
             self._board(request_id, *request)
@@ -246,9 +234,9 @@ class LLM:
             if self._is_riding:
                 self._advance()
             outputs = [answer.output() for answer in self._news.values()]
-            for output in outputs:
+            for answer, output in zip(self._news.values(), outputs, strict=True):
                 if output.finished:
-                    self._answers.pop(output.request_id, None)
+                    self._forget(answer)
         except BaseException as error:
             error.add_note("The step was taken back: the next step() goes on, abort() lets a request go.")
             self._recover()
@@ -259,15 +247,23 @@ class LLM:
     def abort(self, request_id: str) -> RequestOutput:
         """Take a request off board at once; its answer so far. Raises `CourseError` for one that is not here."""
         self._recover()
-        if request_id not in self.scheduler.requests:
+        answer = self._answers.get(request_id)
+        samples = answer.samples.values() if answer else ()
+        riding = [each for each in samples if each.id in self.scheduler.requests]
+        if answer is None or not riding:
             raise CourseError(f"no request {request_id!r} to abort: it never came, or it is done")
         self._under_way = "step"
-        answer = self._answers.pop(request_id)
+        self._forget(answer)
         self._news.pop(request_id, None)
-        self.scheduler.abort(request_id)
-        answer.abort()
+        for each in riding:
+            self.scheduler.abort(each.id)
+            each.abort()
         self._under_way = ""
         return answer.output()
+
+    def _forget(self, answer: Answer) -> None:
+        for each in answer.samples.values():
+            self._answers.pop(each.id, None)
 
     def has_unfinished_requests(self) -> bool:
         """Whether anyone is on board or waiting, or finished in a step that was cut short before it said so."""
@@ -328,45 +324,37 @@ class LLM:
         if self._is_riding or self._news:
             raise CourseError("requests are on board: finish them with step or abort them before a new ride")
 
-    def _read(self, prompt: Any, params: SamplingParams, name: str) -> tuple[EncodedPrompt, SamplingParams]:
-        """A request, checked whole: what is accepted here fails in no step."""
-        encoded = reading.encode(prompt, self.tokenizer, self.model.config.vocab_size, name)
-        params = params.clone()
-        reading.check_ids(params.stop_token_ids, self.model.config.vocab_size, f"{name}, stop_token_ids,")
-        room = self.max_model_len - len(encoded.token_ids)
-        if room < 1:
-            raise CourseError(
-                f"{name} has {len(encoded.token_ids)} tokens; the model's context holds {self.max_model_len}, "
-                "at least one of them for the answer: shorten the prompt"
-            )
-        if params.stop and self.tokenizer is None:
-            raise CourseError(f"{name} has a stop string, which needs the tokenizer: use stop_token_ids")
-        params.max_tokens = min(params.max_tokens or room, room)
-        return encoded, params
-
-    def _board(self, request_id: str, prompt: EncodedPrompt, params: SamplingParams) -> None:
+    def _board(self, request_id: str, prompt: EncodedPrompt, params: SamplingParams, priority: int) -> None:
         assert params.max_tokens is not None
+        scores = prompt_logprobs(self.model, prompt.token_ids, params.prompt_logprobs, self.tokenizer)
         state = self.scheduler.add_request(
-            request_id, prompt.token_ids, params.max_tokens, salt=prompt.salt, arrival_time=self._now()
+            request_id,
+            prompt.token_ids,
+            params.max_tokens,
+            priority=priority,
+            salt=prompt.salt,
+            arrival_time=self._now(),
         )
-        seed = engine_seed(self.seed, self._requests_seen) if params.seed is None else signed(params.seed)
-        self._requests_seen += 1
-        eos = () if params.ignore_eos else self.model.config.eos_token_ids
-        ends = set(params.stop_token_ids)
-        self._answers[request_id] = Answer(
-            state, prompt.text, params, seed, ends, frozenset(eos), self.tokenizer
-        )
+        seeds = seeds_of(params, self.seed, self._requests_seen)
+        self._requests_seen += params.n
+        answer = first_answer(state, prompt.text, params, seeds, self.model.config, self.tokenizer)
+        answer.prompt_logprobs = scores
+        self._answers[request_id] = answer
 
     def _now(self) -> float:
         return time.perf_counter() - self._epoch
 
     def _advance(self) -> list[Answer]:
         """Launch until as many steps are in flight as may be, then report the oldest."""
-        while len(self._in_flight) < self.max_in_flight and self._has_work():
+        while len(self._in_flight) < self._most_in_flight() and self._has_work():
             started = self._now()
             plan = self.scheduler.schedule()
             self._in_flight.append((plan, self.runner.launch(plan, self._sampling(plan)), started))
         return self._report(*self._in_flight.popleft())
+
+    def _most_in_flight(self) -> int:
+        """One where somebody's next token depends on all those before it, which must be known then."""
+        return 1 if any(answer.needs_history for answer in self._answers.values()) else self.max_in_flight
 
     def _has_work(self) -> bool:
         """Whether a plan made now would hold anything: it must not where all that is left is in flight."""
@@ -377,6 +365,8 @@ class LLM:
         return bool(boarding) or any(not request.is_exhausted for request in running)
 
     def _sampling(self, plan: StepPlan) -> Sampling:
+        for state in plan.admitted:
+            self._answers[state.id].num_cached_tokens = state.num_cached_tokens
         rows = plan.sampled_rows
         answers = [self._answers[row.id] for row in rows]
         # The token to be drawn is counted as pending already.
@@ -396,7 +386,10 @@ class LLM:
                 answer = self._answers[row.id]
                 answer.add(tokens[row.id], step.logprobs, place)
                 reported.append(answer)
-                self._news[answer.id] = answer
+                first = answer.samples[0]
+                self._news[first.id] = first
+                if len(first.samples) < first.params.n:
+                    board_others(first, self.scheduler, self._answers, self._now())
         stopped = [answer.id for answer in reported if answer.finish_reason == "stop"]
         self.scheduler.update(plan, tokens, stopped, start=start, duration=end - start)
         return reported

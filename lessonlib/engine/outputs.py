@@ -19,7 +19,8 @@ class CompletionOutput:
     """An answer as far as it goes.
 
     Attributes:
-        text: without stop string and special tokens.
+        index: which of a request's answers it is.
+        text: without stop string and special tokens, and while it goes on without what could become a stop string.
         token_ids: an end token included.
         cumulative_logprob, logprobs: where they were asked for; a dictionary by token id for each token.
         finish_reason: "stop" (an end token or stop string), "length", "abort", or None while it goes on.
@@ -37,9 +38,11 @@ class CompletionOutput:
 
 @dataclass(frozen=True)
 class RequestOutput:
-    """A prompt and its answers (always one here).
+    """A prompt and its answers, one or `SamplingParams.n`.
 
-    `num_cached_tokens`: tokens of the prompt that the prefix cache held when the request boarded.
+    Attributes:
+        num_cached_tokens: tokens of the prompt that the prefix cache held when the request first boarded.
+        prompt_logprobs: where they were asked for: None for the first token, then a dictionary for each.
     """
 
     request_id: str
@@ -48,3 +51,4 @@ class RequestOutput:
     outputs: list[CompletionOutput] = field(default_factory=list)
     finished: bool = True
     num_cached_tokens: int = 0
+    prompt_logprobs: list[dict[int, Logprob] | None] | None = None

@@ -41,7 +41,7 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        return all(draw.params.is_greedy for draw in self.draws)
+        return all(draw.params.is_greedy and draw.edit is None for draw in self.draws)
 
 
 @dataclass

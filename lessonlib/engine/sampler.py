@@ -16,16 +16,19 @@ import torch
 from torch import Tensor
 
 from kernels import reference
+from lessonlib.engine.extras.logits import Edit, edited
 from lessonlib.engine.frontend.params import SamplingParams
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How one row is to be sampled: its parameters, its seed, and how many tokens it was given before."""
+    """How one row is to be sampled: its parameters, its seed, how many tokens it was given before, and what is done to
+    its logits first."""
 
     params: SamplingParams
     seed: int
     position: int
+    edit: Edit | None = None
 
 
 def engine_seed(seed: int, request: int) -> int:
@@ -82,6 +85,7 @@ def sample(
     Returns:
         int64 `[num_rows]` on the device of the logits.
     """
+    logits = edited(logits, [draw.edit for draw in draws])
     parameters, has_cuts = columns(draws, logits.shape[-1], logits.device)
     return operator(logits, *parameters, has_cuts=has_cuts)
 

@@ -201,7 +201,9 @@ class Scheduler:
         self._end(request, RequestStatus.ABORTED, Kind.ABORT, step)
         return request
 
-    def fork(self, request_id: str, new_id: str, max_tokens: int | None = None) -> RequestState:
+    def fork(
+        self, request_id: str, new_id: str, max_tokens: int | None = None, arrival_time: float | None = None
+    ) -> RequestState:
         """Add a second request with the same prompt, for another sample of its answer.
 
         If a slot and memory are free, it runs from the next step on and shares the computed blocks of the prompt,
@@ -212,6 +214,7 @@ class Scheduler:
             request_id: the request whose prompt it takes.
             new_id: its own id.
             max_tokens: by default the parent's.
+            arrival_time: as `add_request` takes it.
 
         Raises:
             CourseError: for an unknown `request_id`, and as `add_request` does.
@@ -219,13 +222,10 @@ class Scheduler:
         if request_id not in self.requests:
             raise CourseError(f"no request {request_id!r} to fork: it never came, or it is done")
         parent = self.requests[request_id]
-        ids = parent.token_ids
+        ids, count = parent.token_ids, parent.prompt_tokens
+        prompt, most = count if ids is None else ids[:count], max_tokens or parent.max_tokens
         child = self.add_request(
-            new_id,
-            parent.prompt_tokens if ids is None else ids[: parent.prompt_tokens],
-            parent.max_tokens if max_tokens is None else max_tokens,
-            priority=parent.priority,
-            salt=parent.salt,
+            new_id, prompt, most, priority=parent.priority, salt=parent.salt, arrival_time=arrival_time
         )
         shared = min(parent.num_computed_tokens, parent.prompt_tokens - 1)
         if parent.is_running and shared and self._free_slots and self._fork_fits(child, shared):

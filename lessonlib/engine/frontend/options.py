@@ -9,6 +9,7 @@ import torch
 from pydantic import Field
 
 from lessonlib.engine.frontend.checks import Flag, Number, Whole, show, unknown
+from lessonlib.engine.frontend.params import MAX_LOGPROBS
 from lessonlib.errors import CourseError
 
 MOST_SLOTS = 65_536  # each holds rows of buffers
@@ -20,9 +21,14 @@ YesOrNo = Annotated[Flag, "give True or False"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALIASES = {"half": "float16", "float": "float32"}  # vLLM's
 
+# Options of vLLM's that could only change speed, places or reports of what this engine does not have.
 NO_MATTER = {
+    "aggregate_engine_logging",
+    "disable_cascade_attn",
     "disable_custom_all_reduce",
     "disable_log_stats",
+    "enable_shm_tensor_arena",
+    "ignore_patterns",
     "max_parallel_loading_workers",
     "served_model_name",
     "swap_space",
@@ -30,7 +36,12 @@ NO_MATTER = {
     "use_tqdm_on_load",
 }
 LEFT_OUT: dict[str, tuple[Any, ...]] = {
+    "additional_config": (None, {}),
     "allowed_local_media_path": ("",),
+    "allowed_media_domains": (None,),
+    "attention_backend": (None,),
+    "attention_config": (None, {}),
+    "chat_template": (None,),
     "code_revision": (None,),
     "compilation_config": (None,),
     "config_format": ("auto", "hf"),
@@ -44,7 +55,9 @@ LEFT_OUT: dict[str, tuple[Any, ...]] = {
     "enable_expert_parallel": (False,),
     "enable_lora": (False,),
     "enable_prompt_embeds": (False,),
+    "enable_return_routed_experts": (False,),
     "enable_sleep_mode": (False,),
+    "generation_config": ("auto",),
     "hf_config_path": (None,),
     "hf_overrides": (None, {}),
     "hf_token": (None,),
@@ -54,19 +67,50 @@ LEFT_OUT: dict[str, tuple[Any, ...]] = {
     "limit_mm_per_prompt": (None, {}),
     "logits_processors": (None, []),
     "logprobs_mode": ("raw_logprobs",),
+    "long_prefill_token_threshold": (0,),
+    "max_logprobs": (MAX_LOGPROBS,),
+    "max_num_scheduled_tokens": (None,),
     "mm_processor_kwargs": (None, {}),
+    "model_impl": ("auto",),
+    "offload_group_size": (0,),
+    "offload_num_in_group": (1,),
+    "offload_params": (None,),
+    "offload_prefetch_step": (1,),
+    "optimization_level": (2,),
     "override_generation_config": (None, {}),
     "pipeline_parallel_size": (1,),
     "pooler_config": (None,),
+    "prefix_caching_hash_algo": ("sha256",),
+    "profiler_config": (None, {}),
     "quantization": (None,),
+    "quantization_config": (None, {}),
+    "return_sampling_mask": (False,),
     "revision": (None,),
     "runner": ("auto", "generate"),
     "scheduling_policy": ("fcfs",),
+    "spec_method": (None,),
+    "spec_model": (None,),
+    "spec_tokens": (None,),
     "speculative_config": (None,),
+    "stream_interval": (1,),
+    "structured_outputs_config": (None, {}),
     "task": ("auto", "generate"),
     "tensor_parallel_size": (1,),
     "tokenizer_mode": ("auto", "hf"),
     "tokenizer_revision": (None,),
+}
+
+
+BEYOND = "the end of notebook 06 says what it buys"
+# Option -> where the course explains it, or what to use here.
+WHERE = {
+    "enable_chunked_prefill": "give policy='orca' for whole prompts (notebook 03)",
+    "enable_lora": BEYOND,
+    "pipeline_parallel_size": BEYOND,
+    "quantization": BEYOND,
+    "scheduling_policy": "give policy='sla' for priorities (notebook 03)",
+    "speculative_config": BEYOND,
+    "tensor_parallel_size": BEYOND,
 }
 
 
@@ -85,7 +129,8 @@ def check_left_out(options: Mapping[str, Any], own: Iterable[str]) -> None:
             value is known or (type(value) is type(known) and value == known) for known in LEFT_OUT[name]
         ):
             raise CourseError(
-                f"{name} {show(value)}: leave it at {show(LEFT_OUT[name][0])}, this engine does nothing else"
+                f"{name} {show(value)}: leave it at {show(LEFT_OUT[name][0])}, this engine does nothing else; "
+                + WHERE.get(name, "docs/vllm.md says what it takes")
             )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
@@ -31,9 +32,15 @@ def in_turn(method: Call) -> Call:
     Raises `CourseError` after `close`, in a forked process, and inside another call of the same engine.
     """
 
+    signature = inspect.signature(method)
+
     @functools.wraps(method)
     def call(engine: Any, *args: Any, **options: Any) -> Any:
         check_process()
+        try:
+            signature.bind(engine, *args, **options)
+        except TypeError as error:
+            raise CourseError(f"{method.__name__}: {error}; docs/vllm.md says what it takes") from None
         if _inside.get() is engine:
             raise CourseError(
                 f"{method.__name__.strip('_')} was called inside a step, by a policy or a hook: call it between steps"
