@@ -318,6 +318,9 @@ def test_what_ends_an_answer_can_be_shown(llm):
     with_end = ask(llm, temperature=0, stop_token_ids=[token], include_stop_str_in_output=True).outputs[0]
     without = ask(llm, temperature=0, stop_token_ids=[token]).outputs[0]
     assert len(with_end.text) > len(without.text)
+    both = {"stop": with_end.text, "stop_token_ids": [token], "temperature": 0}
+    assert ask(llm, include_stop_str_in_output=True, **both).outputs[0].stop_reason == both["stop"]
+    assert ask(llm, **both).outputs[0].stop_reason == token
     assert ask(llm, temperature=0, detokenize=False).outputs[0].text == ""
 
 

@@ -90,10 +90,11 @@ class Answer:
             self.finish_reason = "stop"
         elif token in self.stop_ids:
             self.finish_reason, self.stop_reason = "stop", token
-        elif self.params.stop and (found := self._text.find_stop(self.token_ids)):
-            self.finish_reason, self.stop_reason = "stop", found
         elif len(self.token_ids) >= self.state.max_tokens:
             self.finish_reason = "length"
+        shows_token = self.finish_reason != "stop" or self.params.include_stop_str_in_output
+        if self.params.stop and shows_token and (found := self._text.find_stop(self.token_ids)):
+            self.finish_reason, self.stop_reason = "stop", found
 
     def abort(self) -> None:
         """The request left before its answer ended."""
