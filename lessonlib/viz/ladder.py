@@ -98,11 +98,9 @@ def without(result: Mapping[str, Any], title: str, *, source: str, alt: str = ""
             )
         axes.axvline(1, color=style.INK, linewidth=1)
         axes.set_yticks([-y for y in range(len(rows))], [f"without {row['without']}" for row in rows])
+        least = min(row["times_the_whole"]["least"] for row in rows)
         most = max(row["times_the_whole"]["most"] for row in rows)
-        axes.set(
-            xlabel="times the whole engine's seconds (line: from the least to the most)",
-            xlim=(0.7, most + 0.3),
-        )
+        axes.set(xlabel="times the whole engine's seconds", xlim=(min(least, 1.0) - 0.4, most + 0.4))
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         return style.finish(figure, title, source)
