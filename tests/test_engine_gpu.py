@@ -225,6 +225,32 @@ def free_bytes():
     return torch.cuda.mem_get_info()[0]
 
 
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"temperature": 0.8, "seed": 4, "n": 3},
+        {"temperature": 0.7, "seed": 5, "min_p": 0.05, "top_p": 0.9, "top_k": 40},
+        {"temperature": 0, "repetition_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.2},
+        {"temperature": 0, "logit_bias": {5: 8.0, 9: -4.0}, "min_tokens": 6},
+        {"temperature": 0, "allowed_token_ids": [5, 6, 7, 8]},
+        {"temperature": 0, "logprobs": 2, "prompt_logprobs": 3},
+    ],
+    ids=lambda how: "+".join(how),
+)
+def test_what_may_be_asked_of_a_request_is_answered_as_on_a_cpu(folder, how):
+    """In float32, with others on board that ask for nothing."""
+    asked = prompts(6, longest=30)
+    params = [SamplingParams(max_tokens=12, ignore_eos=True, **how), greedy(12)] * 3
+    found = [
+        make(folder, dtype="float32", device=device).generate(asked, params, use_tqdm=False)
+        for device in ("cuda", "cpu")
+    ]
+    for card, cpu in zip(*found, strict=True):
+        assert [each.token_ids for each in card.outputs] == [each.token_ids for each in cpu.outputs]
+        assert len(card.outputs) == len(cpu.outputs)
+        assert (card.prompt_logprobs is None) == (cpu.prompt_logprobs is None)
+
+
 def test_a_model_too_large_is_one_line_and_gives_its_memory_back(folder, tmp_path):
     huge = write_config(
         tmp_path / "huge",
