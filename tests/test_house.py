@@ -84,7 +84,7 @@ WINGS = {
     "lessonlib.engine.cpu": 398,
     "lessonlib.engine.frontend": 710,
     "lessonlib.engine.extras": 245,
-    "lessonlib.engine.checkpoint": 221,
+    "lessonlib.engine.checkpoint": 223,
 }
 
 MOST_LINES_OF_A_FUNCTION = 60
