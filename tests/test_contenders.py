@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from lessonlib import recorded
 from lessonlib.cli import main
-from lessonlib.contenders import compare, presets, report
+from lessonlib.contenders import compare, presets, report, vllm_engine
 from lessonlib.contenders.agreement import agreement
 from lessonlib.contenders.course import load_functions
 from lessonlib.contenders.hf import Generate, cache_tokens
@@ -152,6 +152,14 @@ def test_random_weights_are_written_once_and_are_the_courses_own(tmp_path):
     params = SamplingParams(max_tokens=8, temperature=0, ignore_eos=True)
     for llm in (drawn, read):
         assert llm.generate([{"prompt_token_ids": ids}], params)[0].outputs[0].token_ids == theirs
+
+
+def test_the_fairness_page_names_every_variable_that_vllm_gets(job):
+    page = (ROOT / "docs" / "fairness.md").read_text(encoding="utf-8")
+    for device in ("cpu", "cuda"):
+        there = vllm_engine.environment(replace(job, device=device))
+        assert not [name for name in there if f"`{name}" not in page]
+    assert set(vllm_engine.environment(job, by_default=True)) == {"HF_HUB_OFFLINE", "VLLM_NO_USAGE_STATS"}
 
 
 def test_every_entry_has_a_module_that_makes_it():

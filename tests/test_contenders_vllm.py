@@ -124,6 +124,14 @@ def test_vllm_and_the_course_board_alike(rides):
     assert ours.num_steps == theirs.num_steps
 
 
+def test_the_map_names_the_runner_that_vllm_makes_here(rides):
+    """Asked of the running engine: another version, or another device, may have another."""
+    runner = rides[1]["vllm"][0]["settings"]["runner"]
+    assert runner
+    assert names.RUNNER in runner
+    assert names.CARDS_RUNNER not in runner
+
+
 def test_arrivals_are_kept(rides):
     rows, found = rides
     for name in ("course", "vllm"):

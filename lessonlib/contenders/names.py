@@ -42,7 +42,10 @@ QUEUE = "v1/core/sched/request_queue.py"
 MEMORY = "v1/core/kv_cache_manager.py"
 POOL = "v1/core/block_pool.py"
 BLOCKS = "v1/core/kv_cache_utils.py"
+# vLLM has two model runners. Which one it makes depends on version and device: on a CPU a child of the older one, on a
+# card the newer one, from 0.25 on. `vllm_engine.runner` asks a running engine, and a record keeps the answer.
 RUNNER = "v1/worker/gpu_model_runner.py"
+CARDS_RUNNER = "v1/worker/gpu/model_runner.py"
 
 COUNTERPARTS = tuple(
     Counterpart(*row)
@@ -231,7 +234,7 @@ COUNTERPARTS = tuple(
         ),
         (
             "05",
-            "run the model",
+            "run the model, on a CPU",
             "lessonlib.engine.runner",
             "ModelRunner.launch",
             RUNNER,
@@ -239,11 +242,27 @@ COUNTERPARTS = tuple(
         ),
         (
             "05",
-            "lay the batch out",
+            "run the model, on a card",
+            "lessonlib.engine.runner",
+            "ModelRunner.launch",
+            CARDS_RUNNER,
+            "GPUModelRunner.execute_model",
+        ),
+        (
+            "05",
+            "lay the batch out, on a CPU",
             "lessonlib.engine.inputs",
             "StepInputs.of",
             RUNNER,
             "GPUModelRunner._prepare_inputs",
+        ),
+        (
+            "05",
+            "lay the batch out, on a card",
+            "lessonlib.engine.inputs",
+            "StepInputs.of",
+            CARDS_RUNNER,
+            "GPUModelRunner.prepare_inputs",
         ),
         (
             "05",
@@ -258,8 +277,8 @@ COUNTERPARTS = tuple(
             "the same addresses",
             "lessonlib.engine.inputs",
             "InputBuffers",
-            "v1/worker/gpu_input_batch.py",
-            "InputBatch",
+            "v1/worker/gpu/input_batch.py",
+            "InputBuffers",
         ),
         (
             "05",

@@ -154,13 +154,19 @@ class Vllm:
         )
 
 
-def runner(llm: Any) -> str:
-    """The module and class of the model runner that vLLM has made; of which kind, depends on version and device."""
+def runner(llm: Any) -> list[str]:
+    """The model runner that vLLM has made: the files of its class and of those that it inherits from, below `vllm/`.
+
+    Empty where it cannot be reached, as in a process of its own.
+    """
     try:
         made = llm.llm_engine.engine_core.engine_core.model_executor.driver_worker.worker.model_runner
-    except AttributeError:  # in a process of its own, or by another name
-        return "not asked"
-    return f"{type(made).__module__}.{type(made).__name__}"
+    except AttributeError:
+        return []
+    kinds = (kind.__module__ for kind in type(made).__mro__)
+    return [
+        kind.removeprefix("vllm.").replace(".", "/") + ".py" for kind in kinds if kind.startswith("vllm.")
+    ]
 
 
 def load(job: Job, max_num_seqs: int | None) -> tuple[Any, dict[str, Any]]:
