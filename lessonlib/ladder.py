@@ -34,9 +34,9 @@ from lessonlib.ladder_load import Load, Requests, load_for, load_model
 from lessonlib.metrics import decode_rows, kv_tokens, metrics, prefill_tokens
 from lessonlib.scheduling.policies import PrefillFirst, PrefillFirstReserved, SarathiServe, StaticBatching
 from lessonlib.scheduling.policy import Policy
-from lessonlib.simulation.compare import align
 from lessonlib.simulation.costs import CostModel
 from lessonlib.simulation.simulator import simulate
+from lessonlib.tables import align
 from lessonlib.trace import Trace
 from lessonlib.utilization import continuous_utilization, static_utilization
 from lessonlib.workload import Workload

@@ -24,7 +24,7 @@ from lessonlib.engine.model import Llama
 from lessonlib.ladder import Requests, in_json, run_once, rungs_with_settings
 from lessonlib.ladder_load import Load, load_for, load_model
 from lessonlib.scheduling.policies import PrefillFirst, SarathiReserved, StaticBatching
-from lessonlib.simulation.compare import align
+from lessonlib.tables import align
 from lessonlib.trace import Trace
 
 WHOLE = "the whole engine"

@@ -20,6 +20,7 @@ FLOORS = [
         "lessonlib.claims",
         "lessonlib.regions",
         "lessonlib.layout",
+        "lessonlib.tables",
     },
     {
         "lessonlib.workload",

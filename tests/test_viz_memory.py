@@ -13,6 +13,7 @@ from test_viz import empty, fifo, preempted
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.policies import POLICIES, make_policy
 from lessonlib.scheduling.scheduler import Scheduler
+from lessonlib.simulation.compare import compare_policies, policy_table
 from lessonlib.simulation.simulator import Simulator, simulate
 from lessonlib.trace import Kind, Trace
 from lessonlib.viz import Elevator, MemoryFilm, memory
@@ -132,6 +133,14 @@ def watched(policy: str, blocks: int, prefix: int = 0) -> tuple[Trace, list[Any]
     driver = Watched(riders, scheduler, prompts=prompts if prefix else None)
     driver.seen = []
     return driver.run(), driver.seen
+
+
+def test_a_table_of_policies_is_html_in_a_notebook_and_text_elsewhere():
+    rows = compare_policies(Workload.from_lengths([5, 9, 3], [4, 8, 2]), ["vllm", "static"], slots=2)
+    table = policy_table([{**row, "policy": f"<{row['policy']}>"} for row in rows])
+    assert '<td style="text-align: left; white-space: nowrap">&lt;vllm&gt;</td>' in table._repr_html_()
+    assert repr(table).splitlines()[1].startswith("<vllm>")
+    assert table._repr_html_().count("<tr>") == 3
 
 
 @pytest.mark.parametrize("policy", POLICIES)

@@ -8,7 +8,13 @@ memory_shares          contiguous.py    memory in one piece a request, as before
 Rehearsal              rehearsal.py     a scheduler with the interface of an engine
 """
 
-from lessonlib.simulation.compare import compare_policies, format_table, predicted_lengths, simulate_on
+from lessonlib.simulation.compare import (
+    compare_policies,
+    format_table,
+    policy_table,
+    predicted_lengths,
+    simulate_on,
+)
 from lessonlib.simulation.contiguous import contiguous_regions, memory_shares, reservations
 from lessonlib.simulation.costs import GPUS, MODELS, CostModel, Hardware
 from lessonlib.simulation.rehearsal import Rehearsal
@@ -27,6 +33,7 @@ __all__ = [
     "contiguous_regions",
     "format_table",
     "memory_shares",
+    "policy_table",
     "predicted_lengths",
     "reservations",
     "ride",

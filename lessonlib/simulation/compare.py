@@ -13,6 +13,7 @@ from lessonlib.scheduling.policies import POLICIES, make_policy
 from lessonlib.scheduling.policy import Policy
 from lessonlib.simulation.costs import CostModel, Hardware
 from lessonlib.simulation.simulator import simulate
+from lessonlib.tables import Table, align
 from lessonlib.trace import Trace
 from lessonlib.workload import Workload
 
@@ -111,7 +112,17 @@ TABLE_COLUMNS = (
 
 
 def format_table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows of `compare_policies` as text, with p50 and p99 of the times to first token and between tokens."""
+    """The rows of `compare_policies` as text for a terminal."""
+    return align(table_cells(rows))
+
+
+def policy_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """The same for a notebook, which lays it out."""
+    return Table(table_cells(rows))
+
+
+def table_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The titles, then the cells of each row, with p50 and p99 of the times to first token and between tokens."""
     unit = "seconds" if "seconds" in rows[0] else "steps"
     columns = [column for column in TABLE_COLUMNS if rows[0].get(column[0]) is not None]
     lines = [
@@ -122,19 +133,7 @@ def format_table(rows: Sequence[dict[str, Any]]) -> str:
         cells = [format(row[key], spec) for key, _, spec in columns]
         times = [row[f"{name}_{unit}"].get(q) for name in ("ttft", "itl") for q in ("p50", "p99")]
         lines.append(cells + [_format_time(time, unit) for time in times])
-    return align(lines)
-
-
-def align(lines: Sequence[Sequence[str]]) -> str:
-    """Cells as a table for a terminal: the first column aligned left, the others right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(w) if not i else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+    return lines
 
 
 def _format_time(time: float | None, unit: str) -> str:
