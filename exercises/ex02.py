@@ -32,6 +32,16 @@ ex02.3 static_batching
   - nobody boards until the car is empty
   - the next batch boards as soon as the car is empty
   - utilization is tokens given over slots times steps
+  - the ride is made of refill and step
+
+ex02.4 continuous_batching
+  - a token is there when its step ends
+  - the time counts from the request's own arrival
+  - nobody boards before they have arrived
+  - first come, first served
+  - no more ride at once than there are slots
+  - a free slot is taken for the next step while anybody waits
+  - the loop is made of refill and step
 """
 
 import numpy as np
@@ -68,8 +78,8 @@ def step(occupant: np.ndarray, remaining: np.ndarray) -> tuple[np.ndarray, np.nd
 def static_batching(lengths: np.ndarray, slots: int) -> tuple[int, float]:
     """ex02.3: a whole ride of static batching, made of `refill` and `step`: board only into an empty car.
 
-    All requests wait at the start, in the order of their ids. What counts is the answer: a formula that gives it
-    for every input is as good as a loop over the parts.
+    All requests wait at the start, in the order of their ids. The numbers alone could come from a formula. The loop
+    is what you will need next, so the check counts the calls of `refill` and `step`, by these names.
 
     Args:
         lengths: int64 [num_requests], at least one, each at least 1.
@@ -79,3 +89,22 @@ def static_batching(lengths: np.ndarray, slots: int) -> tuple[int, float]:
         (steps, utilization): steps until everyone is home, and tokens given ÷ (slots × steps).
     """
     raise NotImplementedError("ex02.3: static_batching is not written yet")
+
+
+def continuous_batching(lengths: np.ndarray, arrivals: np.ndarray, slots: int) -> np.ndarray:
+    """ex02.4: the loop of a server, made of `refill` and `step`: before each step, whoever has arrived may board.
+
+    The clock counts steps. It begins at 0, when the first request arrives. A request that arrives at 3 may board for
+    the step from 3 to 4, and then has its first token at 4. There may be nobody to carry for a while, with more to
+    come.
+
+    Args:
+        lengths: int64 [num_requests], at least one, each at least 1.
+        arrivals: int64 [num_requests], when each request arrives, ascending, the first at 0.
+        slots: how many ride at once, at least 1.
+
+    Returns:
+        ttft: int64 [num_requests], the time to first token in steps: from each request's arrival to the end of the
+        step that gives it its first token.
+    """
+    raise NotImplementedError("ex02.4: continuous_batching is not written yet")

@@ -146,9 +146,29 @@ def test_a_wrong_part_is_named_where_it_is_built_on(tmp_path: Path) -> None:
         "\n\ndef step(occupant, remaining, right=step):\n    return (*right(occupant, remaining)[:2], 1)\n"
     )
     (tmp_path / "ex02.py").write_text((SOLUTIONS / "ex02.py").read_text(encoding="utf-8") + wrong)
-    last = check("ex02", folder=tmp_path).results[-1]
-    assert last.status == "failed"
-    assert last.sentence == "It is built on ex02.2, still wrong: begin there."
+    static = next(result for result in check("ex02", folder=tmp_path).results if result.id == "ex02.3")
+    assert static.status == "failed"
+    assert static.sentence == "It is built on ex02.2, still wrong: begin there."
+
+
+def test_parts_are_counted_in_helpers_too_and_a_wrong_part_still_has_the_blame(tmp_path: Path) -> None:
+    right = (SOLUTIONS / "ex02.py").read_text(encoding="utf-8")
+    helper = (
+        "\n\ndef _next(occupant, remaining):\n    return step(occupant=occupant, remaining=remaining)\n"
+        "\n\ndef static_batching(lengths, slots):\n"
+        "    state, waiting, steps = (np.full(slots, NOBODY), np.zeros(slots, int)), list(range(len(lengths))), 0\n"
+        "    while waiting or (state[0] != NOBODY).any():\n"
+        "        if (state[0] == NOBODY).all():\n"
+        "            *state, waiting = refill(*state, waiting, lengths)\n"
+        "        *state, _ = _next(*state)\n        steps += 1\n"
+        "    return steps, int(lengths.sum()) / (slots * steps)\n"
+    )
+    assert told(tmp_path, right + helper, "ex02.3").status == "passed"
+
+    formula = (SOLUTIONS / "mutants" / "ex02.3" / "closed_form.py").read_text(encoding="utf-8")
+    result = told(tmp_path, right + "\n\n" + formula, "ex02.3")
+    assert result.came_back == "0 calls of refill and 0 calls of step"
+    assert result.due == "at least 1 call of refill and 1 call of step"
 
 
 def test_numpy_numbers_are_numbers(tmp_path: Path) -> None:
@@ -391,7 +411,7 @@ def disturbed(answer, rng: Random, step: float):
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.id)
 def test_no_other_kind_of_answer_is_read(task) -> None:
-    given = next(task.cases(Random(0)))
+    *_, given = task.cases(Random(0))  # a large one: (1,) may answer a small one
     for answer in (
         None,
         "1",

@@ -58,6 +58,20 @@ def test_an_answer_is_not_overwritten(empty: Path) -> None:
     assert stubs.write(SOLUTIONS, empty, force=True) == ["ex01.py"]
 
 
+def test_a_task_that_is_new_in_a_solution_is_no_answer(empty: Path) -> None:
+    handed_out = (empty / "ex02.py").read_text()
+    before = handed_out[: handed_out.index("\n\ndef continuous_batching")]
+    (empty / "ex02.py").write_text(before)
+    assert stubs.write(SOLUTIONS, empty) == ["ex02.py"]
+    assert (empty / "ex02.py").read_text() == handed_out
+
+    solved = before.replace('raise NotImplementedError("ex02.2: step is not written yet")', "return 1")
+    for answered in (solved, "def refill(:"):
+        (empty / "ex02.py").write_text(answered)
+        with pytest.raises(CourseError, match=r"ex02\.py holds an answer"):
+            stubs.write(SOLUTIONS, empty)
+
+
 @pytest.mark.parametrize(
     ("source", "told"),
     [
@@ -92,13 +106,7 @@ def test_the_spec_on_top_names_what_is_checked(exercise) -> None:
             properties = told.setdefault(line, [])
         elif line.startswith("  - "):
             properties.append(line.removeprefix("  - "))
-    due = {
-        f"{t.id} {', '.join(t.functions)}": [
-            *[property_.name for property_ in t.properties],
-            *([t.speed.property] if t.speed else []),
-        ]
-        for t in exercise.tasks
-    }
+    due = {f"{task.id} {', '.join(task.functions)}": list(task.promises) for task in exercise.tasks}
     assert told == due
 
 

@@ -120,6 +120,31 @@ def test_a_prediction_keeps_to_what_is_possible_on_every_record():
                 assert told <= rates[-2] * sizes[-1] / sizes[-2] * (1 + 1e-9)
 
 
+def test_each_bound_of_a_prediction_is_asked_for_whatever_is_drawn():
+    """A straight line without one of its two bounds is refused by inputs that every check has."""
+    (task,) = (each for each in EXERCISES["ex06"].tasks if each.id == "ex06.3")
+
+    def line(batches, rates, batch, low=-np.inf, high=np.inf):
+        seconds = np.divide(batches, rates)
+        slope = np.clip(
+            (seconds[-1] - seconds[-2]) / (batches[-1] - batches[-2]), low, high * seconds[-1] / batches[-1]
+        )
+        return float(batch / (seconds[-1] + slope * (batch - batches[-1])))
+
+    def is_refused(seed, **bounds):
+        return any(
+            not property_.holds(given, line(**given, **bounds), task.due(**given))
+            for given in task.cases(Random(seed))
+            for property_ in task.properties
+        )
+
+    for seed in SEEDS:
+        assert not is_refused(seed, low=0, high=1)
+        assert is_refused(seed, low=0)
+        assert is_refused(seed, high=1)
+        assert is_refused(seed)
+
+
 def test_three_hints_each():
     for task in EXERCISES["ex06"].tasks:
         assert [hint(task.id, number).endswith(f"(hint {number} of 3)") for number in (1, 2, 3)] == [True] * 3

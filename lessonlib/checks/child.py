@@ -17,6 +17,7 @@ import os
 import sys
 import traceback
 import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -199,8 +200,10 @@ class Submission:
         others = [name for name in own if name not in self.wanted]
         return [name for name in self.wanted if name in there] + others[:MAX_FUNCTIONS]
 
-    def call(self, function: str, encoded: list, through: str) -> dict[str, Any]:
+    def call(self, function: str, encoded: list, through: str, counted: list[str]) -> dict[str, Any]:
         """One call: {"answer": ...} or {"raised": ...}, and {"changed": {place: value}} of its inputs.
+
+        {"calls": {name: times}} says how often it called each of the file's functions in `counted`.
 
         With `through`, that function of the harness is called with the student's and the arguments. An error
         with a true attribute `lost` says that this process is of no more use: {"lost": True}. One that a limit
@@ -211,7 +214,9 @@ class Submission:
         try:
             if through:
                 called = functools.partial(getattr(importlib.import_module(self.harness), through), called)
-            reply: dict[str, Any] = {"answer": encode(called(*arguments))}
+            with self._counting(counted) as calls:
+                answer = called(*arguments)
+            reply: dict[str, Any] = {"answer": encode(answer), "calls": calls}
         except TooLarge:
             reply = {"large": True}
         except BaseException as error:
@@ -228,6 +233,26 @@ class Submission:
             if json.dumps(after) != json.dumps(before):  # as text: nan is not equal to itself
                 reply["changed"][str(place)] = after
         return reply
+
+    @contextlib.contextmanager
+    def _counting(self, names: list[str]) -> Iterator[dict[str, int]]:
+        """Within it, each call of one of these functions by its name in the file is counted."""
+        own = vars(self.module)
+        calls = dict.fromkeys(names, 0)
+        written = {name: own[name] for name in names if callable(own.get(name))}
+
+        def counting(name: str) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                calls[name] += 1
+                return written[name](*arguments, **options)
+
+            return call
+
+        own.update({name: counting(name) for name in written})
+        try:
+            yield calls
+        finally:
+            own.update(written)
 
     def describe(self, error: BaseException) -> dict[str, Any]:
         """The exception, and the last line of the student's own file that it came through."""
@@ -256,7 +281,8 @@ def serve(requests: TextIO, answers: TextIO, submission: Submission) -> None:
         elif "load" in request:
             reply = submission.load()
         else:
-            reply = submission.call(request["function"], request["arguments"], request["through"])
+            named = (request[name] for name in ("function", "arguments", "through", "counted"))
+            reply = submission.call(*named)
         text = json.dumps({**reply, "id": request["id"], "printed": sink.take()})
         if len(text) > MAX_LINE:
             text = json.dumps({"large": True, "id": request["id"], "printed": "", "changed": {}})

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lessonlib.checks.replay import CAME_BACK, DUE, Moment, before_and_after, whole_ride
-from lessonlib.checks.rides import lengths_and_slots, smaller_lengths, without
+from lessonlib.checks.rides import DRAWN, lengths_and_slots, smaller_lengths, without
 from lessonlib.checks.spec import (
     Exercise,
     Given,
+    Parts,
     Property,
     Task,
     close,
@@ -27,7 +28,7 @@ from lessonlib.checks.spec import (
     whole,
     whole_list,
 )
-from lessonlib.simulation.slots import NOBODY, STATIC, SlotScheduler, ride
+from lessonlib.simulation.slots import CONTINUOUS, NOBODY, STATIC, SlotScheduler, ride
 from lessonlib.trace import Trace
 from lessonlib.workload import Workload
 
@@ -283,6 +284,8 @@ STEP = Task(
 
 # ----- ex02.3 -----
 
+LOOP_PARTS = ("refill", "step")
+
 
 def _static_rides(rng: Random) -> Iterator[Given]:
     for given in lengths_and_slots(rng):
@@ -325,6 +328,11 @@ def _explain_static(given: Given, due: tuple[int, float]) -> str:
     return f"utilization is {tokens} ÷ ({count(given['slots'], 'slot')} × {count(due[0], 'step')})"
 
 
+def _batches_and_steps(given: Given, due: tuple[int, float]) -> tuple[int, int]:
+    """A batch is one call of `refill` at least, and each step one of `step`."""
+    return -(-len(given["lengths"]) // given["slots"]), due[0]
+
+
 STATIC_BATCHING = Task(
     id="ex02.3",
     title="static batching with the same parts",
@@ -341,6 +349,121 @@ STATIC_BATCHING = Task(
     explain=_explain_static,
     rides=whole_ride(STATIC),
     built_on=("ex02.1", "ex02.2"),
+    made_of=Parts("the ride is made of refill and step", LOOP_PARTS, _batches_and_steps),
 )
 
-EX02 = Exercise("ex02", (REFILL, STEP, STATIC_BATCHING), packages=("numpy",))
+
+# ----- ex02.4 -----
+
+
+def _rides_with_arrivals(rng: Random) -> Iterator[Given]:
+    """Every ride of up to 3 short requests in up to 2 slots, smallest first; then longer ones as drawn."""
+    small = [
+        _arriving(list(lengths), [0, *gaps], slots)
+        for many in (1, 2, 3)
+        for lengths in product((1, 2), repeat=many)
+        for gaps in product((0, 1, 3), repeat=many - 1)
+        for slots in (1, 2)
+    ]
+    yield from sorted(small, key=_size_with_arrivals)
+    for _ in range(DRAWN):
+        many, slots = rng.randint(4, 40), rng.randint(1, 12)
+        longest, widest = rng.choice((4, 12, 60)), rng.choice((1, 4, 20))
+        gaps = [0] + [rng.randint(0, widest) for _ in range(many - 1)]
+        yield _arriving([rng.randint(1, longest) for _ in gaps], gaps, slots)
+
+
+def _arriving(lengths: list[int], gaps: list[int], slots: int) -> Given:
+    """Each request arrives so many steps after the one before; the first one as the clock starts."""
+    return {"lengths": np.array(lengths), "arrivals": np.cumsum([0, *gaps[1:]]), "slots": slots}
+
+
+def _size_with_arrivals(given: Given) -> tuple[int, int, int]:
+    return len(given["lengths"]), int(given["lengths"].sum() + given["arrivals"][-1]), given["slots"]
+
+
+def _smaller_rides_with_arrivals(given: Given) -> Iterator[Given]:
+    """One request less, one slot less, one request shorter, or one that comes sooner after the one before."""
+    lengths, slots = given["lengths"].tolist(), given["slots"]
+    gaps = np.diff(given["arrivals"], prepend=0).tolist()
+    for place in range(len(lengths) if len(lengths) > 1 else 0):
+        yield _arriving(without(lengths, place), without(gaps, place), slots)
+    if slots > 1:
+        yield _arriving(lengths, gaps, slots - 1)
+    for place in range(len(lengths)):
+        for shorter in {1, lengths[place] - 1} - {0, lengths[place]}:
+            yield _arriving([*lengths[:place], shorter, *lengths[place + 1 :]], gaps, slots)
+        for sooner in {0, gaps[place] - 1} - {-1, gaps[place]}:
+            yield _arriving(lengths, [*gaps[:place], sooner, *gaps[place + 1 :]], slots)
+
+
+def _due_ttft(lengths: np.ndarray, arrivals: np.ndarray, slots: int) -> list[int]:
+    trace = ride(Workload.from_lengths(lengths, arrival_time=arrivals), slots, CONTINUOUS)
+    return trace.first_token_time().astype(int).tolist()
+
+
+def _read_ttft(answer: Any, given: Given) -> list[int]:
+    return whole_list(answer, "ttft", len(given["lengths"]), each="request")
+
+
+def _at(given: Given, ttft: list[int]) -> list[int]:
+    """The clock as each request gets its first token."""
+    return (np.array(ttft) + given["arrivals"]).tolist()
+
+
+def _end_of_step(given: Given, answer: list[int], due: list[int]) -> bool:
+    return len(answer) > 1 or answer == due
+
+
+def _from_arrival(given: Given, answer: list[int], due: list[int]) -> bool:
+    """Looks at rides in which everybody rides alone: elsewhere a wait could look the same."""
+    gaps = np.diff(given["arrivals"])
+    rides_alone = len(gaps) > 0 and (gaps >= given["lengths"][:-1]).all()
+    return not rides_alone or answer != _at(given, due)
+
+
+def _after_arrival(given: Given, answer: list[int], due: list[int]) -> bool:
+    return min(answer) > 0
+
+
+def _in_order(given: Given, answer: list[int], due: list[int]) -> bool:
+    return _at(given, answer) == sorted(_at(given, answer))
+
+
+def _no_more_than_slots(given: Given, answer: list[int], due: list[int]) -> bool:
+    return all(there >= right for there, right in zip(answer, due, strict=True))
+
+
+def _taken_at_once(given: Given, answer: list[int], due: list[int]) -> bool:
+    return answer == due
+
+
+def _steps_in_which_some_board(given: Given, due: list[int]) -> tuple[int, int]:
+    """Each of them needs both parts."""
+    boarding = len(set(_at(given, due)))
+    return boarding, boarding
+
+
+CONTINUOUS_BATCHING = Task(
+    id="ex02.4",
+    title="the continuous loop, with arrivals",
+    function="continuous_batching",
+    cases=_rides_with_arrivals,
+    smaller=_smaller_rides_with_arrivals,
+    due=_due_ttft,
+    read=_read_ttft,
+    properties=(
+        Property("a token is there when its step ends", _end_of_step),
+        Property("the time counts from the request's own arrival", _from_arrival),
+        Property("nobody boards before they have arrived", _after_arrival),
+        Property("first come, first served", _in_order),
+        Property("no more ride at once than there are slots", _no_more_than_slots),
+        Property("a free slot is taken for the next step while anybody waits", _taken_at_once),
+    ),
+    explain=_nothing_to_explain,
+    rides=whole_ride(CONTINUOUS),
+    built_on=("ex02.1", "ex02.2"),
+    made_of=Parts("the loop is made of refill and step", LOOP_PARTS, _steps_in_which_some_board),
+)
+
+EX02 = Exercise("ex02", (REFILL, STEP, STATIC_BATCHING, CONTINUOUS_BATCHING), packages=("numpy",))

@@ -51,6 +51,15 @@ HINTS: dict[str, tuple[str, str, str]] = {
         "if (occupant == NOBODY).all(): refill. Then step, count one step and its tokens. At the end "
         "(steps, tokens / (slots * steps)).",
     ),
+    "ex02.4": (
+        "It is the loop of ex02.3 without the question whether the car is empty. What is new is the clock: who is on "
+        "the waitlist at each step?",
+        "Begin with an empty waitlist and a clock at 0. Before each step, put those with arrivals <= clock on the "
+        "waitlist, call `refill`, and see whose slot has changed. Then `step`, and the clock is one later.",
+        "Compare the occupants before and after `refill`: occupant[occupant != before] are the ids that boarded. "
+        "Their first token is there at clock + 1. Go on while anybody waits or is still to come; at the end take "
+        "away the arrivals.",
+    ),
     "ex03.1": (
         "How many blocks do n tokens need? Try it with one token, with a full block, and with one token more.",
         "The number is -(-num_tokens // block_size). `allocate` is `append` to an empty table. Where too few are "

@@ -34,10 +34,11 @@ class Moment:
 
 
 def whole_ride(policy: str) -> Callable[[Mapping, object, object], dict[str, Trace]]:
-    """For tasks about a ride of `lengths` in so many `slots`: the ride that was due."""
+    """For tasks about a ride of `lengths` in so many `slots`, with `arrivals` or without: the ride that was due."""
 
     def rides(given: Mapping, answer: object, due: object) -> dict[str, Trace]:
-        return {DUE: ride(Workload.from_lengths(given["lengths"]), given["slots"], policy)}
+        workload = Workload.from_lengths(given["lengths"], arrival_time=given.get("arrivals"))
+        return {DUE: ride(workload, given["slots"], policy)}
 
     return rides
 

@@ -46,6 +46,7 @@ from lessonlib.checks.spec import (
     Speed,
     Task,
     WrongForm,
+    count,
     show,
     show_call,
 )
@@ -287,7 +288,8 @@ def _where(name: str, raised: Raised) -> str:
 
 def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict | None:
     """Call the student's function once; None where everything holds. Raises `CannotRun`."""
-    reply = child.call(task.called(given), list(given.values()), call_seconds, task.through)
+    counted = task.made_of.functions if task.made_of is not None else ()
+    reply = child.call(task.called(given), list(given.values()), call_seconds, task.through, counted)
     if (mishap := _mishap(child.name, task, task.called(given), reply, call_seconds)) is not None:
         return mishap
     due = task.due(**given)
@@ -307,7 +309,26 @@ def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict
             lost = lost_digits(answer, due)
             name = EXACT if lost else property_.name
             return Verdict(name, lost, *shown, reply.printed, answer=answer)
-    return None
+    return _without_parts(task, given, due, reply)
+
+
+def _without_parts(task: Task, given: Given, due: object, reply: Reply) -> Verdict | None:
+    """What is to be said of a right answer that is not made of the parts that it must be made of."""
+    if task.made_of is None:
+        return None
+    functions = task.made_of.functions
+    least = dict(zip(functions, task.made_of.least(given, due), strict=True))
+    calls = {name: reply.calls.get(name, 0) for name in functions}
+    if all(calls[name] >= least[name] for name in functions):
+        return None
+    sentence = "The numbers are right. But the parts are not called, or not as often as a ride needs them."
+    return Verdict(
+        task.made_of.property, sentence, _shown_calls(calls), f"at least {_shown_calls(least)}", reply.printed
+    )
+
+
+def _shown_calls(calls: Mapping[str, int]) -> str:
+    return " and ".join(f"{count(times, 'call')} of {name}" for name, times in calls.items())
 
 
 def _mishap(name: str, task: Task, function: str, reply: Reply, call_seconds: float) -> Verdict | None:

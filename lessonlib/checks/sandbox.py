@@ -94,6 +94,7 @@ class Reply:
         printed: how its printing begins.
         ended: "", or why there is nothing: "time", "large", "pipe" (it wrote where only the checker's own lines
             may come from), "memory" (of all its processes together), or what ended Python.
+        calls: function of the file → how often the call called it, for those that were to be counted.
         lost: the exception leaves a process behind that is of no more use, as an error on a GPU does.
         limit: "", or which limit of the process the exception is the end of, one of `child.LIMITS`.
     """
@@ -106,6 +107,7 @@ class Reply:
     ended: str = ""
     lost: bool = False
     limit: str = ""
+    calls: dict[str, int] = field(default_factory=dict)
 
 
 class _Clock:
@@ -208,13 +210,27 @@ class Child:
         self.loaded = self._ask({"load": True}, LOAD_SECONDS)
         return self.loaded
 
-    def call(self, function: str, arguments: Sequence[Any], seconds: float, through: str = "") -> Reply:
+    def call(
+        self,
+        function: str,
+        arguments: Sequence[Any],
+        seconds: float,
+        through: str = "",
+        counted: Sequence[str] = (),
+    ) -> Reply:
         """Call one of the file's functions, `through` a function of the harness where one is named.
+
+        Calls of the functions in `counted` are counted meanwhile.
 
         After a reply with `ended`, `lost` or `limit`, the process is gone: `load` again.
         """
         encoded = [child.encode(argument) for argument in arguments]
-        request = {"function": function, "arguments": encoded, "through": through}
+        request = {
+            "function": function,
+            "arguments": encoded,
+            "through": through,
+            "counted": list(counted),
+        }
         reply = self._ask(request, seconds, len(encoded))
         if reply.lost or reply.limit:
             self.stop()
@@ -397,6 +413,9 @@ def _reply(data: Any, count: int, arguments: int) -> Reply:
         ended="large" if data.get("large") else "",
         lost=bool(data.get("lost")),
         limit=limit,
+        calls={
+            _text(name, child.MAX_SOURCE): int(times) for name, times in dict(data.get("calls", {})).items()
+        },
     )
 
 

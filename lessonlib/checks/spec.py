@@ -65,6 +65,21 @@ class Speed:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Functions of the same file that a right answer must be made of.
+
+    Attributes:
+        property: what must hold, in words.
+        functions: their names.
+        least: how often each of them must be called at the least, `least(given, due)`, in the same order.
+    """
+
+    property: str
+    functions: tuple[str, ...]
+    least: Callable[[Given, Any], Sequence[int]]
+
+
+@dataclass(frozen=True)
 class Task:
     """One function that a student writes, or a few that belong together.
 
@@ -84,6 +99,7 @@ class Task:
         shown: texts of a wrong answer and of the due one, where the whole of both says little.
         through: the harness's function that calls the student's; "" for a plain call.
         cases_on_gpu: further inputs that only a GPU is given.
+        made_of: the parts that a right answer must be made of, where it must.
         speed: what is asked of a right answer's speed.
     """
 
@@ -102,12 +118,19 @@ class Task:
     shown: Callable[[Any, Any], tuple[str, str]] | None = None
     through: str = ""
     cases_on_gpu: Callable[[Random], Iterator[Given]] | None = None
+    made_of: Parts | None = None
     speed: Speed | None = None
 
     @property
     def functions(self) -> tuple[str, ...]:
         """Every function of the task."""
         return self.function, *self.others
+
+    @property
+    def promises(self) -> tuple[str, ...]:
+        """What must hold of an answer, in words, in the order in which it is looked at."""
+        also = (part.property for part in (self.made_of, self.speed) if part is not None)
+        return *(property_.name for property_ in self.properties), *also
 
     def called(self, given: Given) -> str:
         """The function that these inputs are for."""
@@ -165,8 +188,8 @@ def parts(value: Any, names: Sequence[str]) -> Sequence[Any]:
     return value
 
 
-def whole_list(value: Any, what: str, length: int | None = None) -> list[int]:
-    """Whole numbers in a list, a tuple or a one-dimensional array; `length` of them where it is given."""
+def whole_list(value: Any, what: str, length: int | None = None, each: str = "slot") -> list[int]:
+    """Whole numbers in a list, a tuple or a one-dimensional array; `length` of them, one for `each`, where given."""
     if isinstance(value, np.ndarray):
         if value.ndim != 1:
             raise WrongForm(f"{what} should have one dimension; its shape is {value.shape}.")
@@ -177,7 +200,7 @@ def whole_list(value: Any, what: str, length: int | None = None) -> list[int]:
         raise WrongForm(f"{what} should be an array or a list; what came back is {kind(value)}.")
     if length is not None and len(value) != length:
         raise WrongForm(
-            f"{what} should have {count(length, 'place')}, one for each slot; it has {len(value)}."
+            f"{what} should have {count(length, 'place')}, one for each {each}; it has {len(value)}."
         )
     return [whole(item, f"each place of {what}") for item in value]
 

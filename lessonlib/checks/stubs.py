@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
 from pathlib import Path
 
@@ -22,9 +23,22 @@ def drifted(solutions: Path, exercises: Path) -> list[str]:
 
 
 def _is_written_in(text: str, stub: str) -> bool:
-    """Whether someone has put code where the stub lines were: not to be overwritten."""
-    marks = [line for line in stub.splitlines() if "raise NotImplementedError" in line]
-    return text.count("raise NotImplementedError") < len(marks)
+    """Whether someone has put code where the stub lines were: not to be overwritten.
+
+    A task that `text` has nothing of yet, since it is new in the solution, is no answer.
+    """
+    try:
+        there = _is_stub(text)
+    except SyntaxError:
+        return True
+    asked = [name for name, is_stub in _is_stub(stub).items() if is_stub]
+    return not any(there.values()) or not all(there.get(name, True) for name in asked)
+
+
+def _is_stub(source: str) -> dict[str, bool]:
+    """Function -> whether it raises NotImplementedError somewhere."""
+    functions = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    return {node.name: "raise NotImplementedError" in ast.unparse(node) for node in functions}
 
 
 def write(solutions: Path, exercises: Path, force: bool = False) -> list[str]:
