@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from lessonlib.counting import count
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
 from lessonlib.metrics import TraceMetrics
@@ -143,8 +144,8 @@ class Trace(TraceMetrics):
     def __repr__(self) -> str:
         head = self.header
         return (
-            f"Trace({head.policy or head.maker}: {self.num_requests:,} requests in {head.slots:,} slots, "
-            f"{self.num_steps:,} steps, {self.tokens:,} tokens, {self.utilization:.2%} utilization)"
+            f"Trace({head.policy or head.maker}: {count(self.num_requests, 'request')} in {count(head.slots, 'slot')}, "
+            f"{count(self.num_steps, 'step')}, {count(self.tokens, 'token')}, {self.utilization:.2%} utilization)"
         )
 
 

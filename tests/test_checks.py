@@ -26,6 +26,7 @@ from lessonlib.viz.ride import Ride
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
 MAY_BE_EMPTY = "ex06.2"
+ONE_FOR_EACH = "ex02.4"  # a list with an item a request
 TASKS = [task for exercise in EXERCISES.values() for task in exercise.tasks]
 
 
@@ -411,7 +412,8 @@ def disturbed(answer, rng: Random, step: float):
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.id)
 def test_no_other_kind_of_answer_is_read(task) -> None:
-    *_, given = task.cases(Random(0))  # a large one: (1,) may answer a small one
+    first, *_, last = task.cases(Random(0))
+    given = last if task.id == ONE_FOR_EACH else first  # (1,) answers its first
     for answer in (
         None,
         "1",

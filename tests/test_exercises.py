@@ -11,7 +11,7 @@ import pytest
 from conftest import KERNEL_TIER
 
 from lessonlib import regions
-from lessonlib.checks import EXERCISES, check, hint, solution, stubs
+from lessonlib.checks import EXERCISES, check, hint, own, solution, stubs
 from lessonlib.errors import CourseError
 
 ROOT = Path(__file__).parents[1]
@@ -150,3 +150,12 @@ def test_every_stub_is_not_written_yet(empty: Path) -> None:
         line, _, name = result.sentence.removeprefix("Your lines go to line ").rstrip(".").split()
         written = (empty / name).read_text(encoding="utf-8").splitlines()[int(line) - 1]
         assert f'NotImplementedError("{result.id}:' in written
+
+
+def test_a_students_own_function_is_there_once_it_passes(empty: Path) -> None:
+    assert own("ex02.1", empty) is None
+    refill = own("ex02.1", SOLUTIONS)
+    assert refill is not None
+    assert refill.__name__ == "refill"
+    with pytest.raises(CourseError, match=r"unknown exercise 'ex02.9'"):
+        own("ex02.9", SOLUTIONS)

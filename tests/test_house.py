@@ -18,6 +18,7 @@ FLOORS = [
         "lessonlib.errors",
         "lessonlib.files",
         "lessonlib.claims",
+        "lessonlib.counting",
         "lessonlib.regions",
         "lessonlib.layout",
         "lessonlib.tables",

@@ -401,3 +401,15 @@ def test_from_the_words_of_a_command_line():
     assert (seconds.header.clock, seconds.header.num_blocks) == ("seconds", 6976)
     with pytest.raises(CourseError, match="unknown policy 'lift'"):
         simulate_on(workload, ["vllm", "lift"], 2)
+
+
+def test_the_parts_of_a_decode_step_are_its_cost_until_arithmetic_shows():
+    cost = CostModel.from_hardware("h100:llama-2-7b")
+    riders, context = [1, 16, 64], 512
+    parts = cost.decode_parts_ms(riders, context)
+    for place, many in enumerate(riders):
+        whole = cost.launch + cost.weights + cost.per_kv_token * context * many
+        assert sum(part[place] for part in parts.values()) == pytest.approx(1000 * whole)
+    assert len(set(parts["weights"])) == 1
+    (shown,) = cost.decode_parts_ms([1_000], context)["arithmetic"]
+    assert shown == pytest.approx(1000 * (1_000 * cost.per_prefill_token - cost.weights))

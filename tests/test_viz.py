@@ -11,6 +11,7 @@ import pytest
 from lessonlib.errors import CourseError
 from lessonlib.trace import Header, Kind, Trace, TraceBuilder
 from lessonlib.viz import Elevator, explorer, plots
+from lessonlib.viz.company import step_cost
 from lessonlib.viz.ride import MOST_STAYS, Phase, Ride, named_traces
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -293,6 +294,9 @@ def drawn() -> dict[str, plots.style.Picture]:
         "cdf": plots.latency_cdf(both, "A finding"),
         "cost": plots.cost_curve(
             share, 4 / share, {"static": (0.5, 8.0), "continuous": (0.99, 4.04)}, "A finding"
+        ),
+        "company": step_cost(
+            [1, 2], {"weights": np.ones(2), "K/V": np.array([1, 2])}, "A finding", measured={2: 4}
         ),
         "tail": plots.tail_latency({"static": np.arange(1, 99), "continuous": np.arange(1, 50)}, "A finding"),
     }

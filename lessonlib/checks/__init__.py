@@ -5,7 +5,8 @@
 """
 
 from lessonlib.checks.hints import hint, solution
+from lessonlib.checks.own import own
 from lessonlib.checks.report import Report, Result
 from lessonlib.checks.runner import EXERCISES, check
 
-__all__ = ["EXERCISES", "Report", "Result", "check", "hint", "solution"]
+__all__ = ["EXERCISES", "Report", "Result", "check", "hint", "own", "solution"]

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from lessonlib.counting import count as count
 from lessonlib.trace import Trace
 
 Given = dict[str, Any]
@@ -243,8 +244,3 @@ def _show(value: Any) -> str:
 def show_call(function: str, given: Given) -> str:
     """The call as one would type it."""
     return f"{function}({', '.join(f'{name}={show(value)}' for name, value in given.items())})"
-
-
-def count(many: int, noun: str) -> str:
-    """ "1 slot", "1,200 steps"."""
-    return f"{many:,} {noun}{'' if many == 1 else 's'}"

@@ -12,6 +12,7 @@ runs beside the model.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -234,6 +235,24 @@ class CostModel:
             columns / expected[:, None], took / expected
         )
         return cls(launch, 0.0, prefill, per_kv, row, hidden_compute)
+
+    def decode_parts_ms(self, riders: Sequence[int], context: int) -> dict[str, np.ndarray]:
+        """What a decode step of so many requests, each with `context` tokens, is made of.
+
+        Arithmetic shows only beyond the time in which the weights are read. A row that decodes counts as a prompt
+        token: it goes through the same matrices.
+
+        Returns:
+            part → milliseconds, float64 `[len(riders)]`; the first two are the same for all.
+        """
+        rows = np.asarray(riders, np.float64)
+        seconds = {
+            "weights": np.full_like(rows, self.weights),
+            "all else": np.full_like(rows, self.launch),
+            "K/V": self.per_kv_token * context * rows,
+            "arithmetic": np.maximum(0.0, self.per_prefill_token * rows - self.weights),
+        }
+        return {name: 1000 * part for name, part in seconds.items()}
 
     def seconds(self, plan: StepPlan) -> float:
         """Seconds that the planned step takes."""

@@ -10,6 +10,7 @@ import anywidget
 import numpy as np
 import traitlets
 
+from lessonlib.counting import count
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
 from lessonlib.viz import style
@@ -76,9 +77,8 @@ class MemoryFilm(anywidget.AnyWidget):
         super().__init__(title=title, _film=film, **traits)
 
     def __repr__(self) -> str:
-        return (
-            f"Memory film: {len(self._regions):,} pieces of {self._size:,} tokens over {self._last:,} steps"
-        )
+        pieces, size = count(len(self._regions), "piece"), count(self._size, "token")
+        return f"Memory film: {pieces} of {size} over {count(self._last, 'step')}"
 
     def picture(self) -> style.Picture:
         """All steps in one still picture."""

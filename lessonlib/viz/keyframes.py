@@ -14,6 +14,7 @@ from matplotlib.collections import PatchCollection
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Circle, FancyBboxPatch, Polygon, Rectangle
 
+from lessonlib.counting import count
 from lessonlib.viz import style
 from lessonlib.viz.gantt import draw_gantt, gantt_height, tidy_gantt_axis
 from lessonlib.viz.ride import Memory, Phase, Ride, Rider
@@ -69,20 +70,16 @@ def _line(ride: Ride) -> str:
         return f"{ride.name}: no steps, nobody rides"
     tokens = int(ride.requests[0].sum())
     share = tokens / (ride.slots * ride.num_steps)
-    requests, slots = _count(ride.requests.shape[1], "request"), _count(ride.slots, "slot")
-    steps = _count(ride.num_steps, "step")
-    words = f"{ride.name}: {requests} in {slots}, {steps}, {_count(tokens, 'token')}, {share:.1%} utilization"
+    requests, slots = count(ride.requests.shape[1], "request"), count(ride.slots, "slot")
+    steps = count(ride.num_steps, "step")
+    words = f"{ride.name}: {requests} in {slots}, {steps}, {count(tokens, 'token')}, {share:.1%} utilization"
     if ride.capacity:
         most = ride.capacity - int(ride.step_blocks.min(initial=ride.capacity))
-        words = f"{words}; at most {most:,} of {_count(ride.capacity, 'block')} held"
+        words = f"{words}; at most {most:,} of {count(ride.capacity, 'block')} held"
     if ride.overheard.shape[1]:
         readers = len(np.unique(ride.overheard[1]))
-        words = f"{words}; {_count(readers, 'request')} read what others wrote"
+        words = f"{words}; {count(readers, 'request')} read what others wrote"
     return words
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def key_times(rides: Sequence[Ride]) -> list[float]:
@@ -129,7 +126,7 @@ def draw_car(axes: Axes, ride: Ride, time: float, named: bool) -> None:
     frame = (-0.14, -0.12), columns + 0.28, rows * tall + 0.24
     axes.add_patch(Rectangle(*frame, fill=False, edgecolor=CAR, linewidth=2.2))
     if ride.slots > MOST_CELLS:
-        axes.text(columns / 2, rows / 2, f"{ride.slots:,} slots", ha="center", va="center")
+        axes.text(columns / 2, rows / 2, count(ride.slots, "slot"), ha="center", va="center")
         return
     riders = ride.frame(step).riders
     if ride.slots > BARS_TO:
@@ -247,8 +244,8 @@ def _draw_blocks(axes: Axes, runs: Sequence[Run], capacity: int) -> None:
     axes.set(xlim=(-0.3, columns + 0.3), ylim=(-rows - 0.1, 0.2))
     axes.set_aspect("equal", anchor="NW")
     place = 0
-    for kind, count, color in runs:
-        at = [(index % columns, -(index // columns) - 1) for index in range(place, place + count)]
+    for kind, length, color in runs:
+        at = [(index % columns, -(index // columns) - 1) for index in range(place, place + length)]
         round_, hollow = kind == "shared", kind == "free"
         cells = [
             Circle((x + 0.5, y + 0.5), 0.42) if round_ else Rectangle((x + 0.08, y + 0.08), 0.84, 0.84)
@@ -259,16 +256,16 @@ def _draw_blocks(axes: Axes, runs: Sequence[Run], capacity: int) -> None:
         axes.add_collection(blocks)
         if kind == "own":
             axes.plot([at[0][0]] * 2, [at[0][1], at[0][1] + 1], color=style.INK, linewidth=0.9)
-        place += count
+        place += length
 
 
 def _draw_shares(axes: Axes, runs: Sequence[Run], capacity: int) -> None:
     """A bar of the whole pool, a segment a run."""
     axes.set(xlim=(0, capacity), ylim=(-0.9, 0))
     place = 0
-    for kind, count, color in runs:
+    for kind, length, color in runs:
         hollow = kind == "free"
-        segment = Rectangle((place, -0.6), count, 0.55, facecolor="none" if hollow else color)
+        segment = Rectangle((place, -0.6), length, 0.55, facecolor="none" if hollow else color)
         segment.set(edgecolor=style.IDLE if hollow else "white", linewidth=0.7 if hollow else 0.25)
         axes.add_patch(segment)
-        place += count
+        place += length

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lessonlib.counting import count
 from lessonlib.viz import style
 
 
@@ -25,7 +26,7 @@ def rates(result: Mapping[str, Any], title: str, *, source: str, alt: str = "") 
         for place, row in enumerate(rows):
             rate = row["tokens_per_second"]
             axes.barh(-place, rate, 0.7, color=style.DECODE)
-            words = f"{row['steps']:,} steps × {1e3 * row['seconds_per_step']:.1f} ms"
+            words = f"{count(row['steps'], 'step')} × {1e3 * row['seconds_per_step']:.1f} ms"
             axes.annotate(
                 words, (rate, -place), (5, 0), textcoords="offset points", va="center", fontsize=8.5
             )

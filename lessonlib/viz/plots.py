@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from lessonlib.counting import count
 from lessonlib.errors import CourseError
 from lessonlib.metrics import PERCENTILES
 from lessonlib.trace import Kind, Trace
@@ -49,7 +50,7 @@ def gantt(traces: Traces, title: str, *, source: str = "", alt: str = "") -> sty
     names = " over ".join(ride.name for ride in rides)
     with style.applied():
         figure = style.picture(
-            0.5 + gantt_height(rides), alt or f"Timelines of {rides[0].slots:,} slots: {names}"
+            0.5 + gantt_height(rides), alt or f"Timelines of {count(rides[0].slots, 'slot')}: {names}"
         )
         axes = figure.add_subplot()
         draw_gantt(axes, rides)

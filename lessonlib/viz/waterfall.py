@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from lessonlib.counting import count
 from lessonlib.split import Part
 from lessonlib.viz import style
 
@@ -42,7 +43,7 @@ def _draw_part(axes: Axes, place: float, before: float, part: Part, is_first: bo
     factors = (
         f"× {part.speed:.2f} = × {part.fewer_steps:.2f} fewer steps · × {part.quicker_steps:.2f} quicker"
     )
-    made_of = f"{part.steps:,} steps × {1e3 * part.seconds_per_step:.1f} ms"
+    made_of = f"{count(part.steps, 'step')} × {1e3 * part.seconds_per_step:.1f} ms"
     axes.annotate(
         made_of if is_first else f"{factors}\n{made_of}",
         (high, place),
