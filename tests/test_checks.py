@@ -212,6 +212,7 @@ def test_what_is_imported_is_no_function_of_the_students_own(tmp_path: Path) -> 
         ([0.5], [0.5, 0.5], ""),
         (math.nan, 0.5, ""),
         (0.0, math.inf, ""),
+        (np.zeros(2), np.array([0.25, 0.0]), ""),  # left out, as likely as cut
     ],
 )
 def test_lost_digits_are_told_from_a_wrong_answer(answer, expected, sentence: str) -> None:
