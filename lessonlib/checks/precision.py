@@ -23,8 +23,8 @@ def lost_digits(answer: Any, expected: Any) -> str:
     if not wrong:
         return ""
     found, right = wrong[0]
-    if isinstance(expected, np.ndarray) and not any(other for other, _ in wrong):
-        return ""  # numbers that were left out, as likely as cut
+    if isinstance(expected, np.ndarray) and (len(wrong) == 1 or not any(other for other, _ in wrong)):
+        return ""  # a coincidence, or numbers that were left out
     if all(_is_rounded(*pair) for pair in wrong):
         return f"{found!r} is {right!r} rounded: leave the number as it is."
     if all(_is_cut(*pair) for pair in wrong):
