@@ -212,8 +212,8 @@ def test_what_is_imported_is_no_function_of_the_students_own(tmp_path: Path) -> 
         ([0.5], [0.5, 0.5], ""),
         (math.nan, 0.5, ""),
         (0.0, math.inf, ""),
-        (np.zeros(2), np.array([0.25, 0.5]), ""),  # left out, as likely as cut
-        (np.array([-1.0]), np.array([-0.5]), ""),  # one number may be so by chance
+        (np.array([-1.0]), np.array([-0.5]), ""),  # whole by chance
+        ((1.0, np.array([-2.0])), (1.3, np.array([-1.9])), ""),
     ],
 )
 def test_lost_digits_are_told_from_a_wrong_answer(answer, expected, sentence: str) -> None:

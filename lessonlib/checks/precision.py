@@ -23,11 +23,10 @@ def lost_digits(answer: Any, expected: Any) -> str:
     if not wrong:
         return ""
     found, right = wrong[0]
-    if isinstance(expected, np.ndarray) and (len(wrong) == 1 or not any(other for other, _ in wrong)):
-        return ""  # a coincidence, or numbers that were left out
     if all(_is_rounded(*pair) for pair in wrong):
         return f"{found!r} is {right!r} rounded: leave the number as it is."
-    if all(_is_cut(*pair) for pair in wrong):
+    # Tasks with arrays are given round numbers, and a wrong answer is often a whole one.
+    if not _has_array(expected) and all(_is_cut(*pair) for pair in wrong):
         return (
             f"{found!r} is {right!r} without what is behind the point: is there a `//` where a `/` should be?"
         )
@@ -50,6 +49,12 @@ def _pairs(answer: Any, expected: Any) -> Iterator[tuple[float, float] | None]:
         yield float(answer), expected
     elif answer != expected:
         yield None
+
+
+def _has_array(expected: Any) -> bool:
+    return isinstance(expected, np.ndarray) or (
+        isinstance(expected, list | tuple) and any(map(_has_array, expected))
+    )
 
 
 def _equal(found: float, right: float) -> bool:
