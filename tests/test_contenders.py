@@ -326,6 +326,7 @@ def test_both_say_the_same_in_float32(measured):
     assert (check["same"], check["requests"], check["first_difference"]) == (6, 6, None)
 
 
+@pytest.mark.prove
 def test_limits_stand_in_every_result(tmp_path):
     """One of each kind of engine; vLLM's are held to the same in its own tests."""
     names = ("hf", "hf-cb", "course")
