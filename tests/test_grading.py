@@ -511,7 +511,7 @@ def test_a_cluster_grades_as_this_machine_does(tmp_path: Path) -> None:
         there = grading.grade(folder, tmp_path / "there", settings, scheduler=address, say=lambda line: None)
     here = grading.grade(folder, tmp_path / "here", settings, workers=1, say=lambda line: None)
     assert there.records == here.records
-    assert [(record["student"], record["score"]) for record in here.records] == [("ada", 4.0), ("bob", 0.0)]
+    assert [(record["student"], record["score"]) for record in here.records] == [("ada", 5.0), ("bob", 0.0)]
     assert here.complete
 
 
