@@ -209,6 +209,7 @@ def test_every_notebook_is_on_the_map():
 # ----- a race that is not timed -----
 
 
+@pytest.mark.prove
 def test_without_a_clock_nobody_warms_up(monkeypatch):
     monkeypatch.setenv("GOMP_SPINCOUNT", "0")
     small = replace(
