@@ -8,13 +8,17 @@ import os
 import shutil
 import socket
 import sys
+import urllib.request
 import webbrowser
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from lessonlib import layout
 from lessonlib.errors import CourseError
 
 HIGHEST_PORT = 65_535
+ANSWER_SECONDS = 3
 
 
 def lab_command(
@@ -98,13 +102,25 @@ def open_lab(port: int | None, ip: str | None) -> None:
 
 
 def already_open(folder: Path) -> str | None:
-    """The address, with its token, of a JupyterLab of this user that has the folder as its root."""
+    """The address, with its token, of a JupyterLab of this user that has the folder as its root and answers.
+
+    One that was killed, as with its container, leaves its file behind, and another process may have its number.
+    """
     from jupyter_server.serverapp import list_running_servers
 
     for server in list_running_servers():
-        if Path(server["root_dir"]).resolve() == folder.resolve():
+        if Path(server["root_dir"]).resolve() == folder.resolve() and _answers(server):
             return f"{server['url']}lab/tree/{layout.FIRST}?token={server['token']}"
     return None
+
+
+def _answers(server: dict[str, Any]) -> bool:
+    status = f"{server['url']}api/status?token={server['token']}"
+    try:
+        with urllib.request.urlopen(status, timeout=ANSWER_SECONDS) as answer:
+            return answer.status == HTTPStatus.OK
+    except OSError:
+        return False
 
 
 def _check_free(port: int, ip: str | None) -> None:

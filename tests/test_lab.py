@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -109,6 +110,23 @@ def _address(log: Path, running: subprocess.Popen[bytes]) -> str:
         assert running.poll() is None, log.read_text()
         time.sleep(0.5)
     raise AssertionError(log.read_text())
+
+
+def test_a_server_that_is_gone_is_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed with its container it left its file, and in the next container its number was another process's."""
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    left = {
+        "url": f"http://127.0.0.1:{port}/",
+        "token": "t",
+        "root_dir": str(ROOT),
+        "pid": os.getpid(),
+        "port": port,
+    }
+    (tmp_path / "jpserver-1.json").write_text(json.dumps(left))
+    assert lab.already_open(ROOT) is None
 
 
 def test_a_port_that_is_taken_is_named_before_jupyter_starts(capfd: pytest.CaptureFixture[str]) -> None:
