@@ -25,6 +25,11 @@ def whole_prompt(scheduler: SchedulerView, request: RequestState, num_new: int, 
     return 0
 
 
+def longest_sequence(scheduler: SchedulerView, request: RequestState) -> int:
+    """Tokens of the model's longest sequence; where that is not known, the most that the request may store."""
+    return request.most_stored_tokens if scheduler.max_model_len is None else scheduler.max_model_len
+
+
 class Continuous(Policy):
     """Continuous batching at its plainest: `Policy` as it is.
 
@@ -92,7 +97,7 @@ class OrcaMax(Orca):
     name = "orca-max"
 
     def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
-        return request.most_stored_tokens if scheduler.max_model_len is None else scheduler.max_model_len
+        return longest_sequence(scheduler, request)
 
 
 class VLLM(Policy):
@@ -251,7 +256,7 @@ class SarathiReserved(SarathiServe):
     name = "sarathi-reserved"
 
     def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
-        return request.most_stored_tokens if scheduler.max_model_len is None else scheduler.max_model_len
+        return longest_sequence(scheduler, request)
 
 
 class ShortestJobFirst(Policy):
