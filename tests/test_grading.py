@@ -72,7 +72,7 @@ def graded(class_of_20, tmp_path_factory) -> tuple[Path, grading.Grades]:
     """The class graded without the kernel, on two processes, uninterrupted."""
     out = tmp_path_factory.mktemp("graded") / "out"
     settings = grading.Settings(IN_PYTHON, seed=3)
-    return out, grading.grade(class_of_20[0], out, settings, workers=2, say=lambda line: None)
+    return out, grading.grade(class_of_20[0], out, settings, workers=2, log=lambda line: None)
 
 
 def assert_due(found: list, due: dict[str, Due], without: frozenset[str] = frozenset()) -> None:
@@ -208,7 +208,7 @@ def test_whoever_grades_is_told_as_results_come(tmp_path: Path, monkeypatch) -> 
     told: list[str] = []
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     settings = grading.Settings(("ex03.1", "ex05"), seed=1)
-    grades = grading.grade(folder, tmp_path / "out", settings, workers=1, say=told.append)
+    grades = grading.grade(folder, tmp_path / "out", settings, workers=1, log=told.append)
     assert [line for line in told if line.endswith(" done")] == [f"{many} of 3 done" for many in (1, 2, 3)]
     assert [line for line in told if line.startswith(("ada", "bob", "eve"))] == [
         "ada: ex03.py cannot be loaded: SyntaxError: '(' was never closed, at line 1 of ex03.py, "
@@ -264,7 +264,7 @@ def test_a_record_that_cannot_be_made_is_one_students_alone(tmp_path: Path, monk
     monkeypatch.setattr(checking, "make_record", makes)
     lines: list[str] = []
     settings = grading.Settings(("ex01.1",))
-    grades = grading.grade(folder, tmp_path / "out", settings, workers=1, say=lines.append)
+    grades = grading.grade(folder, tmp_path / "out", settings, workers=1, log=lines.append)
     assert [record["student"] for record in grades.records] == ["ada", "bob", "eve"]
     sentence = "The checker failed on what came back: ValueError: an odd answer. Tell whoever runs it."
     assert [record["problem"] for record in grades.records] == ["", sentence, ""]
@@ -370,7 +370,7 @@ def test_resume_does_only_what_is_missing(graded, class_of_20, tmp_path: Path) -
     for student in missing:
         (out / records.STUDENTS / f"{student}.json").unlink()
     again = grading.grade(
-        folder, out, grading.Settings(IN_PYTHON), workers=1, resume=True, say=lambda line: None
+        folder, out, grading.Settings(IN_PYTHON), workers=1, resume=True, log=lambda line: None
     )
     assert again.records == grades.records
     after = {path.name: path.stat().st_mtime_ns for path in (out / records.STUDENTS).glob("*.json")}
@@ -387,7 +387,7 @@ def test_a_run_that_is_killed_goes_on_to_the_same_tables(tmp_path: Path) -> None
     for student in ("ada", "bob"):
         solution(folder / student)
     settings = grading.Settings(tasks, seed=3)
-    grading.grade(folder, tmp_path / "whole", settings, workers=2, say=lambda line: None)
+    grading.grade(folder, tmp_path / "whole", settings, workers=2, log=lambda line: None)
     killed_and_resumed(folder, tmp_path / "out", 3, "--seed", "3", "--exercises", *tasks)
     same_tables(tmp_path / "out", tmp_path / "whole")
 
@@ -508,8 +508,8 @@ def test_a_cluster_grades_as_this_machine_does(tmp_path: Path) -> None:
     settings = grading.Settings(("ex02", "ex04.5"), seed=1)
     with dask_cluster(tmp_path, ("--resources", "GPU=1"), ()) as address:
         wait_for_workers(address, 2)
-        there = grading.grade(folder, tmp_path / "there", settings, scheduler=address, say=lambda line: None)
-    here = grading.grade(folder, tmp_path / "here", settings, workers=1, say=lambda line: None)
+        there = grading.grade(folder, tmp_path / "there", settings, scheduler=address, log=lambda line: None)
+    here = grading.grade(folder, tmp_path / "here", settings, workers=1, log=lambda line: None)
     assert there.records == here.records
     assert [(record["student"], record["score"]) for record in here.records] == [("ada", 5.0), ("bob", 0.0)]
     assert here.complete
@@ -706,7 +706,7 @@ def test_two_runs_into_one_folder_lock_each_other_out(tmp_path: Path) -> None:
         ):
             grading.grade(folder, tmp_path / "out", settings, resume=True)
     assert grading.grade(
-        folder, tmp_path / "out", settings, resume=True, workers=1, say=lambda line: None
+        folder, tmp_path / "out", settings, resume=True, workers=1, log=lambda line: None
     ).complete
 
 
@@ -730,14 +730,14 @@ def test_workers_that_are_gone_are_said_and_not_waited_for_any_longer(tmp_path: 
     with dask_cluster(tmp_path, ("--no-nanny",)) as address:
         wait_for_workers(address, 1)
 
-        def say(line: str) -> None:
+        def log(line: str) -> None:
             lines.append(line)
 
         killer = threading.Timer(1.0, kill_workers, [address])
         killer.start()
         started = time.monotonic()
         grades = grading.grade(
-            folder, tmp_path / "out", grading.Settings(("ex01.1",)), scheduler=address, say=say
+            folder, tmp_path / "out", grading.Settings(("ex01.1",)), scheduler=address, log=log
         )
         assert time.monotonic() - started < 60
     assert "no worker is left: waiting 2 seconds for one" in lines
@@ -824,7 +824,7 @@ def test_a_class_of_twenty_on_one_card(tmp_path: Path) -> None:
         kernel.write_text(kernel.read_text(encoding="utf-8") + "\n\n" + fault, encoding="utf-8")
         expected[student] = float(len(TASKS) - bool(fault))
     started = time.monotonic()
-    grades = grading.grade(folder, tmp_path / "out", grading.Settings(seed=3), say=print)
+    grades = grading.grade(folder, tmp_path / "out", grading.Settings(seed=3), log=print)
     print(f"{len(expected)} on one card in {time.monotonic() - started:.0f} s\n{grades.summary}", flush=True)
     for record in grades.records:
         print(record["student"], [each["message"] for each in record["results"] if each["id"] == "ex04.5"])
@@ -845,7 +845,7 @@ def test_a_class_of_200(submissions_folder: Path, tmp_path: Path) -> None:
     due |= add_messes(folder)
     started = time.monotonic()
     grades = grading.grade(
-        folder, tmp_path / "whole", grading.Settings(seed=5), workers=2, say=lambda line: None
+        folder, tmp_path / "whole", grading.Settings(seed=5), workers=2, log=lambda line: None
     )
     seconds = time.monotonic() - started
     print(f"a class of {len(due)} in {seconds:.1f} s on {os.cpu_count()} cores\n{grades.summary}", flush=True)
@@ -860,7 +860,7 @@ def test_a_class_of_200(submissions_folder: Path, tmp_path: Path) -> None:
     with dask_cluster(tmp_path, (), ()) as address:
         wait_for_workers(address, 2)
         settings = grading.Settings(seed=5)
-        grading.grade(folder, tmp_path / "cluster", settings, scheduler=address, say=lambda line: None)
+        grading.grade(folder, tmp_path / "cluster", settings, scheduler=address, log=lambda line: None)
     print(f"over a cluster of two workers: {time.monotonic() - started:.1f} s", flush=True)
     same_tables(tmp_path / "cluster", tmp_path / "whole")
     assert seconds < 600

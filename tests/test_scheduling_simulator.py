@@ -22,7 +22,7 @@ from lessonlib.metrics import (
 from lessonlib.scheduling.policies import POLICIES, VLLM, ShortestJobFirst, StaticBatching
 from lessonlib.scheduling.scheduler import Scheduler
 from lessonlib.simulation.compare import (
-    TOLD,
+    ORACLE,
     compare_policies,
     format_table,
     predicted_lengths,
@@ -327,10 +327,10 @@ def test_no_policy_is_told_more_than_another(crowd, monkeypatch):
 
 def test_a_row_with_an_oracle_says_so(crowd):
     (blind,), (told,) = (
-        compare_policies(crowd, ["guaranteed-no-evict"], told_lengths=told, **SHORT_OF_MEMORY)
+        compare_policies(crowd, ["guaranteed-no-evict"], oracle=told, **SHORT_OF_MEMORY)
         for told in (False, True)
     )
-    assert told["policy"] == "guaranteed-no-evict" + TOLD
+    assert told["policy"] == "guaranteed-no-evict" + ORACLE
     assert blind["policy"] == "guaranteed-no-evict"
     assert told["seconds"] < blind["seconds"]
 

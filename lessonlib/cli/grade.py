@@ -47,11 +47,12 @@ from lessonlib.errors import CourseError
 def grade(**given: Any) -> int:
     """Check a class's submissions: a page, JSON and JUnit for each student, and tables for grade books."""
     from lessonlib.grading import run
+    from lessonlib.grading.settings import Settings
 
     options = SimpleNamespace(**given)
     if len(given_of({"--workers": options.workers, "--scheduler": options.scheduler})) > 1:
         raise CourseError("--workers and --scheduler: give one of them")
-    settings = run.Settings(
+    settings = Settings(
         options.exercises,
         options.seed,
         Path(options.weights) if options.weights else None,

@@ -22,7 +22,7 @@ def check_identity(session: Session, setup: Setup) -> None:
         return
     job = replace(setup.job, dtype=IDENTITY_DTYPE, rows=[row], is_timed=False)
     answers: dict[str, list[list[int]]] = {}
-    session.say(f"identity check: {len(row)} prompts in {IDENTITY_DTYPE}")
+    session.log(f"identity check: {len(row)} prompts in {IDENTITY_DTYPE}")
     together = [session.names] if setup.preset.takes_turns else [[name] for name in session.names]
     for names in together:
         with session.all_started(names, job) as processes:
@@ -34,7 +34,7 @@ def check_identity(session: Session, setup: Setup) -> None:
         session.comparison.agreement.append(
             {"row": row.name, "dtype": IDENTITY_DTYPE, "pair": list(pair), **same}
         )
-        session.say(f"  {' and '.join(pair)}: {same['same']} of {same['requests']} answers identical")
+        session.log(f"  {' and '.join(pair)}: {same['same']} of {same['requests']} answers identical")
     session.save()
 
 

@@ -23,7 +23,7 @@ from lessonlib.result import Comparison
 __all__ = ["Options", "compare", "contenders_for"]
 
 
-def compare(options: Options, say: Callable[[str], None]) -> Comparison:
+def compare(options: Options, log: Callable[[str], None]) -> Comparison:
     """Set up, check that contenders agree, time them in turns, and record vLLM's scheduler.
 
     A contender that cannot run is in `Comparison.failures`, and the others go on. An interruption leaves `is_whole`
@@ -31,7 +31,7 @@ def compare(options: Options, say: Callable[[str], None]) -> Comparison:
 
     Args:
         options: what to compare.
-        say: called with a line of text for each thing that happens.
+        log: called with a line of text for each thing that happens.
 
     Raises:
         CourseError: if nothing can be run.
@@ -43,7 +43,7 @@ def compare(options: Options, say: Callable[[str], None]) -> Comparison:
         preset=options.preset.name,
         model="",
     )
-    session = Session(options, comparison, say)
+    session = Session(options, comparison, log)
     with tempfile.TemporaryDirectory(prefix="compare-") as folder:
         if options.out:
             check_place(options.out)  # better now than after the runs
@@ -55,6 +55,6 @@ def compare(options: Options, say: Callable[[str], None]) -> Comparison:
             trace_vllm(session, setup)
             comparison.is_whole = True
         except KeyboardInterrupt:
-            say("interrupted: what was measured is kept")
+            log("interrupted: what was measured is kept")
         session.save()
     return comparison

@@ -19,11 +19,11 @@ class Session:
     Args:
         options: what to compare.
         comparison: gets the results and failures.
-        say: called with a line of text for each thing that happens.
+        log: called with a line of text for each thing that happens.
     """
 
-    def __init__(self, options: Options, comparison: Comparison, say: Callable[[str], None]) -> None:
-        self.options, self.comparison, self.say = options, comparison, say
+    def __init__(self, options: Options, comparison: Comparison, log: Callable[[str], None]) -> None:
+        self.options, self.comparison, self.log = options, comparison, log
         self._introductions: dict[str, dict[str, Any]] = {}
 
     @property
@@ -46,7 +46,7 @@ class Session:
         with contextlib.ExitStack() as stack:
             processes = {}
             for name in names:
-                self.say(f"{name}: starting, {job.dtype}")
+                self.log(f"{name}: starting, {job.dtype}")
                 with self.recording_failure(name):
                     process = stack.enter_context(self.started(name, job))
                     self._introductions[name] = process.introduce(self.options.timeout)
@@ -61,7 +61,7 @@ class Session:
         except (ContenderError, CourseError) as error:
             self.comparison.failures[name] = str(error)
             self.comparison.is_refused |= isinstance(error, RefusedError | CourseError)
-            self.say(f"{name}: {error}")
+            self.log(f"{name}: {error}")
             self.save()
 
     def run(self, process: ContenderProcess, row: Row) -> dict[str, Any] | None:
@@ -72,7 +72,7 @@ class Session:
             result = self.result(process.name, row)
             result.failure, result.is_out_of_memory = str(error), isinstance(error, NoMemoryError)
             self.comparison.is_refused |= isinstance(error, RefusedError)
-            self.say(f"{process.name}: {row.name}: {error}")
+            self.log(f"{process.name}: {row.name}: {error}")
             self.save()
             return None
 

@@ -134,16 +134,16 @@ def _bare_job(preset: Preset, slots: int | None, threads: int | None, is_timed: 
 
 def _with_own_parts(session: Session, job: Job) -> tuple[Job, list[str]]:
     """The job with the student's functions that pass their checks, and a line about each task."""
-    session.say("mine: checking which parts pass")
+    session.log("mine: checking which parts pass")
     own = check_own_parts(session.options.own)
     for line in own.lines:
-        session.say(f"  {line}")
+        session.log(f"  {line}")
     return replace(job, own=(own.path, own.functions)), own.lines
 
 
 def _measure_machine(session: Session, job: Job) -> Job:
     """Record the facts about the machine. On a card without bfloat16 the job gets float16."""
-    session.say("measuring the machine's copy bandwidth")
+    session.log("measuring the machine's copy bandwidth")
     with session.started(MACHINE.name, job) as process:
         try:
             found = process.introduce(session.options.timeout)
@@ -160,7 +160,7 @@ def _choose_model(session: Session, job: Job, folder: Path) -> Job:
     if wanted is None and job.device == "cuda":
         name, config = presets.shapes_for(session.comparison.machine["gpu_bytes"])
         path = presets.write_config(folder / "model", config, job.dtype)
-        session.say(f"drawing weights for {name}, the same for all")
+        session.log(f"drawing weights for {name}, the same for all")
         write_weights(path, job.dtype, job.device)
     else:
         name = wanted or COURSE_MODEL
@@ -200,7 +200,7 @@ def _measure_peak(session: Session, job: Job, preset: Preset, prompts: presets.P
     """
     timeout = session.options.timeout
     row = presets.mixed(preset.online_requests, preset, prompts, session.options.seed)
-    session.say(f"{PEAKS_OF}: {row.name}, all at once, to find its peak")
+    session.log(f"{PEAKS_OF}: {row.name}, all at once, to find its peak")
     with session.started(PEAKS_OF, replace(job, rows=[row])) as process:
         try:
             process.introduce(timeout)

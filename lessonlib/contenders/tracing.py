@@ -25,7 +25,7 @@ def trace_vllm(session: Session, setup: Setup) -> None:
     rows = [row for row in setup.rows if row.kind in TRACED_KINDS and _is_measured(session, row)]
     for job, group in groupby(rows, setup.job_for):
         of_one_job = list(group)
-        session.say(f"{VLLM}: once more, to record its scheduler")
+        session.log(f"{VLLM}: once more, to record its scheduler")
         with session.all_started([VLLM], replace(job, rows=of_one_job, is_traced=True)) as processes:
             for process in processes.values():
                 _trace_rows(session, process, of_one_job)
@@ -49,4 +49,4 @@ def _trace_rows(session: Session, process: ContenderProcess, rows: Sequence[Row]
                 result.latencies = Latencies.of(result.trace.token_times(), row.arrival_times, source)
             session.save()
     except ContenderError as error:
-        session.say(f"{VLLM}'s scheduler could not be recorded: {error}")
+        session.log(f"{VLLM}'s scheduler could not be recorded: {error}")

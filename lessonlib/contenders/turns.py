@@ -52,7 +52,7 @@ def _warm_up(session: Session, process: ContenderProcess, row: Row) -> bool:
         return False
     if not session.options.is_timed:
         return True
-    session.say(f"{process.name}: {row.name}, warming up")
+    session.log(f"{process.name}: {row.name}, warming up")
     answer = session.run(process, row)
     if answer is None:
         return False
@@ -93,7 +93,7 @@ def _record(
     result.latencies = latencies or result.latencies
     if answer["trace"]:
         result.trace = Trace.from_dict(answer["trace"])
-    session.say(f"{name}: {row.name}, {repetition.seconds:.2f} s, {repetition.rate:,.0f} tok/s")
+    session.log(f"{name}: {row.name}, {repetition.seconds:.2f} s, {repetition.rate:,.0f} tok/s")
     session.save()
 
 

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 from lessonlib.checks.cleaning import clean
 from lessonlib.errors import CourseError
@@ -491,7 +491,7 @@ def _unpacked(file: IO[bytes]) -> IO[bytes]:
 
 def _taker(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[int], bytes]:
     def read(most: int) -> bytes:
-        file: Any = archive.extractfile(info)
+        file = cast("IO[bytes]", archive.extractfile(info))  # None for what is not a file, and these are
         return file.read(most)
 
     return read

@@ -37,7 +37,7 @@ class Checking:
         results: where the records go, and what the run is made with.
         workers, scheduler: where the checks run, as in `cluster.connect`.
         regrade: students who are graded again, whatever is there of them.
-        say: gets each line for the person who grades.
+        log: gets each line for the person who grades.
 
     Attributes:
         records: student → record, of those who are done.
@@ -52,12 +52,12 @@ class Checking:
         workers: int | None,
         scheduler: str | None,
         regrade: Collection[str],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self.records: dict[str, Record] = {}
         self.lost: dict[str, str] = {}
         self.shingles: dict[str, dict[str, frozenset[int]]] = {}
-        self._results, self._run, self._say = results, results.run, say
+        self._results, self._run, self._log = results, results.run, log
         self._workers, self._scheduler, self._regrade = workers, scheduler, regrade
         self._wanted = list(select(self._run["tasks"]))
         self._opened = ExitStack()
@@ -75,7 +75,7 @@ class Checking:
         """Have everyone's record made, but for those whose worker is lost."""
         if any(read_record(self._results.out, handin.student) is None for handin in handins):
             self._connect()  # before anything is written: a scheduler that is not there changes nothing
-        with Progress(len(handins), 0, self._say) as progress:
+        with Progress(len(handins), 0, self._log) as progress:
             for handin in handins:
                 self._begin(self._reader.read(handin), progress)
                 self._collect(progress)
@@ -85,7 +85,7 @@ class Checking:
         """Collect what is still to come, as long as there is somebody who does it."""
         while self._pool is not None and not self._pool.is_idle:
             self._collect(progress)
-            if reason := self._pool.why_stuck(progress.say):
+            if reason := self._pool.why_stuck(progress.log):
                 for student in self._checked:
                     self._lose(student, reason, progress)
                 return
@@ -93,13 +93,13 @@ class Checking:
 
     def _lose(self, student: str, reason: str, progress: Progress) -> None:
         self.lost[student] = reason
-        progress.say(f"{student}: not graded, since {reason}: run again with --resume")
+        progress.log(f"{student}: not graded, since {reason}: run again with --resume")
 
     def _connect(self) -> Pool:
         if self._pool is None:
             wants_gpu = any(map(needs_more_than_python, self._wanted))
             if self._scheduler is None and (level := best_level()) != BUBBLEWRAP:
-                self._say(f"{level}; {why_no_better()}")
+                self._log(f"{level}; {why_no_better()}")
             client = self._opened.enter_context(connect(self._workers, self._scheduler, wants_gpu))
             self._results.make()
             self._pool = Pool(client)
@@ -161,8 +161,8 @@ class Checking:
             submission = replace(submission, problem=problem)
             record = self._write(submission, [self._nothing(submission)])
         self.records[student] = record
-        for line in _to_say(record):
-            progress.say(f"{student}: {line}")
+        for line in _lines_to_log(record):
+            progress.log(f"{student}: {line}")
         progress.one_more()
 
     def _write(self, submission: Submission, answers: Sequence[Mapping[str, Any]]) -> Record:
@@ -190,7 +190,7 @@ class _Checked:
     answers: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _to_say(record: Record) -> list[str]:
+def _lines_to_log(record: Record) -> list[str]:
     """What whoever grades is told at once. Files that are not there are counted at the end."""
     return [*tables.sentences(tables.obstacles(record)), *record["notes"]]
 

@@ -56,11 +56,11 @@ class Pool:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._pending: dict[Future, Job] = {}
+        self._pending: dict[Future[Any], Job] = {}
         workers = client.scheduler_info(n_workers=-1)["workers"].values()
         self._has_gpu = any("GPU" in worker["resources"] for worker in workers)
         self._changed = self._with_workers = time.monotonic()  # when a job was done, when a worker was there
-        self._told = False
+        self._warned = False
 
     @property
     def is_idle(self) -> bool:
@@ -78,14 +78,14 @@ class Pool:
             self._changed = time.monotonic()
             yield self._pending.pop(future), future.result() if future.status == "finished" else None
 
-    def why_stuck(self, say: Callable[[str], None]) -> str:
-        """Why nothing more will come, "" while something may; `say` gets a line when the last worker has gone."""
+    def why_stuck(self, log: Callable[[str], None]) -> str:
+        """Why nothing more will come, "" while something may; `log` gets a line when the last worker has gone."""
         now = time.monotonic()
         if self._has_workers():
-            self._with_workers, self._told = now, False
-        elif not self._told:
-            self._told = True
-            say(f"no worker is left: waiting {NO_WORKER_SECONDS} seconds for one")
+            self._with_workers, self._warned = now, False
+        elif not self._warned:
+            self._warned = True
+            log(f"no worker is left: waiting {NO_WORKER_SECONDS} seconds for one")
         if now - self._with_workers > NO_WORKER_SECONDS:
             return "no worker is left"
         return f"nothing came of it in {NO_RESULT_SECONDS} seconds" * (

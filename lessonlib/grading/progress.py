@@ -21,15 +21,15 @@ class Progress:
     Args:
         total: students in the class.
         done: of them, those who were done before.
-        say: gets each line for the person who grades.
+        log: gets each line for the person who grades.
     """
 
-    def __init__(self, total: int, done: int, say: Callable[[str], None]) -> None:
+    def __init__(self, total: int, done: int, log: Callable[[str], None]) -> None:
         self._bar = tqdm(
             total=total, initial=done, unit="student", file=sys.stderr, disable=None, leave=False
         )
-        self._total, self._done, self._say = total, done, say
-        self._said = time.monotonic()
+        self._total, self._done, self._log = total, done, log
+        self._logged_at = time.monotonic()
 
     def __enter__(self) -> Self:
         return self
@@ -43,12 +43,12 @@ class Progress:
         """Another student is done."""
         self._done += 1
         self._bar.update()
-        late = time.monotonic() - self._said >= LINE_SECONDS
+        late = time.monotonic() - self._logged_at >= LINE_SECONDS
         if self._bar.disable and (late or self._done == self._total):
-            self._said = time.monotonic()
-            self._say(f"{self._done} of {self._total} done")
+            self._logged_at = time.monotonic()
+            self._log(f"{self._done} of {self._total} done")
 
-    def say(self, line: str) -> None:
+    def log(self, line: str) -> None:
         """A line above the bar."""
         with tqdm.external_write_mode():
-            self._say(clean(line))
+            self._log(clean(line))

@@ -72,7 +72,8 @@ def write_record(out: Path, record: Record) -> Record:
     }
     for ending, content in files.items():
         write_whole(_path(out, student, ending), content)
-    return json.loads(files["json"])
+    written: Record = json.loads(files["json"])
+    return written
 
 
 def read_record(out: Path, student: str) -> Record | None:

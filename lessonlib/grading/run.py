@@ -87,7 +87,7 @@ def grade(
     regrade: Collection[str] = (),
     roster: str | Path | None = None,
     overrides: str | Path | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> Grades:
     """Grade a class.
 
@@ -102,7 +102,7 @@ def grade(
         regrade: students to grade again all the same; implies `resume`.
         roster: a gradebook exported from Canvas, or Moodle's grading worksheet.
         overrides: points given by hand, as in `overrides`; those of the run before unless given.
-        say: gets each line for the person who grades.
+        log: gets each line for the person who grades.
 
     Raises `CourseError` where nothing can be done: before anything is graded, or where `out` can be written no more.
     """
@@ -115,8 +115,8 @@ def grade(
     with Results(out, settings, resume or bool(regrade)) as results:
         _check_names(regrade, matched.handins)
         given = _overrides(out, overrides, results.run["weights"], matched.handins)
-        _say_what_is_there(collected, matched, say)
-        with Checking(source, results, workers, scheduler, regrade, say) as checking:
+        _log_what_is_there(collected, matched, log)
+        with Checking(source, results, workers, scheduler, regrade, log) as checking:
             checking.check(matched.handins)
         checked = [checking.records[name] for name in sorted(checking.records)]
         records = _with_overrides(out, checked, given, results.run["weights"])
@@ -161,15 +161,15 @@ def _overrides(
     return given
 
 
-def _say_what_is_there(collected: Collected, matched: Matched, say: Callable[[str], None]) -> None:
+def _log_what_is_there(collected: Collected, matched: Matched, log: Callable[[str], None]) -> None:
     if collected.guessed:
-        say(
+        log(
             f"layout: {collected.layout}, as {collected.guessed} looks; --from names another. "
             f"{len(collected.handins)} students"
         )
     for each in (*collected.left_out, *matched.left_out):
         if each.kind != NO_SUBMISSION:
-            say(clean(f"left out: {each.name}: {each.reason}"))
+            log(clean(f"left out: {each.name}: {each.reason}"))
 
 
 def _with_overrides(

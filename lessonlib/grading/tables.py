@@ -217,7 +217,7 @@ def commonest_mistakes(records: Iterable[Record]) -> list[Mistake]:
 
 def _mistake(result: Mapping[str, Any]) -> str:
     if result["status"] == FAILED:
-        return result["property"]
+        return str(result["property"])
     return UNWRITTEN if result["status"] == NOT_WRITTEN else ""
 
 

@@ -93,7 +93,10 @@ class PluggedKVCache:
         return []
 
     def _grown(self, request: RequestState, num_tokens: int) -> tuple[list[int], Any]:
-        return self._functions.append(self.free_blocks, request.block_table, num_tokens, self.block_size)
+        free_blocks, table = self._functions.append(
+            self.free_blocks, request.block_table, num_tokens, self.block_size
+        )
+        return free_blocks, table
 
     def fork(self, parent: RequestState, child: RequestState, num_tokens: int) -> None:
         """Shares no blocks: the child starts with no token computed."""

@@ -17,14 +17,14 @@ from lessonlib.tables import Table, align
 from lessonlib.trace import Trace
 from lessonlib.workload import Workload
 
-TOLD = ", told each length"  # added to the name of a policy that knows what no server knows
+ORACLE = ", told each length"  # added to the name of a policy that knows what no server knows
 
 
 def compare_policies(
     workload: Workload,
     policies: Iterable[Policy | str] | None = None,
     max_tokens: int | None = None,
-    told_lengths: bool = False,
+    oracle: bool = False,
     **options: Any,
 ) -> list[dict[str, Any]]:
     """`metrics` of each policy on one workload, one row each. All know the same.
@@ -33,14 +33,14 @@ def compare_policies(
         policies: policies or their names; by default all of `POLICIES`.
         max_tokens: the limit that every request gives; by default the workload's longest answer. How long an answer
             will be before that, no policy knows.
-        told_lengths: whether each request's limit is instead its answer's own length, as if there were an oracle. The
+        oracle: whether each request's limit is instead its answer's own length, as if there were an oracle. The
             rows say so in their names.
         options: of `simulate`.
     """
     chosen = POLICIES if policies is None else policies
-    limit = None if told_lengths else max_tokens or longest_answer(workload)
+    limit = None if oracle else max_tokens or longest_answer(workload)
     rows = [metrics(simulate(workload, policy, max_tokens=limit, **options)) for policy in chosen]
-    return [{**row, "policy": row["policy"] + TOLD} for row in rows] if told_lengths else rows
+    return [{**row, "policy": row["policy"] + ORACLE} for row in rows] if oracle else rows
 
 
 def longest_answer(workload: Workload) -> int:
