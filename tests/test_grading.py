@@ -330,7 +330,7 @@ def test_inputs_are_each_students_own_and_come_again(tmp_path: Path) -> None:
         late = "def drain(lengths, slots, right=drain):\n    return right(lengths[:6], slots)\n"
         text = (SOLUTIONS / "ex01.py").read_text(encoding="utf-8") + late
         (folder / student / "ex01.py").write_text(text, encoding="utf-8")
-    options = {"workers": 1, "say": lambda line: None}
+    options = {"workers": 1, "log": lambda line: None}
     first = grading.grade(folder, tmp_path / "out", grading.Settings(("ex01.3",)), **options)
     ada, bob = (record["results"][0] for record in first.records)
     assert ada["status"] == bob["status"] == "failed"
@@ -785,7 +785,7 @@ def submissions_folder() -> Iterator[Path]:
 def test_thirty_messes_are_named_and_nobody_else_is_touched(submissions_folder: Path, tmp_path: Path) -> None:
     """The innocents' records are those of a class without messes."""
     settings = grading.Settings(("ex01", "ex02"), seed=7)
-    options = {"workers": 2, "say": lambda line: None}
+    options = {"workers": 2, "log": lambda line: None}
     innocents = [solution, syntax_error, missing_file, stub]
     for folder in (submissions_folder, submissions_folder.with_name("alone")):
         folder.mkdir()
