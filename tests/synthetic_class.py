@@ -16,9 +16,11 @@ from attacks import ATTACKS, source
 
 from lessonlib.checks import EXERCISES, stubs
 from lessonlib.checks.confine import LIMITS, best_level
+from lessonlib.checks.mutants import Mutant, read_all
+from lessonlib.checks.spec import GPU
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
-MUTANTS = sorted((SOLUTIONS / "mutants").glob("*/*.py"))
+MUTANTS = [each for of_task in read_all(SOLUTIONS / "mutants").values() for each in of_task.values()]
 KERNEL = "ex04_kernel"
 TASKS = {task.id: exercise.id for exercise in EXERCISES.values() for task in exercise.tasks}
 BUILT_ON = {task.id: task.built_on for exercise in EXERCISES.values() for task in exercise.tasks}
@@ -57,16 +59,12 @@ def solution(folder: Path, *without: str) -> None:
             shutil.copy(SOLUTIONS / f"{name}.py", folder)
 
 
-def mutant(folder: Path, path: Path) -> Due:
+def mutant(folder: Path, wrong: Mutant) -> Due:
     """The solution with one of its functions wrong."""
     solution(folder)
-    task = path.parent.name
-    file = folder / f"{TASKS[task]}.py"
-    file.write_text(
-        file.read_text(encoding="utf-8") + "\n\n" + path.read_text(encoding="utf-8"), encoding="utf-8"
-    )
-    built_on = {other for other, parts in BUILT_ON.items() if task in parts}
-    return Due(frozenset({task}), frozenset(built_on))
+    (folder / f"{TASKS[wrong.task]}.py").write_text(wrong.file(SOLUTIONS), encoding="utf-8")
+    built_on = {other for other, parts in BUILT_ON.items() if wrong.task in parts}
+    return Due(frozenset({wrong.task}), frozenset(built_on))
 
 
 def attack(folder: Path, name: str) -> Due:
@@ -220,10 +218,10 @@ def make_class(folder: Path, size: int, attacks: int, mutants: int, seed: int = 
         due[make.__name__] = make(folder / make.__name__)
     for name in rng.sample(contained(), min(attacks, len(contained()))):
         due[f"attack_{name}"] = attack(folder / f"attack_{name}", name)
-    here = [path for path in MUTANTS if "tier: gpu" not in path.read_text(encoding="utf-8")]
-    for path in rng.sample(here, mutants):
-        student = f"mutant_{path.parent.name}_{path.stem}"
-        due[student] = mutant(folder / student, path)
+    here = [each for each in MUTANTS if each.tier != GPU]
+    for wrong in rng.sample(here, mutants):
+        student = f"mutant_{wrong.task}_{wrong.name}"
+        due[student] = mutant(folder / student, wrong)
     while len(due) < size:
         student = f"solution_{len(due)}"
         solution(folder / student)

@@ -15,6 +15,7 @@ import pytest
 
 from lessonlib.checks import EXERCISES, check, runner
 from lessonlib.checks.child import MAX_ITEMS, TooLarge, decode, encode
+from lessonlib.checks.mutants import read_all
 from lessonlib.checks.precision import lost_digits
 from lessonlib.checks.report import Result
 from lessonlib.checks.sandbox import Child
@@ -166,8 +167,8 @@ def test_parts_are_counted_in_helpers_too_and_a_wrong_part_still_has_the_blame(t
     )
     assert told(tmp_path, right + helper, "ex02.3").status == "passed"
 
-    formula = (SOLUTIONS / "mutants" / "ex02.3" / "closed_form.py").read_text(encoding="utf-8")
-    result = told(tmp_path, right + "\n\n" + formula, "ex02.3")
+    formula = read_all(SOLUTIONS / "mutants")["ex02.3"]["closed_form"].file(SOLUTIONS)
+    result = told(tmp_path, formula, "ex02.3")
     assert result.came_back == "0 calls of refill and 0 calls of step"
     assert result.due == "at least 1 call of refill and 1 call of step"
 

@@ -19,6 +19,7 @@ from kernels import tier
 from kernels.batches import make_batch
 from lessonlib.checks import check, kernel_harness, runner, sandbox
 from lessonlib.checks.ex04_kernel import DECODE, EX04_KERNEL, SHARE
+from lessonlib.checks.mutants import read_all
 from lessonlib.checks.race import race
 from lessonlib.checks.report import Report, Result
 from lessonlib.checks.sandbox import Child, Reply
@@ -26,7 +27,6 @@ from lessonlib.grading.job import Job, run
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
 SOLUTION = SOLUTIONS / "ex04_kernel.py"
-SLOW_MUTANT = SOLUTIONS / "mutants" / "ex04.5" / "one_launch_each.py"
 
 # A loop that the compiler cannot see the end of.
 HANGS = """
@@ -152,16 +152,19 @@ def test_a_class_of_kernels_is_graded_in_turn(tmp_path: Path) -> None:
     """Hanging, lost, greedy and slow, a good one after each: all have their own verdict, so the card was usable."""
     if KERNEL_TIER != "gpu":
         needs.GPU.skip()
-    slow = SLOW_MUTANT.read_text(encoding="utf-8")
     due = {
         HANGS: runner.COMES_BACK,
         FAR_AWAY: runner.IN_BOUNDS,
         TAKES_ALL: runner.RAISES_NOTHING,
-        slow: DECODE.speed.property,
+        slow_mutant(): DECODE.speed.property,
     }
     for bad, property_name in due.items():
         assert graded_alone(tmp_path, bad) == ("failed", property_name)
         assert graded_alone(tmp_path, "") == ("passed", "")
+
+
+def slow_mutant() -> str:
+    return read_all(SOLUTIONS / "mutants")["ex04.5"]["one_launch_each"].file(SOLUTIONS)
 
 
 def graded_alone(folder: Path, instead: str) -> tuple[str, str]:

@@ -40,11 +40,12 @@ from synthetic_class import (
     syntax_error,
     zipped,
 )
-from test_checks_kernel import FAR_AWAY, HANGS, SLOW_MUTANT, TAKES_ALL
+from test_checks_kernel import FAR_AWAY, HANGS, TAKES_ALL, slow_mutant
 from test_grading_layouts import CANVAS_ROSTER
 
 from lessonlib import cli
 from lessonlib.checks.cleaning import is_clean
+from lessonlib.checks.mutants import read_all
 from lessonlib.errors import CourseError
 from lessonlib.grading import checking, cluster, job, progress, records, tables
 from lessonlib.grading import run as grading
@@ -622,7 +623,7 @@ def test_bad_input_is_one_line_and_status_2(words, told, tmp_path: Path, monkeyp
 def test_weights_and_a_roster(tmp_path: Path) -> None:
     folder = tmp_path / "submissions"
     folder.mkdir()
-    mutant(folder / "ada", SOLUTIONS / "mutants" / "ex01.3" / "ceiling.py")
+    mutant(folder / "ada", read_all(SOLUTIONS / "mutants")["ex01.3"]["ceiling"])
     (tmp_path / "weights.toml").write_text('"ex01.1" = 2.5\n"ex01.3" = 4\n')
     (tmp_path / "roster.csv").write_text(
         "Student,ID,SIS User ID,SIS Login ID,Section,Quiz\n    Points Possible,,,,,5\n"
@@ -814,7 +815,7 @@ def test_a_class_of_twenty_on_one_card(tmp_path: Path) -> None:
     folder = tmp_path / "submissions"
     folder.mkdir()
     faults = {"hangs": HANGS, "far_away": FAR_AWAY, "takes_all": TAKES_ALL}
-    faults["slow"] = SLOW_MUTANT.read_text(encoding="utf-8")
+    faults["slow"] = slow_mutant()
     expected = {}
     for number in range(20):
         name, fault = list(faults.items())[number % 8] if number % 8 < len(faults) else ("right", "")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 
 from lessonlib.checks.runner import EXERCISES
 from lessonlib.errors import CourseError
 from lessonlib.layout import SOLUTIONS, find_folder, source
-from lessonlib.regions import CLOSE, OPEN, STUB
+from lessonlib.regions import functions_of
 
 HINTS: dict[str, tuple[str, str, str]] = {
     "ex01.1": (
@@ -198,7 +197,7 @@ def solution(task: str, folder: str | Path = SOLUTIONS) -> str:
         for each in exercise.tasks:
             if each.id == task:
                 path = _worked(folder, f"{exercise.id}.py")
-                return _functions(path.read_text(encoding="utf-8"), task)
+                return functions_of(path.read_text(encoding="utf-8"), task)
     known = ", ".join(each.id for exercise in EXERCISES.values() for each in exercise.tasks)
     raise CourseError(f"unknown task {task!r}: there is {known}")
 
@@ -212,24 +211,3 @@ def _worked(folder: str | Path, name: str) -> Path:
     if not found.is_file():
         raise CourseError(f"no worked answer at {Path(folder, name)}: ask whoever teaches the course")
     return found
-
-
-def _functions(source: str, task: str) -> str:
-    """The functions of a solution with a region of this task, without their docstrings and the region's marks."""
-    lines = source.splitlines()
-    found = []
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.FunctionDef):
-            first = min([node.lineno, *(each.lineno for each in node.decorator_list)]) - 1
-            body = lines[first : node.end_lineno]
-            if any(f'"{task}:' in line for line in body):
-                doc = node.body[0]
-                told = range(doc.lineno - 1 - first, (doc.end_lineno or 0) - first)
-                found.append(
-                    [line for place, line in enumerate(body) if place not in told and not _is_mark(line)]
-                )
-    return "\n\n\n".join("\n".join(body) for body in found)
-
-
-def _is_mark(line: str) -> bool:
-    return line.strip() in (OPEN, CLOSE) or line.strip().startswith(STUB)

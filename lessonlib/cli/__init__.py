@@ -19,6 +19,7 @@ from lessonlib.cli.grade import grade
 from lessonlib.cli.hint import hint
 from lessonlib.cli.lab import lab
 from lessonlib.cli.model import model
+from lessonlib.cli.mutant import mutant
 from lessonlib.cli.simulate import simulate
 from lessonlib.cli.start import start
 from lessonlib.errors import CourseError
@@ -34,7 +35,7 @@ lesson = Sections(
         "Exercises": (check, hint),
         "To try out": (simulate, generate),
         "To measure": (bench, compare),
-        "For instructors": (grade,),
+        "For instructors": (grade, mutant),
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
     params=[

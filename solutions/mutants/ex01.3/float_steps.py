@@ -1,9 +1,0 @@
-"""Steps as a fraction.
-
-property: the answer has the right form
-told: Steps should be a whole number
-"""
-
-
-def drain(lengths, slots):
-    return sum(lengths) / slots, 0
