@@ -16,7 +16,7 @@ from typing import Any
 
 from kernels.tier import has_triton, triton_remedy
 from lessonlib import __version__
-from lessonlib.checks.confine import BUBBLEWRAP, best_level, why_no_better
+from lessonlib.checks.sandbox.confine import BUBBLEWRAP, best_level, why_no_better
 from lessonlib.contenders.process import bridge_in, vllm_python
 from lessonlib.errors import CourseError
 from lessonlib.fetch import is_present, model_folder

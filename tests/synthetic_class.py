@@ -15,8 +15,8 @@ from pathlib import Path
 from attacks import ATTACKS, source
 
 from lessonlib.checks import EXERCISES, stubs
-from lessonlib.checks.confine import LIMITS, best_level
 from lessonlib.checks.mutants import Mutant, read_all
+from lessonlib.checks.sandbox.confine import LIMITS, best_level
 from lessonlib.checks.spec import GPU
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from lessonlib.checks import EXERCISES, check, runner
-from lessonlib.checks.child import MAX_ITEMS, TooLarge, decode, encode
 from lessonlib.checks.mutants import read_all
 from lessonlib.checks.precision import lost_digits
 from lessonlib.checks.report import Result
-from lessonlib.checks.sandbox import Child
+from lessonlib.checks.sandbox.child import MAX_ITEMS, TooLarge, decode, encode
+from lessonlib.checks.sandbox.process import Child
 from lessonlib.checks.spec import Exercise, WrongForm
 from lessonlib.errors import CourseError
 from lessonlib.trace import Trace
@@ -378,7 +378,7 @@ def test_properties_leave_only_the_due_answer(task) -> None:
     """Any answer that is not the due one breaks a property; the due one breaks none."""
     rng = Random(task.id)
     for given in task.cases(rng):
-        due = task.due(**given)
+        due = task.expected(**given)
         assert all(property_.holds(given, due, due) for property_ in task.properties)
         wrong = disturbed(due, rng, _step(task, due))
         assert not all(property_.holds(given, wrong, due) for property_ in task.properties), (given, wrong)
@@ -440,7 +440,7 @@ def test_no_other_kind_of_answer_is_read(task) -> None:
 def test_smaller_inputs_are_valid_and_come_to_an_end(task) -> None:
     given = list(task.cases(Random(1)))[-1]
     for _ in range(2_000):
-        task.due(**given)
+        task.expected(**given)
         smaller = next(task.smaller(given), None)
         if smaller is None:
             return

@@ -17,10 +17,12 @@ import needs
 import pytest
 from attacks import ATTACKS, source
 
-from lessonlib.checks import check, confine, sandbox
-from lessonlib.checks.confine import BUBBLEWRAP, LIMITS, USER
+from lessonlib.checks import check
 from lessonlib.checks.report import Result
 from lessonlib.checks.runner import COMES_BACK
+from lessonlib.checks.sandbox import confine
+from lessonlib.checks.sandbox import process as sandbox_process
+from lessonlib.checks.sandbox.confine import BUBBLEWRAP, LIMITS, USER
 from lessonlib.errors import CourseError
 
 SECRET = Path(__file__).parents[1] / "solutions" / "ex01.py"
@@ -57,7 +59,7 @@ def level(request, monkeypatch, scratch) -> confine.Level:
         needs.ROOT.skip()
     if chosen == USER and not confine._works(USER, needs_gpu=False) and os.path.exists(SYSTEM_PYTHON):
         monkeypatch.setattr(confine, "interpreter", lambda: SYSTEM_PYTHON)
-        monkeypatch.setattr("lessonlib.checks.sandbox.interpreter", lambda: SYSTEM_PYTHON)
+        monkeypatch.setattr("lessonlib.checks.sandbox.process.interpreter", lambda: SYSTEM_PYTHON)
     if not confine._works(chosen, needs_gpu=False):
         (needs.BUBBLEWRAP_ALLOWED if chosen == BUBBLEWRAP else needs.SYSTEM_PYTHON).skip()
     return chosen
@@ -158,9 +160,9 @@ def test_time_in_which_a_process_waits_for_a_core_is_not_its_own() -> None:
         words = ["taskset", "--cpu-list", str(core), *before, sys.executable, "-c", program]
         with subprocess.Popen(words) as process:
             time.sleep(0.5)  # until it is what it shall be
-            clock, began = sandbox._Clock(60.0, process.pid), time.monotonic()
+            clock, began = sandbox_process._Clock(60.0, process.pid), time.monotonic()
             while time.monotonic() - began < 1.5:
-                time.sleep(sandbox.POLL)
+                time.sleep(sandbox_process.POLL)
                 clock.look()
             process.kill()
         return clock.took
@@ -212,7 +214,7 @@ def test_a_user_id_is_one_cells_alone_and_comes_back(tmp_path: Path) -> None:
 
 def test_memory_is_counted_over_all_processes(level: confine.Level, tmp_path: Path, monkeypatch) -> None:
     """Six of them take 100 MB each, and each alone is far below its limit."""
-    monkeypatch.setitem(sandbox.TOGETHER, "python", 300 << 20)
+    monkeypatch.setitem(sandbox_process.TOGETHER, "python", 300 << 20)
     body = (
         "def static_utilization(lengths, slots):\n"
         "    import os, time\n"
@@ -229,7 +231,7 @@ def test_memory_is_counted_over_all_processes(level: confine.Level, tmp_path: Pa
 
 
 def test_pages_that_forks_share_are_counted_once(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setitem(sandbox.TOGETHER, "python", 400 << 20)
+    monkeypatch.setitem(sandbox_process.TOGETHER, "python", 400 << 20)
     body = (
         "def static_utilization(lengths, slots):\n"
         "    import os, time\n"
@@ -263,7 +265,7 @@ def test_a_bubble_has_no_user_namespaces(tmp_path: Path) -> None:
 
 def test_the_courses_own_packages_are_copied_for_whoever_runs_them(tmp_path: Path) -> None:
     """A user without rights cannot enter root's home, where a course may lie."""
-    linked = sandbox._link_packages(tmp_path / "site", ["numpy", "kernels"])
+    linked = sandbox_process._link_packages(tmp_path / "site", ["numpy", "kernels"])
     assert (tmp_path / "site" / "numpy").is_symlink()
     assert (tmp_path / "site" / "kernels" / "attention.py").is_file()
     assert not (tmp_path / "site" / "kernels").is_symlink()

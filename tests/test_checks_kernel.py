@@ -17,12 +17,14 @@ from triton.compiler.errors import CompilationError
 
 from kernels import tier
 from kernels.batches import make_batch
-from lessonlib.checks import check, kernel_harness, runner, sandbox
-from lessonlib.checks.ex04_kernel import DECODE, EX04_KERNEL, SHARE
+from lessonlib.checks import check, runner
+from lessonlib.checks.ex04 import EX04_KERNEL, kernel_harness
+from lessonlib.checks.ex04.decode_attention import DECODE, SHARE
 from lessonlib.checks.mutants import read_all
 from lessonlib.checks.race import race
 from lessonlib.checks.report import Report, Result
-from lessonlib.checks.sandbox import Child, Reply
+from lessonlib.checks.sandbox import process as sandbox_process
+from lessonlib.checks.sandbox.process import Child, Reply
 from lessonlib.grading.job import Job, run
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
@@ -118,7 +120,7 @@ def test_a_batch_that_this_machine_cannot_hold_is_left_out_and_said(tmp_path: Pa
     """Caches of more than 2**31 numbers take 13 GB of addresses, though hardly any memory."""
     if KERNEL_TIER != "interpreter":
         needs.INTERPRETER.skip()
-    monkeypatch.setitem(sandbox.BYTES, "interpreter", {"AS": 12 << 30})
+    monkeypatch.setitem(sandbox_process.BYTES, "interpreter", {"AS": 12 << 30})
     right, _ = check("ex04.5", folder=written(tmp_path)).results
     assert right.status == "passed", right.message
     assert right.sentence.startswith(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import subprocess
 from pathlib import Path
@@ -108,6 +109,15 @@ def test_the_spec_on_top_names_what_is_checked(exercise) -> None:
             properties.append(line.removeprefix("  - "))
     due = {f"{task.id} {', '.join(task.functions)}": list(task.promises) for task in exercise.tasks}
     assert told == due
+
+
+@pytest.mark.parametrize(
+    "task", [task for exercise in EXERCISES.values() for task in exercise.tasks], ids=lambda t: t.id
+)
+def test_each_task_has_a_file_that_is_named_after_its_function(task) -> None:
+    module = importlib.import_module(f"lessonlib.checks.{task.id.partition('.')[0]}.{task.function}")
+    assert task in vars(module).values()
+    assert (module.__doc__ or "").startswith(f"{task.id}: ")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from lessonlib.checks.ex05 import Batch
+from lessonlib.checks.ex05.step_inputs import Batch
 from lessonlib.engine.answers import Answer
 from lessonlib.engine.frontend.params import SamplingParams
 from lessonlib.engine.inputs import StepInputs

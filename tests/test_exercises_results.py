@@ -11,8 +11,8 @@ import pytest
 
 from lessonlib import recorded
 from lessonlib.checks import EXERCISES, hint
-from lessonlib.checks.ex06 import BEND, EVEN, FLAT, NEAR, SHARED, Machine
-from lessonlib.checks.hints import HINTS
+from lessonlib.checks.ex06 import SPLIT
+from lessonlib.checks.ex06.predict import BEND, EVEN, FLAT, NEAR, SHARED, Machine
 from lessonlib.cli import main
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.scheduler import Scheduler
@@ -133,7 +133,7 @@ def test_each_bound_of_a_prediction_is_asked_for_whatever_is_drawn():
 
     def is_refused(seed, **bounds):
         return any(
-            not property_.holds(given, line(**given, **bounds), task.due(**given))
+            not property_.holds(given, line(**given, **bounds), task.expected(**given))
             for given in task.cases(Random(seed))
             for property_ in task.properties
         )
@@ -152,7 +152,7 @@ def test_three_hints_each():
 
 def test_hints_are_shown_when_they_are_asked_for(capsys):
     assert main(["hint", "ex06.2"]) == 0
-    assert capsys.readouterr().out.startswith(HINTS["ex06.2"][0])
+    assert capsys.readouterr().out.startswith(SPLIT.hints[0])
 
 
 @pytest.mark.parametrize(

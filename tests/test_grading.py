@@ -44,8 +44,8 @@ from test_checks_kernel import FAR_AWAY, HANGS, TAKES_ALL, slow_mutant
 from test_grading_layouts import CANVAS_ROSTER
 
 from lessonlib import cli
-from lessonlib.checks.cleaning import is_clean
 from lessonlib.checks.mutants import read_all
+from lessonlib.checks.sandbox.cleaning import is_clean
 from lessonlib.errors import CourseError
 from lessonlib.grading import checking, cluster, job, progress, records, tables
 from lessonlib.grading import run as grading

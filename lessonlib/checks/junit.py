@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from xml.etree import ElementTree
 
-from lessonlib.checks.cleaning import clean_lines
 from lessonlib.checks.report import ERROR, FAILED, NOT_CHECKED, NOT_WRITTEN, Result
+from lessonlib.checks.sandbox.cleaning import clean_lines
 
 TAGS = {FAILED: "failure", NOT_WRITTEN: "failure", ERROR: "error", NOT_CHECKED: "skipped"}
 
@@ -31,8 +31,8 @@ def to_junit(results: Iterable[Result], suite: str = "lesson check") -> str:
             root, "testcase", classname=_xml(result.id), name=_xml(f"{result.id} {result.title}")
         )
         if result.status in TAGS:
-            told = ElementTree.SubElement(case, TAGS[result.status], message=_xml(_headline(result)))
-            told.text = _xml(result.message)
+            element = ElementTree.SubElement(case, TAGS[result.status], message=_xml(_headline(result)))
+            element.text = _xml(result.message)
     ElementTree.indent(root)
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 

@@ -1,14 +1,14 @@
 """Wrong answers that students may well give, each written as a change of the worked answer.
 
-`solutions/mutants/ex03.3.toml` holds those of one task, a table each:
+`solutions/mutants/ex03.3.toml` holds those of one task, a table each, named after the mistake:
 
-    [double_free]
-    mistake = "Frees the table when it throws a request out, and its last block again."
-    property = "the blocks of the thrown out come back"
-    message = "preempt(running=["
-    [[double_free.edits]]
-    old = 'free = release(free, last["table"])'
-    new = 'free = release(free, last["table"] + last["table"][-1:])'
+    [counts_from_one]
+    mistake = "A sentence that says what is wrong."
+    property = "the property that rejects it"
+    message = "a piece of what the student reads"
+    [[counts_from_one.edits]]
+    old = 'lines of the worked answer'
+    new = 'lines in their place'
 
 `old` is one or more whole lines that stand exactly once in the task's functions; `new` takes their place, at the same
 indentation. A wrong answer that is another program altogether has `body` in place of edits: all lines of the function,

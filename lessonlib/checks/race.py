@@ -8,7 +8,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from lessonlib.checks.sandbox import Child, Reply
+from lessonlib.checks.sandbox.process import Child, Reply
 from lessonlib.checks.spec import Given, Speed
 from lessonlib.errors import CourseError
 
@@ -43,5 +43,5 @@ def race(
     if not speed.close(*answers):
         return None
     laps = [[ask(child, "lap") for child in (student, reference)] for _ in range(LAPS)]
-    own, due = (statistics.median(times) for times in zip(*laps, strict=True))
-    return due / own
+    own, other = (statistics.median(times) for times in zip(*laps, strict=True))
+    return other / own

@@ -1,4 +1,4 @@
-"""A failing case as a ride: what came back and what was due, as Traces that the elevator plays.
+"""A failing case as a ride: what came back and what was expected, as Traces that the elevator plays.
 
 Exercises that decide one step have two moments, the car before and the car after. Exercises about a whole ride
 have that ride.
@@ -13,7 +13,7 @@ from lessonlib.simulation.slots import ride
 from lessonlib.trace import Header, Kind, Trace, TraceBuilder
 from lessonlib.workload import Workload
 
-CAME_BACK, DUE = "came back", "was due"
+CAME_BACK, EXPECTED = "came back", "was due"
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Moment:
 def whole_ride(policy: str) -> Callable[[Mapping, object, object], dict[str, Trace]]:
     """For tasks about a ride of `lengths` in so many `slots`, with `arrivals` or without: the ride that was due."""
 
-    def rides(given: Mapping, answer: object, due: object) -> dict[str, Trace]:
+    def rides(given: Mapping, answer: object, expected: object) -> dict[str, Trace]:
         workload = Workload.from_lengths(given["lengths"], arrival_time=given.get("arrivals"))
-        return {DUE: ride(workload, given["slots"], policy)}
+        return {EXPECTED: ride(workload, given["slots"], policy)}
 
     return rides
 

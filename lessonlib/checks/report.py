@@ -8,8 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lessonlib.checks.cleaning import clean_lines
-from lessonlib.checks.confine import Level
+from lessonlib.checks.sandbox.cleaning import clean_lines
+from lessonlib.checks.sandbox.confine import Level
 from lessonlib.trace import Trace
 
 PASSED, FAILED, NOT_WRITTEN, ERROR = "passed", "failed", "not written", "error"
@@ -81,7 +81,7 @@ class Result:
     @property
     def lines(self) -> list[tuple[str, str]]:
         """(label, text) pairs below the headline. The seed stands only where it helps, beside a failure."""
-        told = [
+        shown = [
             ("", self.sentence),
             ("must hold", self.must_hold),
             ("the call", self.call),
@@ -90,8 +90,8 @@ class Result:
             ("it printed", self.printed),
         ]
         if self.status == FAILED and self.seed is not None:
-            told.append(("seed", f"{self.seed} draws the same inputs again"))
-        return [(label, clean_lines(text)) for label, text in told if text]
+            shown.append(("seed", f"{self.seed} draws the same inputs again"))
+        return [(label, clean_lines(text)) for label, text in shown if text]
 
     @property
     def message(self) -> str:
@@ -167,9 +167,9 @@ class Report:
 
     def save_rides(self, folder: str | Path) -> list[Path]:
         """Write each as a Trace, `ex02.1-was-due.json`. Raises `OSError` where that cannot be done."""
-        place = Path(folder)
-        place.mkdir(parents=True, exist_ok=True)
-        return [trace.save(place / f"{name.replace(' ', '-')}.json") for name, trace in self.rides.items()]
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        return [trace.save(target / f"{name.replace(' ', '-')}.json") for name, trace in self.rides.items()]
 
     @property
     def closing(self) -> list[str]:

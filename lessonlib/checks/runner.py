@@ -11,13 +11,10 @@ from typing import Any
 
 from kernels.tier import find as find_tier
 from kernels.tier import triton_remedy
-from lessonlib.checks.child import MAX_ITEMS
-from lessonlib.checks.confine import Level
 from lessonlib.checks.ex01 import EX01
 from lessonlib.checks.ex02 import EX02
 from lessonlib.checks.ex03 import EX03
-from lessonlib.checks.ex04 import EX04
-from lessonlib.checks.ex04_kernel import EX04_KERNEL
+from lessonlib.checks.ex04 import EX04, EX04_KERNEL
 from lessonlib.checks.ex05 import EX05
 from lessonlib.checks.ex06 import EX06
 from lessonlib.checks.precision import lost_digits
@@ -34,7 +31,9 @@ from lessonlib.checks.report import (
     Report,
     Result,
 )
-from lessonlib.checks.sandbox import LOAD_SECONDS, Child, Raised, Reply
+from lessonlib.checks.sandbox.child import MAX_ITEMS
+from lessonlib.checks.sandbox.confine import Level
+from lessonlib.checks.sandbox.process import LOAD_SECONDS, Child, Raised, Reply
 from lessonlib.checks.spec import (
     GPU,
     PYTHON,
@@ -108,25 +107,25 @@ def check(
     or cannot be loaded is a result with status "error", so that the others are still checked.
     """
     wanted = select(exercises)
-    place = find_folder(folder)
-    files = {name: place / f"{name}.py" for name in wanted}
-    there = ", ".join(sorted(found.name for found in place.glob("*.py"))) or "no Python file"
+    found = find_folder(folder)
+    files = {name: found / f"{name}.py" for name in wanted}
+    there = ", ".join(sorted(path.name for path in found.glob("*.py"))) or "no Python file"
     if not any(path.is_file() for path in files.values()):
         names = ", ".join(path.name for path in files.values())
-        raise CourseError(f"no file {names} in {place}: there is {there}")
+        raise CourseError(f"no file {names} in {found}: there is {there}")
     seed = fresh_seed() if seed is None else seed
     results: list[Result] = []
     levels: dict[str, Level] = {}
     for name, tasks in wanted.items():
         if not files[name].is_file():
-            missing = f"There is no {name}.py in {place.name}: there is {there}."
+            missing = f"There is no {name}.py in {found.name}: there is {there}."
             results += could_not(tasks, missing, seed, IS_THERE)
             continue
-        told, used = check_file(files[name], name, tasks, seed, call_seconds, level)
-        results += told
+        of_file, used = check_file(files[name], name, tasks, seed, call_seconds, level)
+        results += of_file
         levels |= {used.name: used} if used else {}
     read = tuple(path.name for path in files.values() if path.is_file())
-    return Report(tuple(results), seed, tuple(levels.values()), place, read)
+    return Report(tuple(results), seed, tuple(levels.values()), found, read)
 
 
 def fresh_seed() -> int:
@@ -265,14 +264,14 @@ def _not_loaded(name: str, exercise: Exercise, reply: Reply) -> str | None:
 
 
 def _unloadable(name: str, exercise: Exercise, raised: Raised) -> str:
-    sentence = f"{name} cannot be loaded: {_said(raised)}{_where(name, raised)}."
+    sentence = f"{name} cannot be loaded: {_described(raised)}{_where(name, raised)}."
     if raised.type == "ModuleNotFoundError":
         packages = " and ".join(["the standard library", *exercise.packages])
         sentence += f" While it is checked, it may import {packages}, and nothing else."
     return sentence
 
 
-def _said(raised: Raised) -> str:
+def _described(raised: Raised) -> str:
     return f"{raised.type}: {raised.text}" if raised.text else raised.type
 
 
@@ -292,8 +291,8 @@ def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict
     reply = child.call(task.called(given), list(given.values()), call_seconds, task.through, counted)
     if (mishap := _mishap(child.name, task, task.called(given), reply, call_seconds)) is not None:
         return mishap
-    due = task.due(**given)
-    shown_due = _show_due(task, given, due)
+    expected = task.expected(**given)
+    shown_expected = _show_expected(task, given, expected)
     if reply.changed:
         return Verdict(INPUTS_KEPT, _about_changed(given, reply), printed=reply.printed)
     try:
@@ -302,22 +301,22 @@ def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict
         sentence = _about_nothing(reply) if reply.answer is None else _capitalized(str(wrong))
         if isinstance(wrong, ChangedInput):
             return Verdict(INPUTS_KEPT, sentence, printed=reply.printed)
-        return Verdict(RIGHT_FORM, sentence, show(reply.answer), shown_due, reply.printed)
+        return Verdict(RIGHT_FORM, sentence, show(reply.answer), shown_expected, reply.printed)
     for property_ in task.properties:
-        if not property_.holds(given, answer, due):
-            shown = task.shown(answer, due) if task.shown else (_show_state(answer), shown_due)
-            lost = lost_digits(answer, due)
+        if not property_.holds(given, answer, expected):
+            shown = task.shown(answer, expected) if task.shown else (_show_state(answer), shown_expected)
+            lost = lost_digits(answer, expected)
             name = EXACT if lost else property_.name
             return Verdict(name, lost, *shown, reply.printed, answer=answer)
-    return _without_parts(task, given, due, reply)
+    return _without_parts(task, given, expected, reply)
 
 
-def _without_parts(task: Task, given: Given, due: object, reply: Reply) -> Verdict | None:
+def _without_parts(task: Task, given: Given, expected: object, reply: Reply) -> Verdict | None:
     """What is to be said of a right answer that is not made of the parts that it must be made of."""
     if task.made_of is None:
         return None
     functions = task.made_of.functions
-    least = dict(zip(functions, task.made_of.least(given, due), strict=True))
+    least = dict(zip(functions, task.made_of.least(given, expected), strict=True))
     calls = {name: reply.calls.get(name, 0) for name in functions}
     if all(calls[name] >= least[name] for name in functions):
         return None
@@ -338,7 +337,7 @@ def _mishap(name: str, task: Task, function: str, reply: Reply, call_seconds: fl
     if reply.ended:
         return _no_answer(reply, call_seconds)
     if reply.raised is not None and reply.lost:
-        return _out_of_bounds(_said(reply.raised).splitlines()[0])
+        return _out_of_bounds(_described(reply.raised).splitlines()[0])
     if reply.raised is not None and reply.limit:
         return _at_the_limit(name, reply, reply.raised)
     if reply.raised is not None:
@@ -353,7 +352,7 @@ def _out_of_bounds(fault: str) -> Verdict:
 
 def _at_the_limit(name: str, reply: Reply, raised: Raised) -> Verdict:
     """The same property as where the time is out: which limit is met first depends on how busy the machine is."""
-    met = f"It used up the {reply.limit} that it may have ({_said(raised)}{_where(name, raised)})."
+    met = f"It used up the {reply.limit} that it may have ({_described(raised)}{_where(name, raised)})."
     return Verdict(COMES_BACK, f"{met} {NEVER_ENDS}", printed=reply.printed)
 
 
@@ -379,13 +378,15 @@ def _about_raised(name: str, function: str, reply: Reply, raised: Raised) -> Ver
         if raised.function != function:
             sentence = f"It calls {raised.function}, which is not written yet. {sentence}"
         return Verdict("", sentence, status=NOT_WRITTEN)
-    return Verdict(RAISES_NOTHING, f"It raised {_said(raised)}{_where(name, raised)}.", printed=reply.printed)
+    return Verdict(
+        RAISES_NOTHING, f"It raised {_described(raised)}{_where(name, raised)}.", printed=reply.printed
+    )
 
 
 def _about_changed(given: Given, reply: Reply) -> str:
     names = list(given)
-    place, after = next(iter(sorted(reply.changed.items())))
-    change = f"It changed its input {names[place]} from {show(given[names[place]])} to {show(after)}."
+    index, after = next(iter(sorted(reply.changed.items())))
+    change = f"It changed its input {names[index]} from {show(given[names[index]])} to {show(after)}."
     return f"{change} Whoever called it may still need that one: work on a copy."
 
 
@@ -395,9 +396,9 @@ def _about_nothing(reply: Reply) -> str:
     return "It returned nothing. Is a `return` missing?"
 
 
-def _show_due(task: Task, given: Given, due: object) -> str:
-    shown = _show_state(due)
-    explained = task.explain(given, due)
+def _show_expected(task: Task, given: Given, expected: object) -> str:
+    shown = _show_state(expected)
+    explained = task.explain(given, expected) if task.explain else ""
     return f"{shown}: {explained}" if explained else shown
 
 
@@ -431,11 +432,11 @@ def _rides(task: Task, given: Given, verdict: Verdict) -> Mapping[str, Trace]:
     """The case for the elevator: what came back where that can be shown, and what was due."""
     if task.rides is None or verdict.status != FAILED:
         return {}
-    due = task.due(**given)
+    expected = task.expected(**given)
     try:
-        return task.rides(given, verdict.answer, due)
+        return task.rides(given, verdict.answer, expected)
     except (ValueError, LookupError):  # the answer is no ride
-        return task.rides(given, None, due)
+        return task.rides(given, None, expected)
 
 
 # ----- speed -----
@@ -453,10 +454,10 @@ def _check_speed(
     with Child(speed.reference, allowed, child.tier, child.level) as reference:
         if (problem := _ready(reference, allowed, task)) is not None:
             raise CourseError(f"the course's own kernel could not be timed: {problem.sentence}")
-        for words, given in speed.cases.items():
+        for batch, given in speed.cases.items():
             try:
                 share = race(child, reference, task.function, speed, given, call_seconds)
-                verdict = _too_slow(speed, share, words)
+                verdict = _too_slow(speed, share, batch)
             except Stopped as stopped:
                 share = None
                 verdict = _mishap(child.name, task, task.function, stopped.reply, call_seconds)
@@ -464,17 +465,19 @@ def _check_speed(
                 return Result(task.id, task.title, ERROR, seed, sentence=f"{error}.", tier=child.tier)
             if verdict is not None:
                 return replace(_result(task, seed, given, verdict), tier=child.tier)
-            reached.append(f"{share:.2f} of the speed of the course's kernel on {words}")
+            reached.append(f"{share:.2f} of the speed of the course's kernel on {batch}")
     return Result(task.id, task.title, PASSED, seed, sentence=f"{'; '.join(reached)}.", tier=child.tier)
 
 
-def _too_slow(speed: Speed, share: float | None, words: str) -> Verdict | None:
+def _too_slow(speed: Speed, share: float | None, batch: str) -> Verdict | None:
     if share is None:
-        return Verdict(speed.property, f"On {words} its answer is not that of the course's kernel.")
+        return Verdict(speed.property, f"On {batch} its answer is not that of the course's kernel.")
     if share >= speed.share:
         return None
-    told = f"{share:.2f} of the speed of the course's kernel on {words}: due is at least {speed.share:.2f}."
-    return Verdict(speed.property, told)
+    sentence = (
+        f"{share:.2f} of the speed of the course's kernel on {batch}: due is at least {speed.share:.2f}."
+    )
+    return Verdict(speed.property, sentence)
 
 
 # ----- the smallest failing case -----

@@ -1,4 +1,4 @@
-"""What a task is: its inputs, the answer that is due, and the properties that an answer must have.
+"""What a task is: its inputs, the expected answer, the properties that an answer must have, and its hints.
 
 A task's inputs are a dict, parameter → value, in the order of the function's parameters.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -37,10 +38,15 @@ class CannotRun(Exception):  # noqa: N818 - says something of this machine, not 
 
 @dataclass(frozen=True)
 class Property:
-    """One thing that must hold of every answer: its name, and `holds(given, answer, due)`."""
+    """One thing that must hold of every answer: its name, and `holds(given, answer, expected)`."""
 
     name: str
     holds: Callable[[Given, Any, Any], bool]
+
+
+def promise(name: str) -> Callable[[Callable[[Given, Any, Any], bool]], Property]:
+    """Makes a function `holds(given, answer, expected)` the property of this name."""
+    return partial(Property, name)
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,9 @@ class Speed:
     """How fast a right answer must be on a GPU, as a share of a reference's speed in the same run.
 
     Attributes:
-        property: what must hold, in words.
+        property: what must hold, as a sentence.
         share: the least share of the reference's speed.
-        cases: words for a batch → the harness's inputs that make it.
+        cases: name of a batch → the harness's inputs that make it.
         reference: a file with a function of the task's name. It runs in a process of its own, so that a
             student's file cannot call it.
         packages: what the reference may import beside what a student may.
@@ -70,9 +76,9 @@ class Parts:
     """Functions of the same file that a right answer must be made of.
 
     Attributes:
-        property: what must hold, in words.
+        property: what must hold, as a sentence.
         functions: their names.
-        least: how often each of them must be called at the least, `least(given, due)`, in the same order.
+        least: how often each of them must be called at the least, `least(given, expected)`, in the same order.
     """
 
     property: str
@@ -88,16 +94,17 @@ class Task:
         id, title, function: "ex01.1", what it is about, and the function's name.
         cases: the inputs of one check, small ones first; the large ones are drawn from the generator.
         smaller: inputs a little smaller than these, to find the smallest that still fail.
-        due: the right answer, `due(**given)`.
+        expected: the right answer, `expected(**given)`.
         read: brings an answer to the form in which it is compared, or raises `WrongForm`; `CannotRun` where the
             inputs were too much for this machine.
-        properties: in the order in which they are tried on one answer; together they leave only `due`.
-        explain: where the due answer comes from, in a few words; "" for nothing to say.
+        properties: in the order in which they are tried on one answer; together they leave only `expected`.
+        hints: three, from a nudge to nearly the answer.
+        explain: where the expected answer comes from, as a phrase; None for nothing to say.
         built_on: ids of earlier tasks of the same file whose functions this one calls.
         others: further functions of the task, name → parameters. Inputs with these names go to that one.
-        rides: a case as Traces for the elevator, by name, `rides(given, answer, due)`; the answer is None where
+        rides: a case as Traces for the elevator, by name, `rides(given, answer, expected)`; the answer is None where
             none could be read. It may raise `ValueError` for an answer that is no ride.
-        shown: texts of a wrong answer and of the due one, where the whole of both says little.
+        shown: texts of a wrong answer and of the expected one, where the whole of both says little.
         through: the harness's function that calls the student's; "" for a plain call.
         cases_on_gpu: further inputs that only a GPU is given.
         made_of: the parts that a right answer must be made of, where it must.
@@ -109,10 +116,11 @@ class Task:
     function: str
     cases: Callable[[Random], Iterator[Given]]
     smaller: Callable[[Given], Iterator[Given]]
-    due: Callable[..., Any]
+    expected: Callable[..., Any]
     read: Callable[[Any, Given], Any]
     properties: tuple[Property, ...]
-    explain: Callable[[Given, Any], str]
+    hints: tuple[str, str, str]
+    explain: Callable[[Given, Any], str] | None = None
     built_on: tuple[str, ...] = ()
     others: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     rides: Callable[[Given, Any, Any], Mapping[str, Trace]] | None = None
@@ -181,11 +189,11 @@ def number(value: Any, what: str) -> float:
 
 def parts(value: Any, names: Sequence[str]) -> Sequence[Any]:
     """A tuple or list with one item for each name."""
-    due = f"The answer should be ({', '.join(names)})"
+    wanted = f"The answer should be ({', '.join(names)})"
     if not isinstance(value, tuple | list):
-        raise WrongForm(f"{due}; what came back is {kind(value)}.")
+        raise WrongForm(f"{wanted}; what came back is {kind(value)}.")
     if len(value) != len(names):
-        raise WrongForm(f"{due}: {count(len(names), 'part')}, not {len(value)}.")
+        raise WrongForm(f"{wanted}: {count(len(names), 'part')}, not {len(value)}.")
     return value
 
 
@@ -211,7 +219,7 @@ def close(left: float, right: float) -> bool:
     return math.isclose(left, right, rel_tol=1e-9)
 
 
-# ----- words -----
+# ----- values as text -----
 
 
 def kind(value: Any) -> str:

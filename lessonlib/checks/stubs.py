@@ -17,9 +17,9 @@ from lessonlib.regions import stubs
 
 def drifted(solutions: Path, exercises: Path) -> list[str]:
     """Names of the exercises that are missing, left over, or not what `solutions` gives."""
-    due = stubs(solutions)
+    made = stubs(solutions)
     there = {path.name: path.read_text(encoding="utf-8") for path in exercises.glob("ex*.py")}
-    return sorted(name for name in due.keys() | there.keys() if due.get(name) != there.get(name))
+    return sorted(name for name in made.keys() | there.keys() if made.get(name) != there.get(name))
 
 
 def _is_written_in(text: str, stub: str) -> bool:
@@ -46,14 +46,14 @@ def write(solutions: Path, exercises: Path, force: bool = False) -> list[str]:
 
     Raises `CourseError`, before it writes anything, where that would overwrite a student's answer.
     """
-    due = stubs(solutions)
-    names = [name for name in drifted(solutions, exercises) if name in due]
+    made = stubs(solutions)
+    names = [name for name in drifted(solutions, exercises) if name in made]
     for name in names:
         path = exercises / name
-        if not force and path.is_file() and _is_written_in(path.read_text(encoding="utf-8"), due[name]):
+        if not force and path.is_file() and _is_written_in(path.read_text(encoding="utf-8"), made[name]):
             raise CourseError(f"{path} holds an answer: move it away, or overwrite it with --force")
     for name in names:
-        (exercises / name).write_text(due[name], encoding="utf-8")
+        (exercises / name).write_text(made[name], encoding="utf-8")
     return names
 
 

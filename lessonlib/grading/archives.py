@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import IO, Any, Self, cast
 
-from lessonlib.checks.cleaning import clean
+from lessonlib.checks.sandbox.cleaning import clean
 from lessonlib.errors import CourseError
 
 MAX_ENTRIES = 20_000  # files and folders of one submission

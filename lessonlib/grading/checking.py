@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from lessonlib import __version__
-from lessonlib.checks.confine import BUBBLEWRAP, best_level, why_no_better
 from lessonlib.checks.report import CAN_BE_READ
 from lessonlib.checks.runner import could_not, select
+from lessonlib.checks.sandbox.confine import BUBBLEWRAP, best_level, why_no_better
 from lessonlib.errors import CourseError
 from lessonlib.grading import tables
 from lessonlib.grading.archives import describe

@@ -13,10 +13,10 @@ from typing import Any
 
 from lessonlib import __version__
 from lessonlib.checks import EXERCISES
-from lessonlib.checks.cleaning import clean
-from lessonlib.checks.confine import Level
 from lessonlib.checks.report import FILE_CAN_BE_READ, IS_THERE, Result
 from lessonlib.checks.runner import check_file, could_not, select
+from lessonlib.checks.sandbox.cleaning import clean
+from lessonlib.checks.sandbox.confine import Level
 from lessonlib.checks.spec import PYTHON
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from lessonlib.checks.cleaning import clean
+from lessonlib.checks.sandbox.cleaning import clean
 from lessonlib.errors import CourseError
 from lessonlib.grading.archives import (
     FILE,

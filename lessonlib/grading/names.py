@@ -6,7 +6,7 @@ import hashlib
 import os
 import unicodedata
 
-from lessonlib.checks.cleaning import JOINERS, is_clean
+from lessonlib.checks.sandbox.cleaning import JOINERS, is_clean
 
 MAX_STEM = 200  # bytes of a file's name before its ending: a file system takes 255 with it
 SHORT_STEM = 40  # characters that are kept of a longer one

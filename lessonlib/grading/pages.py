@@ -10,8 +10,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader
 
-from lessonlib.checks.cleaning import clean
 from lessonlib.checks.report import Result, html_of
+from lessonlib.checks.sandbox.cleaning import clean
 from lessonlib.grading.layouts import LeftOut
 from lessonlib.grading.names import file_stem
 from lessonlib.grading.similarity import Pair

@@ -10,7 +10,7 @@ from typing import Self
 
 from tqdm import tqdm
 
-from lessonlib.checks.cleaning import clean
+from lessonlib.checks.sandbox.cleaning import clean
 
 LINE_SECONDS = 5.0  # between two lines, at least
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from lessonlib.checks.cleaning import clean
-from lessonlib.checks.confine import Level
+from lessonlib.checks.sandbox.cleaning import clean
+from lessonlib.checks.sandbox.confine import Level
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
 from lessonlib.grading import similarity, tables

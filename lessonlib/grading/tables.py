@@ -14,8 +14,8 @@ import numpy as np
 from matplotlib.ticker import MaxNLocator
 
 from lessonlib.checks import EXERCISES
-from lessonlib.checks.cleaning import clean
 from lessonlib.checks.report import CAN_BE_READ, ERROR, FAILED, HAS_FUNCTION, IS_THERE, NOT_WRITTEN, SAID
+from lessonlib.checks.sandbox.cleaning import clean
 from lessonlib.grading.layouts import CANVAS, MOODLE, Handin, LeftOut
 from lessonlib.grading.points import points_by_task
 from lessonlib.grading.roster import CANVAS_COLUMNS, MOODLE_COLUMNS, Roster

@@ -33,7 +33,6 @@ GPU_BYTES = 16 << 30  # of the card's memory; the course's kernel beside it and 
 INT32 = 1 << 31  # the number of an element from which on it takes more than 32 bits
 MAP_NORESERVE = 0x4000  # Linux's; Python names it from 3.13 on
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
-
 Kernel = Callable[..., object]
 
 

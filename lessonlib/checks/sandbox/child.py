@@ -25,7 +25,7 @@ MAX_ITEMS = 20_000  # of one answer, all its lists together
 MAX_DEPTH = 8
 MAX_TEXT = 1_000  # characters of one string, repr or message
 MAX_SOURCE = 100  # characters of one line of the student's file
-MAX_FUNCTIONS = 50  # of one file whose names are told, beside those that are asked for
+MAX_FUNCTIONS = 50  # of one file whose names are reported, beside those that are asked for
 MAX_PRINTED = 300  # characters of what was printed that are kept
 MAX_LINE = 1 << 20  # characters of one line between the processes
 
@@ -201,7 +201,7 @@ class Submission:
         return [name for name in self.wanted if name in there] + others[:MAX_FUNCTIONS]
 
     def call(self, function: str, encoded: list, through: str, counted: list[str]) -> dict[str, Any]:
-        """One call: {"answer": ...} or {"raised": ...}, and {"changed": {place: value}} of its inputs.
+        """One call: {"answer": ...} or {"raised": ...}, and {"changed": {index: value}} of its inputs.
 
         {"calls": {name: times}} says how often it called each of the file's functions in `counted`.
 
@@ -220,18 +220,18 @@ class Submission:
         except TooLarge:
             reply = {"large": True}
         except BaseException as error:
-            said = self.describe(error)
-            by_hand = said["source"].startswith("raise")  # of the student's own will
+            raised = self.describe(error)
+            by_hand = raised["source"].startswith("raise")  # of the student's own will
             reply = {
-                "raised": said,
+                "raised": raised,
                 "lost": bool(getattr(error, "lost", False)),
                 "limit": "" if by_hand else limit_of(error),
             }
         reply["changed"] = {}
-        for place, (before, argument) in enumerate(zip(encoded, arguments, strict=True)):
+        for index, (before, argument) in enumerate(zip(encoded, arguments, strict=True)):
             after = _encode_grown(argument)
             if json.dumps(after) != json.dumps(before):  # as text: nan is not equal to itself
-                reply["changed"][str(place)] = after
+                reply["changed"][str(index)] = after
         return reply
 
     @contextlib.contextmanager
@@ -264,8 +264,8 @@ class Submission:
         if isinstance(error, SyntaxError) and error.filename == self.name:
             line, text = error.lineno or 0, error.msg
         source = self.lines[line - 1].strip() if 0 < line <= len(self.lines) else ""
-        said = {"type": type(error).__name__, "text": text[:MAX_TEXT]}
-        return {**said, "line": line, "function": function, "source": source[:MAX_SOURCE]}
+        raised = {"type": type(error).__name__, "text": text[:MAX_TEXT]}
+        return {**raised, "line": line, "function": function, "source": source[:MAX_SOURCE]}
 
 
 def serve(requests: TextIO, answers: TextIO, submission: Submission) -> None:

@@ -153,11 +153,11 @@ class Cell:
         finally:
             os.close(status_write)
             with os.fdopen(status_read, encoding="utf-8") as status:
-                told = status.read()  # bubblewrap closes its end before the program runs
+                line = status.read()  # bubblewrap closes its end before the program runs
         self._first = self._process.pid
-        if told:
+        if line:
             with contextlib.suppress(OSError, ValueError, KeyError):
-                self._first = json.loads(told)["child-pid"]
+                self._first = json.loads(line)["child-pid"]
                 self._inside = os.pidfd_open(self._first)
 
     def program(self) -> int:
@@ -341,10 +341,10 @@ def _children(process: int) -> list[int]:
     try:
         if sys.platform != "linux":
             return [each.pid for each in psutil.Process(process).children()]
-        told = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
+        children = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii")
     except (OSError, psutil.Error):
         return []
-    return [int(each) for each in told.split()]
+    return [int(each) for each in children.split()]
 
 
 def _memory_of(processes: Sequence[int]) -> int:
@@ -388,9 +388,9 @@ class _Lease:
 def _lease_user() -> _Lease:
     """Raises `CourseError` where all are taken."""
     LEASES.mkdir(mode=0o700, exist_ok=True)
-    first = os.getpid() * 7  # graders beside each other begin at different places
-    for place in range(len(USER_IDS)):
-        user = USER_IDS[(first + place) % len(USER_IDS)]
+    first = os.getpid() * 7  # graders beside each other begin at different ones
+    for offset in range(len(USER_IDS)):
+        user = USER_IDS[(first + offset) % len(USER_IDS)]
         lock = FileLock(LEASES / str(user), timeout=0)
         try:
             lock.acquire()
@@ -471,7 +471,10 @@ def why_no_better() -> str:
 
 def _closed_folder() -> Path | None:
     """The first folder on the way to this Python or to a package that a user without rights cannot enter."""
-    needed = [Path(interpreter()), *(Path(place) for name in MAY_BE_IMPORTED for place in _folders_of(name))]
+    needed = [
+        Path(interpreter()),
+        *(Path(folder) for name in MAY_BE_IMPORTED for folder in _folders_of(name)),
+    ]
     for path in needed:
         for folder in [*reversed(path.parents), path]:
             if folder.is_dir() and not folder.stat().st_mode & 0o001:
@@ -494,16 +497,16 @@ def level_named(name: str) -> Level:
 
 def _works(level: Level, needs_gpu: bool) -> bool:
     """Whether Python starts behind these walls, can read what it may import and, where it is needed, finds the GPU."""
-    places = [Path(place) for name in MAY_BE_IMPORTED for place in _folders_of(name)]
+    readable = [Path(each) for name in MAY_BE_IMPORTED for each in _folders_of(name)]
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         (Path(folder) / "work").mkdir()
         try:
-            cell = Cell(level, Path(folder), places, needs_gpu)
+            cell = Cell(level, Path(folder), readable, needs_gpu)
         except (OSError, CourseError):
             return False
         try:
             program = [interpreter(), "-I", "-S", "-c", CUDA_PROBE if needs_gpu else PROBE]
-            cell.start([*program, *map(str, places)], {"PATH": os.defpath, **kept_variables()}, ())
+            cell.start([*program, *map(str, readable)], {"PATH": os.defpath, **kept_variables()}, ())
             return cell.wait(PROBE_SECONDS) == 0
         except OSError:
             return False

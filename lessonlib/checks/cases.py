@@ -35,25 +35,25 @@ def smaller_lengths(given: Given) -> Iterator[Given]:
     """One request less, one slot less, or one request shorter."""
     lengths, slots = given["lengths"], given["slots"]
     if len(lengths) > 1:
-        for place in range(len(lengths)):
-            yield {"lengths": without(lengths, place), "slots": slots}
+        for index in range(len(lengths)):
+            yield {"lengths": without(lengths, index), "slots": slots}
     if slots > 1:
         yield {"lengths": lengths, "slots": slots - 1}
-    for place, length in enumerate(lengths):
+    for index, length in enumerate(lengths):
         for shorter in {1, length // 2, length - 1} - {0, length}:
-            yield {"lengths": [*lengths[:place], shorter, *lengths[place + 1 :]], "slots": slots}
+            yield {"lengths": [*lengths[:index], shorter, *lengths[index + 1 :]], "slots": slots}
 
 
-def without(items: list[Any], place: int) -> list[Any]:
-    """The list without one of its places."""
-    return items[:place] + items[place + 1 :]
+def without(items: list[Any], index: int) -> list[Any]:
+    """The list without the item at one index."""
+    return items[:index] + items[index + 1 :]
 
 
 def fewer(given: Given, name: str, least: int = 0) -> Iterator[Given]:
     """The same case with one item less in one of its lists."""
     if len(given[name]) > least:
-        for place in range(len(given[name])):
-            yield {**given, name: without(given[name], place)}
+        for index in range(len(given[name])):
+            yield {**given, name: without(given[name], index)}
 
 
 def lower(given: Given, name: str, least: int) -> Iterator[Given]:

@@ -1,7 +1,7 @@
-"""What exercise 04's kernel must do: paged attention for decode, in Triton.
+"""ex04.5: paged attention for decode, in Triton.
 
-The batch is drawn from a seed on both sides: in the child, where the student's kernel meets it, and here,
-where the due answer comes from plain PyTorch in float64. A GPU also takes the time, beside the course's kernel.
+The batch is drawn from a seed on both sides: in the child, where the student's kernel meets it, and here, where the
+expected answer comes from plain PyTorch in float64. A GPU also takes the time, beside the course's kernel.
 """
 
 from __future__ import annotations
@@ -13,19 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import kernels
-from lessonlib.checks.spec import (
-    INTERPRETER,
-    CannotRun,
-    ChangedInput,
-    Exercise,
-    Given,
-    Property,
-    Speed,
-    Task,
-    WrongForm,
-    kind,
-)
+from lessonlib.checks.spec import CannotRun, ChangedInput, Given, Speed, Task, WrongForm, kind, promise
 
 SHARE = 0.5  # of the speed of the course's kernel
 BLOCK_SIZE = 16
@@ -36,10 +24,8 @@ EVEN_SCALE, HEAVY = (
     200.0,
 )  # all tokens weigh the same, and 400 values of 200 are more than float16 holds
 FAR = (1 << 31) // (BLOCK_SIZE * 8 * 128)  # the first block of 8 K/V heads of 128 beyond 2**31 numbers
-ERROR = {"float32": 0.01, "float16": 0.01, "bfloat16": 0.03}  # ‖answer − due‖ / ‖due‖ of one row
+ERROR = {"float32": 0.01, "float16": 0.01, "bfloat16": 0.03}  # ‖answer - expected‖ / ‖expected‖ of one row
 SHOWN = 6  # numbers of a row
-
-HERE, KERNELS = Path(__file__).parent, Path(kernels.__file__).parent
 
 
 # ----- inputs -----
@@ -97,13 +83,13 @@ def _smaller(given: Given) -> Iterator[Given]:
     may_overflow = given["scale"] == LARGE_SCALE or given["shift"]
     lengths = [] if may_overflow else given["lengths"]
     if len(lengths) > 1:
-        for place in range(len(lengths)):
-            yield {**given, "lengths": lengths[:place] + lengths[place + 1 :]}
+        for index in range(len(lengths)):
+            yield {**given, "lengths": lengths[:index] + lengths[index + 1 :]}
     if given["heads"] != ONE_HEAD and not given["first_block"]:
         yield {**given, "heads": ONE_HEAD}
-    for place, length in enumerate(lengths):
+    for index, length in enumerate(lengths):
         for shorter in sorted({min(length, size) for size in (1, 16, 17, length // 2)} - {0, length}):
-            yield {**given, "lengths": [*lengths[:place], shorter, *lengths[place + 1 :]]}
+            yield {**given, "lengths": [*lengths[:index], shorter, *lengths[index + 1 :]]}
 
 
 # ----- answers -----
@@ -116,7 +102,7 @@ class Attended(NamedTuple):
     by_kernel: bool
 
 
-def _due(**given: Any) -> Attended:
+def _expected(**given: Any) -> Attended:
     """The blocks' ids change nothing."""
     import torch
 
@@ -141,65 +127,77 @@ def _read(answer: Any, given: Given) -> Attended:
     return Attended(np.asarray(answer["out"]), bool(answer["by_kernel"]) or nothing_to_do)
 
 
-def _rows_close(answer: np.ndarray, due: np.ndarray, dtype: str) -> bool:
+def _rows_close(answer: np.ndarray, expected: np.ndarray, dtype: str) -> bool:
     """Whether each row of the last dimension is right to rounding."""
-    apart = np.linalg.norm(answer - due, axis=-1)
-    return bool((apart <= ERROR[dtype] * np.linalg.norm(due, axis=-1)).all())
+    apart = np.linalg.norm(answer - expected, axis=-1)
+    return bool((apart <= ERROR[dtype] * np.linalg.norm(expected, axis=-1)).all())
 
 
-def _right(given: Given, answer: Attended, due: Attended) -> bool:
-    return _rows_close(answer.out, due.out, given["dtype"])
+@promise("a Triton kernel computes the answer")
+def _by_kernel(given: Given, answer: Attended, expected: Attended) -> bool:
+    return answer.by_kernel == expected.by_kernel
 
 
-def _by_kernel(given: Given, answer: Attended, due: Attended) -> bool:
-    return answer.by_kernel == due.by_kernel
-
-
-def _empty_gets_zeros(given: Given, answer: Attended, due: Attended) -> bool:
+@promise("a sequence of length 0 gets zeros")
+def _empty_gets_zeros(given: Given, answer: Attended, expected: Attended) -> bool:
     return not answer.out[np.array(given["lengths"]) == 0].any()
 
 
-def _no_overflow(given: Given, answer: Attended, due: Attended) -> bool:
+@promise("large scores do not overflow")
+def _no_overflow(given: Given, answer: Attended, expected: Attended) -> bool:
     return given["scale"] != LARGE_SCALE or bool(np.isfinite(answer.out).all())
 
 
-def _room_for_sums(given: Given, answer: Attended, due: Attended) -> bool:
-    return not given["shift"] or _right(given, answer, due)
+@promise("sums have room for more than float16 holds")
+def _room_for_sums(given: Given, answer: Attended, expected: Attended) -> bool:
+    return not given["shift"] or _right.holds(given, answer, expected)
 
 
-def _far_block(given: Given, answer: Attended, due: Attended) -> bool:
-    return not given["first_block"] or _right(given, answer, due)
+@promise("a block far into a large cache is found")
+def _far_block(given: Given, answer: Attended, expected: Attended) -> bool:
+    return not given["first_block"] or _right.holds(given, answer, expected)
 
 
-def _own_only(given: Given, answer: Attended, due: Attended) -> bool:
+@promise("nothing that is not the sequence's own comes through")
+def _own_only(given: Given, answer: Attended, expected: Attended) -> bool:
     return bool(np.isfinite(answer.out).all())
 
 
-def _one_block(given: Given, answer: Attended, due: Attended) -> bool:
-    return len(given["lengths"]) > 1 or given["lengths"][0] > BLOCK_SIZE or _later_blocks(given, answer, due)
+@promise("within one block: the mean of the values, weighed by exp(scale · query · key)")
+def _one_block(given: Given, answer: Attended, expected: Attended) -> bool:
+    return (
+        len(given["lengths"]) > 1
+        or given["lengths"][0] > BLOCK_SIZE
+        or _later_blocks.holds(given, answer, expected)
+    )
 
 
-def _later_blocks(given: Given, answer: Attended, due: Attended) -> bool:
-    return len(given["lengths"]) > 1 or _own_line(given, answer, due)
+@promise("a later block is folded into what was seen before")
+def _later_blocks(given: Given, answer: Attended, expected: Attended) -> bool:
+    return len(given["lengths"]) > 1 or _own_line.holds(given, answer, expected)
 
 
-def _own_line(given: Given, answer: Attended, due: Attended) -> bool:
-    return given["heads"][1] > 1 or given["heads"][0] > ROWS or _right(given, answer, due)
+@promise("each sequence goes by its own length and its own line of the table")
+def _own_line(given: Given, answer: Attended, expected: Attended) -> bool:
+    return given["heads"][1] > 1 or given["heads"][0] > ROWS or _right.holds(given, answer, expected)
 
 
-def _shown(answer: Attended, due: Attended) -> tuple[str, str]:
-    """How the row begins that is furthest from the due one; or that no kernel had a part in it."""
-    if answer.by_kernel != due.by_kernel:
+@promise("each query head meets the K/V head of its group")
+def _right(given: Given, answer: Attended, expected: Attended) -> bool:
+    return _rows_close(answer.out, expected.out, given["dtype"])
+
+
+def _shown(answer: Attended, expected: Attended) -> tuple[str, str]:
+    """How the row begins that is furthest from the expected one; or that no kernel had a part in it."""
+    if answer.by_kernel != expected.by_kernel:
         return "the same rows where no kernel is launched", "rows that a Triton kernel writes"
-    apart = np.nan_to_num(np.linalg.norm(answer.out - due.out, axis=-1), nan=np.inf)
+    apart = np.nan_to_num(np.linalg.norm(answer.out - expected.out, axis=-1), nan=np.inf)
     seq, head = np.unravel_index(apart.argmax(), apart.shape)
-    begins = (", ".join(f"{number:.4f}" for number in each.out[seq, head, :SHOWN]) for each in (answer, due))
+    begins = (
+        ", ".join(f"{number:.4f}" for number in each.out[seq, head, :SHOWN]) for each in (answer, expected)
+    )
     came, was = (f"out[{seq}, {head}] = [{numbers}, …]" for numbers in begins)
     return came, was
-
-
-def _nothing_to_explain(given: Given, due: Any) -> str:
-    return ""
 
 
 # ----- speed -----
@@ -223,10 +221,11 @@ SPEED = Speed(
             [Random(each).randint(256, 4096) for each in range(128)]
         ),
     },
-    reference=HERE / "kernel_reference.py",
+    reference=Path(__file__).with_name("kernel_reference.py"),
     packages=("kernels",),
     close=_rows_agree,
 )
+
 
 DECODE = Task(
     id="ex04.5",
@@ -234,35 +233,33 @@ DECODE = Task(
     function="decode_attention",
     cases=_batches,
     smaller=_smaller,
-    due=_due,
+    expected=_expected,
     read=_read,
     properties=(
-        Property("a Triton kernel computes the answer", _by_kernel),
-        Property("a sequence of length 0 gets zeros", _empty_gets_zeros),
-        Property("large scores do not overflow", _no_overflow),
-        Property("sums have room for more than float16 holds", _room_for_sums),
-        Property("a block far into a large cache is found", _far_block),
-        Property("nothing that is not the sequence's own comes through", _own_only),
-        Property("within one block: the mean of the values, weighed by exp(scale · query · key)", _one_block),
-        Property("a later block is folded into what was seen before", _later_blocks),
-        Property("each sequence goes by its own length and its own line of the table", _own_line),
-        Property("each query head meets the K/V head of its group", _right),
+        _by_kernel,
+        _empty_gets_zeros,
+        _no_overflow,
+        _room_for_sums,
+        _far_block,
+        _own_only,
+        _one_block,
+        _later_blocks,
+        _own_line,
+        _right,
     ),
-    explain=_nothing_to_explain,
     shown=_shown,
     through="attend",
     cases_on_gpu=_batches_on_gpu,
     speed=SPEED,
-)
-
-EX04_KERNEL = Exercise(
-    id="ex04_kernel",
-    tasks=(DECODE,),
-    packages=("numpy", "torch", "triton"),
-    tier=INTERPRETER,
-    harness={
-        "kernel_harness.py": HERE / "kernel_harness.py",
-        "kernels/batches.py": KERNELS / "batches.py",
-    },
-    patience=10,
+    hints=(
+        "Begin with one program for each sequence and K/V head, and one loop over tiles of tokens. It is ex04.1 "
+        "to ex04.3 with `tl` in front.",
+        "A token's block is tl.load(block_table + seq * max_blocks + token // BLOCK_SIZE), masked by token < "
+        "length and brought to int64. Its key begins at ((block * BLOCK_SIZE + token % BLOCK_SIZE) * kv_heads + "
+        "kv_head) * DIM. Mask values as well as keys, with other=0.0.",
+        "Per tile: scores = where(seen, tl.dot(q, k.T) * scale, -inf); new_best = maximum(best, max(scores, 1)); "
+        "weights = exp2(scores - new_best[:, None]) with log2(e) counted into scale; shrink total and acc by "
+        "exp2(best - new_best). After the loop divide by total, by 1 where it is 0. Rows beyond the group are "
+        "masked in load and store; a tile of rows has at least 16.",
+    ),
 )

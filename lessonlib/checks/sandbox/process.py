@@ -26,9 +26,9 @@ from typing import Any
 
 import psutil
 
-from lessonlib.checks import child
-from lessonlib.checks.cleaning import clean_lines
-from lessonlib.checks.confine import Cell, Level, best_level, interpreter, kept_variables
+from lessonlib.checks.sandbox import child
+from lessonlib.checks.sandbox.cleaning import clean_lines
+from lessonlib.checks.sandbox.confine import Cell, Level, best_level, interpreter, kept_variables
 from lessonlib.checks.spec import GPU, INTERPRETER, PYTHON, Exercise
 from lessonlib.errors import CourseError
 
@@ -89,7 +89,7 @@ class Reply:
     Attributes:
         answer: the value that came back.
         raised: the exception instead of it.
-        changed: place of an argument → what it became, for those that the call changed.
+        changed: index of an argument → what it became, for those that the call changed.
         functions: after `load`, the functions that the file has: those of the exercise, then others of its own.
         printed: how its printing begins.
         ended: "", or why there is nothing: "time", "large", "pipe" (it wrote where only the checker's own lines
@@ -395,8 +395,8 @@ def _reply(data: Any, count: int, arguments: int) -> Reply:
     if not isinstance(data, dict) or data["id"] != count:
         raise ValueError("not the answer to this question")
     raised = data.get("raised")
-    changed = {int(place): _value(value) for place, value in dict(data.get("changed", {})).items()}
-    if not all(0 <= place < arguments for place in changed):
+    changed = {int(index): _value(value) for index, value in dict(data.get("changed", {})).items()}
+    if not all(0 <= index < arguments for index in changed):
         raise ValueError("a change to what was not given")
     limit = data.get("limit", "")
     if limit not in ("", *child.LIMITS):
