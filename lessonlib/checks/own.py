@@ -21,4 +21,6 @@ def own(task: str, folder: str | Path = "exercises") -> Callable[..., Any] | Non
     ((exercise, (wanted,)),) = select([task]).items()
     if any(result.status != PASSED for result in check(task, folder=folder).results):
         return None
-    return runpy.run_path(str(find_folder(folder) / f"{EXERCISES[exercise].id}.py"))[wanted.function]
+    names = runpy.run_path(str(find_folder(folder) / f"{EXERCISES[exercise].id}.py"))
+    function: Callable[..., Any] = names[wanted.function]
+    return function

@@ -43,5 +43,5 @@ def race(
     if not speed.close(*answers):
         return None
     laps = [[ask(child, "lap") for child in (student, reference)] for _ in range(LAPS)]
-    own, other = (statistics.median(times) for times in zip(*laps, strict=True))
-    return other / own
+    own, other = zip(*laps, strict=True)
+    return float(statistics.median(other) / statistics.median(own))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from lessonlib.simulation.slots import ride
 from lessonlib.trace import Header, Kind, Trace, TraceBuilder
@@ -33,10 +34,10 @@ class Moment:
     free: int = 0
 
 
-def whole_ride(policy: str) -> Callable[[Mapping, object, object], dict[str, Trace]]:
+def whole_ride(policy: str) -> Callable[[Mapping[str, Any], object, object], dict[str, Trace]]:
     """For tasks about a ride of `lengths` in so many `slots`, with `arrivals` or without: the ride that was due."""
 
-    def rides(given: Mapping, answer: object, expected: object) -> dict[str, Trace]:
+    def rides(given: Mapping[str, Any], answer: object, expected: object) -> dict[str, Trace]:
         workload = Workload.from_lengths(given["lengths"], arrival_time=given.get("arrivals"))
         return {EXPECTED: ride(workload, given["slots"], policy)}
 

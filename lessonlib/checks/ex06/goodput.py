@@ -54,7 +54,9 @@ def _alone() -> Iterator[Given]:
         yield _given(2, steps, [request], *limits)
 
 
-def _given(slots: int, steps: list, requests: list, ttft_limit: float, tpot_limit: float) -> Given:
+def _given(
+    slots: int, steps: list[list[float]], requests: list[dict[str, Any]], ttft_limit: float, tpot_limit: float
+) -> Given:
     return {
         "slots": slots,
         "steps": steps,
@@ -95,7 +97,7 @@ def _ride(rng: Random, slots: int, many: int, longest: int) -> Given:
     return _given(slots, steps, requests, rng.randint(2, 24) * TICK, rng.randint(2, 10) * TICK)
 
 
-def _gets_token(request: dict, step: int) -> None:
+def _gets_token(request: dict[str, Any], step: int) -> None:
     runs = request["decode"]
     if runs and sum(runs[-1]) == step:
         runs[-1][1] += 1
@@ -103,7 +105,7 @@ def _gets_token(request: dict, step: int) -> None:
         runs.append([step, 1])
 
 
-def _tokens(request: dict) -> int:
+def _tokens(request: dict[str, Any]) -> int:
     return sum(tokens for _, tokens in request["decode"])
 
 
@@ -116,7 +118,7 @@ def _smaller_rides(given: Given) -> Iterator[Given]:
         yield {**given, "steps": given["steps"][:-1]}
 
 
-def _times(given: Given, request: dict) -> list[float]:
+def _times(given: Given, request: dict[str, Any]) -> list[float]:
     """When each of a request's tokens was there."""
     steps = given["steps"]
     return [sum(steps[step]) for first, tokens in request["decode"] for step in range(first, first + tokens)]
@@ -129,7 +131,7 @@ class Waits(NamedTuple):
     tpot: bool
 
 
-def _waits(given: Given, request: dict) -> Waits:
+def _waits(given: Given, request: dict[str, Any]) -> Waits:
     times = _times(given, request)
     gaps = len(times) - 1
     in_time = times[-1] - times[0] <= gaps * given["tpot_limit"]
@@ -157,7 +159,7 @@ def _right_for(given: Given, answer: Served, expected: Served, indices: Iterator
     return all((index in answer.kept) == (index in expected.kept) for index in indices)
 
 
-def _finished(given: Given) -> Iterator[tuple[int, dict]]:
+def _finished(given: Given) -> Iterator[tuple[int, dict[str, Any]]]:
     return ((index, each) for index, each in enumerate(given["requests"]) if each["finished"])
 
 
@@ -198,7 +200,7 @@ def _end_to_end(given: Given, answer: Served, expected: Served) -> bool:
     return _right_for(given, answer, expected, indices)
 
 
-def _is_to_the_second(given: Given, request: dict) -> bool:
+def _is_to_the_second(given: Given, request: dict[str, Any]) -> bool:
     """Whether one of its promises is kept with nothing to spare."""
     times = _times(given, request)
     return (
@@ -215,7 +217,7 @@ def _pause_counts(given: Given, answer: Served, expected: Served) -> bool:
     )
 
 
-def _has_pause(given: Given, request: dict) -> bool:
+def _has_pause(given: Given, request: dict[str, Any]) -> bool:
     steps, times = given["steps"], _times(given, request)
     own = [step for first, tokens in request["decode"] for step in range(first, first + tokens)]
     return times[-1] - times[0] > sum(steps[step][1] for step in own[1:])

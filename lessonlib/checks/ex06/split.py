@@ -59,11 +59,11 @@ def _smaller_chains(given: Given) -> Iterator[Given]:
             yield {"chain": chain}
 
 
-def _ran(given: Given) -> list[dict]:
+def _ran(given: Given) -> list[dict[str, Any]]:
     return [each for each in given["chain"] if each["seconds"]]
 
 
-def _expected_chain(chain: list[dict]) -> Factors:
+def _expected_chain(chain: list[dict[str, Any]]) -> Factors:
     pace = [(each["steps"], median(each["seconds"]) / each["steps"]) for each in chain if each["seconds"]]
     return [(a[0] / b[0], a[1] / b[1]) for a, b in pairwise(pace)]
 

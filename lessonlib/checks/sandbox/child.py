@@ -102,7 +102,7 @@ def _encode_grown(value: Any) -> Any:
         return _other(value, f"a {type(value).__name__} grown past {MAX_ITEMS:,} items")
 
 
-def type_name(value: list | tuple) -> str:
+def type_name(value: list[Any] | tuple[Any, ...]) -> str:
     """ "list" or "tuple", for their subclasses too."""
     return "list" if isinstance(value, list) else "tuple"
 
@@ -200,7 +200,7 @@ class Submission:
         others = [name for name in own if name not in self.wanted]
         return [name for name in self.wanted if name in there] + others[:MAX_FUNCTIONS]
 
-    def call(self, function: str, encoded: list, through: str, counted: list[str]) -> dict[str, Any]:
+    def call(self, function: str, encoded: list[Any], through: str, counted: list[str]) -> dict[str, Any]:
         """One call: {"answer": ...} or {"raised": ...}, and {"changed": {index: value}} of its inputs.
 
         {"calls": {name: times}} says how often it called each of the file's functions in `counted`.

@@ -121,7 +121,7 @@ class Cell:
         self.level, self.root, self.work = level, root, root / "work"
         self._packages, self._needs_gpu = packages, needs_gpu
         self._lease = _lease_user() if os.geteuid() == 0 and level.name != LIMITS.name else None
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._inside = -1  # a pidfd of the first process inside, under bubblewrap
         self._first = 0  # its process id, or the program's own
         self._is_nested = self._lease is not None and level == BUBBLEWRAP and _can_nest()
