@@ -118,6 +118,7 @@ def test_the_command_lists_and_prints_mutants(tmp_path: Path, monkeypatch: pytes
     whole = lesson("mutant", "ex03.3", "double_free").stdout
     assert whole.startswith("# Frees the table when it throws a request out, and its last block again.\n")
     compile(whole, "double_free.py", "exec")
+    assert "did you mean ex03.1 or ex03.2 or ex03.3 or ex03.4?" in lesson("mutant", "ex03").stderr
     assert "did you mean ex03.3?" in lesson("mutant", "ex3.3").stderr
     assert "did you mean double_free?" in lesson("mutant", "ex03.3", "doublefree").stderr
 

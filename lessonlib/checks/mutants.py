@@ -23,7 +23,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, StringConstraints, ValidationError
 from pydantic.dataclasses import dataclass
@@ -66,7 +66,7 @@ class Mutant:
     mistake: Text
     property: Text
     message: Text
-    tier: str = ""
+    tier: Literal["", "interpreter", "gpu"] = ""
     edits: tuple[Edit, ...] = ()
     function: str = ""
     body: str = ""
@@ -182,9 +182,9 @@ def _mutant(path: Path, name: str, table: Any) -> Mutant:
 
 
 def choose(known: dict[str, Any], name: str, what: str) -> Any:
-    """`known[name]`. Raises `CourseError`, with the nearest name there is."""
+    """`known[name]`. Raises `CourseError`, with the nearest names there are."""
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, 1)
-    remedy = f"did you mean {near[0]}?" if near else f"there is {', '.join(known)}"
+    near = [each for each in known if each.startswith(name)] or difflib.get_close_matches(name, known, 1)
+    remedy = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(known)}"
     raise CourseError(f"no {what} {name!r}: {remedy}")
