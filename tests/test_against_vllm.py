@@ -142,10 +142,10 @@ def test_the_knee_is_ringed_and_its_rule_stands_below():
 
 
 def test_the_whole_split_in_a_line():
-    parts = [Part("hf", 10.0, 100, 0.2), Part("course", 40.0, 50, 0.1, 4.0, 2.0, 2.0)]
-    assert (
-        contenders.split_finding(parts) == "hf to course × 4.0: × 2.0 in fewer steps, × 2.0 in quicker ones"
-    )
+    first = Part("hf", 10.0, 100, 0.2, rates=(8.0, 10.0))
+    last = Part("course", 40.0, 50, 0.1, 4.0, 2.0, 2.0, rates=(40.0, 40.0))
+    line = "hf to course × 4.0 to 5.0: × 2.0 in fewer steps, × 2.0 to 2.5 in quicker ones"
+    assert contenders.split_finding([first, last]) == line
 
 
 def test_a_chart_of_nothing_is_refused():

@@ -43,7 +43,7 @@ from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
 from lessonlib.result import LIMITS, Comparison, Latencies, Peak, Repetition, Result, RowFacts
-from lessonlib.split import split
+from lessonlib.split import factor, split
 from lessonlib.trace import Header, Kind, TraceBuilder
 from lessonlib.viz.contenders import comparison_chart
 from lessonlib.viz.waterfall import waterfall
@@ -326,6 +326,16 @@ def test_both_say_the_same_in_float32(measured):
     assert (check["same"], check["requests"], check["first_difference"]) == (6, 6, None)
 
 
+def test_who_computes_in_another_dtype_is_not_asked(measured, monkeypatch):
+    """The control run of vLLM takes the dtype of the model's files."""
+    assert [name for name, each in CONTENDERS.items() if not each.takes_dtype] == ["vllm-as-it-comes"]
+    monkeypatch.setitem(CONTENDERS, "hf", replace(entry("hf"), takes_dtype=False))
+    small = replace(TINY, choices=(1, 2), mixed_requests=(2,))
+    names = ("hf", "course")
+    found = compare.compare(compare.Options(small, names, repeat=1, is_timed=False), lambda line: None)
+    assert not [each for each in found.agreement if each["row"] == "identity"]
+
+
 @pytest.mark.prove
 def test_limits_stand_in_every_result(tmp_path):
     """One of each kind of engine; vLLM's are held to the same in its own tests."""
@@ -592,11 +602,32 @@ def test_a_split_multiplies_to_the_whole():
     assert (first.speed, first.steps, first.seconds_per_step) == (1.0, 64, 0.05)
     assert (last.fewer_steps, last.quicker_steps) == (2.0, pytest.approx(1.5))
     assert last.speed == pytest.approx(last.rate / first.rate)
+    assert last.speeds == (pytest.approx(3.0), pytest.approx(3.0))
+    assert not first.is_draw
+    assert not last.is_draw
     assert waterfall([first, last], "Thrice", source="test").png()
     with pytest.raises(CourseError, match="hf-cb has no timed run with a Trace"):
         split(found, "4 x 8", ["hf-cb"])
     with pytest.raises(CourseError, match="no contender finished row 'other'"):
         split(found, "other")
+
+
+def test_a_link_within_its_spread_is_a_draw():
+    slower, faster = ridden(10.0, "hf", 64), ridden(12.0, "course", 64)
+    slower.repetitions += made(13.0).repetitions
+    faster.repetitions += made(14.0).repetitions
+    _, last = split(comparison(slower, faster), "4 x 8")
+    assert last.is_draw
+    assert last.speeds == (pytest.approx(12 / 13), pytest.approx(14 / 10))
+    found = comparison(slower, faster)
+    found.rows[0] = replace(found.rows[0], kind="split")
+    assert "a draw" in report.text(found)
+    assert waterfall(split(comparison(slower, faster), "4 x 8"), "A draw", source="test").png()
+    assert [factor(0.984, 0.984), factor(1.26, 1.4), factor(118, 240)] == [
+        "× 0.98",
+        "× 1.3 to 1.4",
+        "× 118 to 240",
+    ]
 
 
 def test_a_static_batch_leaves_a_trace():

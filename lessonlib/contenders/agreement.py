@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import combinations
 from typing import Any
 
+from lessonlib.contenders.registry import entry
 from lessonlib.contenders.session import Session
 from lessonlib.contenders.setup import Setup
 
@@ -16,14 +17,15 @@ IDENTITY_DTYPE = "float32"
 
 
 def check_identity(session: Session, setup: Setup) -> None:
-    """Run the identity row in float32 with every contender, and record for each pair where answers differ."""
+    """Run the identity row with every contender that takes float32, and record for each pair where answers differ."""
     row = setup.identity
     if row is None:
         return
     job = replace(setup.job, dtype=IDENTITY_DTYPE, rows=[row], is_timed=False)
     answers: dict[str, list[list[int]]] = {}
     session.log(f"identity check: {len(row)} prompts in {IDENTITY_DTYPE}")
-    together = [session.names] if setup.preset.takes_turns else [[name] for name in session.names]
+    asked = [name for name in session.names if entry(name).takes_dtype]
+    together = [asked] if setup.preset.takes_turns else [[name] for name in asked]
     for names in together:
         with session.all_started(names, job) as processes:
             for name, process in processes.items():

@@ -31,6 +31,7 @@ class Entry:
         takes_paged_slots: whether it runs up to `Job.paged_slots` requests at once, rather than `Job.slots`.
         takes_own_parts: whether it is made with the student's functions of `Job.own`.
         takes_arrivals: whether requests can be added while others run.
+        takes_dtype: whether it computes in `Job.dtype`, rather than in the one that the model's files have.
         takes_sampling: whether it runs rows that are not greedy, or ask for log probabilities.
         needs_kernels: whether it imports `kernels`. transformers must not find a package of that name.
         runs_under_vllm: whether its process is started with the Python that has vLLM.
@@ -43,6 +44,7 @@ class Entry:
     takes_paged_slots: bool = False
     takes_own_parts: bool = False
     takes_arrivals: bool = True
+    takes_dtype: bool = True
     takes_sampling: bool = True
     needs_kernels: bool = True
     runs_under_vllm: bool = False
@@ -84,7 +86,7 @@ CONTENDERS = {
         Entry("mine", COURSE, {}, "course", takes_paged_slots=True, takes_own_parts=True),
         Entry("vllm", VLLM, **OF_VLLM),
         # The control run: nothing set but the model. Its prefix cache is on, so a repetition finds its prompts there.
-        Entry("vllm-as-it-comes", VLLM, {"by_default": True}, **OF_VLLM),
+        Entry("vllm-as-it-comes", VLLM, {"by_default": True}, takes_dtype=False, **OF_VLLM),
     )
 }
 MACHINE = Entry("machine", "lessonlib.contenders.machine")

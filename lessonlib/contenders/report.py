@@ -8,7 +8,7 @@ from itertools import groupby
 
 from lessonlib.metrics import percentiles
 from lessonlib.result import KEEPS_UP, LIMITS, Comparison, Result, RowFacts
-from lessonlib.split import split
+from lessonlib.split import Part, split
 
 HEADER = (
     f"  {'':<12}{'tok/s':>9}{'spread':>15}{'s':>9}{'raw tok/s':>11}{'of roof':>9}{'$/M tok':>9}"
@@ -77,12 +77,19 @@ def _line(row: RowFacts, result: Result) -> str:
 
 def _split(comparison: Comparison, row: RowFacts) -> Iterator[str]:
     """Each contender against the one before: fewer steps, quicker steps, and what they make together."""
-    yield f"  one change at a time{'':<8}{'steps':>9}{'ms a step':>12}{'fewer':>10}{'quicker':>10}{'faster':>10}"
-    parts = split(comparison, row.name)
-    for part in parts:
-        gains = (part.fewer_steps, part.quicker_steps, part.speed)
-        cells = "".join(f"{f'x {gain:.2f}':>10}" for gain in gains) if part is not parts[0] else ""
+    head = f"{'fewer':>10}{'quicker':>10}{'faster':>10}{'by its runs':>16}"
+    yield f"  one change at a time{'':<8}{'steps':>9}{'ms a step':>12}{head}"
+    first, *others = split(comparison, row.name)
+    for part in (first, *others):
+        cells = "" if part is first else _gains(part)
         yield f"  {part.contender:<28}{part.steps:>9,}{1e3 * part.seconds_per_step:>12.2f}{cells}"
+
+
+def _gains(part: Part) -> str:
+    gains = (part.fewer_steps, part.quicker_steps, part.speed)
+    low, high = part.speeds
+    by_runs = "a draw" if part.is_draw else f"{low:.2f}-{high:.2f}"
+    return "".join(f"{f'x {gain:.2f}':>10}" for gain in gains) + f"{by_runs:>16}"
 
 
 def _limits(comparison: Comparison) -> Iterator[str]:

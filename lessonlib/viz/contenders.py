@@ -14,7 +14,7 @@ from matplotlib.ticker import LogFormatter, NullLocator
 from lessonlib import recorded
 from lessonlib.errors import CourseError
 from lessonlib.result import KEEPS_UP, Comparison, Pace, Result, RowFacts
-from lessonlib.split import Part, split
+from lessonlib.split import Part, factor, speeds, split
 from lessonlib.viz import style, waterfall
 
 # Contenders have no color of their own: the course's wears decode's, the others are ink, told apart by line and mark.
@@ -192,9 +192,11 @@ def _paces(comparison: Comparison, name: str) -> list[tuple[float, Pace]]:
 def split_finding(parts: Sequence[Part]) -> str:
     """The whole way, and how much of it is fewer steps and how much quicker ones."""
     first, last = parts[0], parts[-1]
-    fewer, quicker = first.steps / last.steps, first.seconds_per_step / last.seconds_per_step
-    ends = f"{first.contender} to {last.contender} × {fewer * quicker:.1f}"
-    return f"{ends}: × {fewer:.1f} in fewer steps, × {quicker:.1f} in quicker ones"
+    low, high = speeds(first, last)
+    fewer = first.steps / last.steps
+    quicker = factor(low / fewer, high / fewer)
+    ends = f"{first.contender} to {last.contender} {factor(low, high)}"
+    return f"{ends}: × {fewer:.1f} in fewer steps, {quicker} in quicker ones"
 
 
 def bar_rows(comparison: Comparison) -> list[RowFacts]:
