@@ -59,9 +59,13 @@ def test_every_make_target_is_there() -> None:
     assert {target for line in typed for target in line.split()} <= targets
 
 
-def test_the_workflow_is_one() -> None:
-    workflow = yaml.safe_load((ROOT / "docs" / "github-actions.yml").read_text(encoding="utf-8"))
-    assert workflow["jobs"].keys() == {"answers", "notebooks"}
+@pytest.mark.parametrize(
+    ("path", "jobs"),
+    [("docs/github-actions.yml", {"answers", "notebooks"}), (".github/workflows/ci.yml", {"lint", "all"})],
+)
+def test_the_workflow_is_one(path: str, jobs: set[str]) -> None:
+    workflow = yaml.safe_load((ROOT / path).read_text(encoding="utf-8"))
+    assert workflow["jobs"].keys() == jobs
     for job in workflow["jobs"].values():
-        assert job["timeout-minutes"] <= 60
+        assert job["timeout-minutes"] <= 90
         assert all(("run" in step) != ("uses" in step) for step in job["steps"])

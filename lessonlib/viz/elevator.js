@@ -153,7 +153,7 @@ class Player extends Reel {
   }
 
   #makeStats() {
-    this.statCells = this.rides.map((ride) => {
+    this.statCells = this.rides.map(() => {
       const big = element("span", { class: "elevator-big" });
       const meter = element("span", { class: "elevator-meter" }, element("i"));
       const small = element("span", { class: "elevator-small" });
