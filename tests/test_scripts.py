@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import needs
-import pytest
 
 from lessonlib.viz.widget import SCRIPTS, script
 
