@@ -306,7 +306,7 @@ def _scan(folder: int, inventory: Inventory) -> Iterator[tuple[str, os.stat_resu
 
 
 def _is_anothers(status: os.stat_result, owner: int) -> bool:
-    """Whether a file is somebody else's, and has another name elsewhere: a hard link shows no other sign."""
+    """Whether a file is another user's, and has another name elsewhere: a hard link shows no other sign."""
     return status.st_nlink > 1 and status.st_uid != owner
 
 

@@ -82,7 +82,7 @@ class Checking:
             self._wait(progress)
 
     def _wait(self, progress: Progress) -> None:
-        """Collect what is still to come, as long as there is somebody who does it."""
+        """Collect what is still to come, as long as a worker is left."""
         while self._pool is not None and not self._pool.is_idle:
             self._collect(progress)
             if reason := self._pool.why_stuck(progress.log):
@@ -191,7 +191,7 @@ class _Checked:
 
 
 def _lines_to_log(record: Record) -> list[str]:
-    """What whoever grades is told at once. Files that are not there are counted at the end."""
+    """Lines that the instructor sees at once. Files that are not there are counted at the end."""
     return [*tables.sentences(tables.obstacles(record)), *record["notes"]]
 
 

@@ -1,4 +1,4 @@
-"""Points that whoever grades gives by hand, and why: they outlast every run, and the student is told.
+"""Points that an instructor gives by hand, and why: they outlast every run, and the student is told.
 
 [ada]
 "ex03.1" = 1

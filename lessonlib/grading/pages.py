@@ -74,7 +74,7 @@ def class_page(
 
 
 def _beside(record: Mapping[str, Any]) -> str:
-    """What whoever grades should know of a student beside the points."""
+    """What the instructor should know of a student beside the points."""
     found = obstacles(record)
     missing = ", ".join(not_there(found))
     parts = [record["override"], *sentences(found), f"Not handed in: {missing}." if missing else ""]

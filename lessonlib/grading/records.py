@@ -59,7 +59,7 @@ def overridden(record: Record, given: Override | None, weights: Mapping[str, flo
 def write_record(out: Path, record: Record) -> Record:
     """The student's page, JUnit file and JSON, in this order. Raises `CourseError` where they cannot be written.
 
-    The JSON alone has the seed: it is for whoever grades, the others are for the student.
+    The JSON alone has the seed: it is for the instructor, the others are for the student.
 
     Returns the record as `read_record` will.
     """

@@ -60,7 +60,7 @@ class Matched:
     Attributes:
         handins: those of one student in one.
         rows: student → row, for those that have one.
-        left_out: submissions that are nobody's, and students without one.
+        left_out: submissions that match no student, and students without one.
     """
 
     handins: tuple[Handin, ...]
