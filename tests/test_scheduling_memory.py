@@ -88,13 +88,53 @@ def test_touch_revives_a_free_block():
     assert pool.ref_counts[block] == 1
 
 
-@pytest.mark.parametrize("blocks", [[2], [0], [1, 2]])
-def test_freeing_what_nobody_holds_changes_nothing(blocks):
+@pytest.mark.parametrize("blocks", [[2], [0], [1, 2], [1, 1], [4], [-3]])
+def test_freeing_what_is_not_held_changes_nothing(blocks):
     pool = BlockPool(4)
     pool.allocate(1)
-    with pytest.raises(CourseError, match="not held"):
+    with pytest.raises(CourseError, match="freed more often than held"):
         pool.free(blocks)
     assert pool.ref_counts == [0, 1, 0, 0]
+
+
+def test_a_block_held_twice_can_be_freed_twice_at_once():
+    pool = BlockPool(4)
+    pool.touch(pool.allocate(1))
+    pool.free([1, 1])
+    assert (pool.ref_counts[1], pool.num_free) == (0, 3)
+    assert sorted(pool.free_blocks()) == [1, 2, 3]
+
+
+def test_contents_are_found_as_long_as_one_block_has_them():
+    pool = BlockPool(4)
+    for block in pool.allocate(3):
+        pool.register(block, b"words")
+    for gone, left in ((1, 2), (2, 3), (3, None)):
+        pool.free([gone])
+        assert pool.lookup(b"words") == gone
+        assert pool.allocate(1) == [gone]
+        assert pool.lookup(b"words") == left
+
+
+def test_a_block_keeps_the_hash_that_it_has():
+    pool = BlockPool(3)
+    (block,) = pool.allocate(1)
+    pool.register(block, b"words")
+    pool.register(block, b"others")
+    assert (pool.lookup(b"words"), pool.lookup(b"others")) == (block, None)
+
+
+def test_a_prefix_is_found_while_one_of_two_who_computed_it_is_there():
+    """Both boarded in one step, so each has blocks of its own."""
+    memory = cache()
+    ann, bob = request("ann", range(13)), request("bob", range(13))
+    for rider in (ann, bob):
+        memory.allocate(rider, 13)
+    for rider in (ann, bob):
+        memory.commit(rider, 13)
+    memory.free(ann)
+    memory.allocate(request("cyd", range(100, 116)), 16)  # takes the blocks that ann had
+    assert memory.cached_prefix(request("dan", range(13))) == bob.block_table[:3]
 
 
 @pytest.mark.parametrize(("blocks", "size"), [(1, 16), (0, 16), (-3, 16), (4, 0), (4, -1)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from array import array
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 
 from lessonlib.errors import CourseError
@@ -74,7 +74,7 @@ class BlockPool:
         self.seed = seed_bytes(seed)
         self.ref_counts = [0] * num_blocks
         self.hashes: list[bytes | None] = [None] * num_blocks
-        self._cached: dict[bytes, int] = {}
+        self._cached: dict[bytes, dict[int, None]] = {}  # of each hash its blocks, the first one first
         # An OrderedDict is a linked list with an index: both ends and the middle are constant time.
         self._free: OrderedDict[int, None] = OrderedDict.fromkeys(range(1, num_blocks))
 
@@ -108,8 +108,10 @@ class BlockPool:
     def _take_oldest(self) -> int:
         block, _ = self._free.popitem(last=False)
         if (digest := self.hashes[block]) is not None:
-            del self._cached[digest]
-            self.hashes[block] = None
+            self.hashes[block], same = None, self._cached[digest]
+            del same[block]
+            if not same:
+                del self._cached[digest]
         self.ref_counts[block] = 1
         return block
 
@@ -126,11 +128,11 @@ class BlockPool:
         A block without a hash cannot be found again, so it is handed out next. A block with a hash goes to the end
         of the queue; the tail of a prefix goes before its head, so that the head is kept longest.
 
-        Raises `CourseError` for a block that is not held; then none is freed.
+        Raises `CourseError` for a block that is not held as often as it is named; then none is freed.
         """
-        for block in blocks:
-            if block == NULL_BLOCK or self.ref_counts[block] < 1:
-                raise CourseError(f"block {block} is not held: free a block table once")
+        for block, times in Counter(blocks).items():
+            if not NULL_BLOCK < block < self.num_blocks or self.ref_counts[block] < times:
+                raise CourseError(f"block {block} is freed more often than held: free a block table once")
         for block in reversed(blocks):
             self.ref_counts[block] -= 1
             if self.ref_counts[block] == 0:
@@ -139,17 +141,18 @@ class BlockPool:
                     self._free.move_to_end(block, last=False)
 
     def register(self, block: int, digest: bytes) -> None:
-        """Let the prefix cache find this full block. A hash belongs to the first block registered with it.
+        """Let the prefix cache find this full block. A block that has a hash keeps it.
 
-        Two blocks with the same contents are not merged, since a block table changes only by growing at its end.
+        Blocks with the same contents are not merged, since a block table changes only by growing at its end. Each is
+        remembered, so that the contents are found as long as one of them has them.
         """
-        if self.hashes[block] is None and digest not in self._cached:
+        if self.hashes[block] is None:
             self.hashes[block] = digest
-            self._cached[digest] = block
+            self._cached.setdefault(digest, {})[block] = None
 
     def lookup(self, digest: bytes) -> int | None:
-        """The block with this hash, or None."""
-        return self._cached.get(digest)
+        """The block with this hash, of several the one that was registered first; or None."""
+        return next(iter(self._cached.get(digest, ())), None)
 
 
 def seed_bytes(seed: bytes | int | None) -> bytes:

@@ -55,8 +55,7 @@ class KVCache:
             return []
         prefix = []
         for index in range((request.num_tokens - 1) // self.block_size):
-            block = self.pool.lookup(self._hash(request, index))
-            if block is None:
+            if (block := self.pool.lookup(self._hash(request, index))) is None:
                 break
             prefix.append(block)
         return prefix
