@@ -218,6 +218,22 @@ def test_sarathi_keeps_its_chunks_small():
     assert [step(scheduler).num_tokens for _ in range(4)] == [10, 10, 10, 10]
 
 
+def test_decodes_count_in_sarathis_budget_and_are_never_held_up_by_it():
+    scheduler = Scheduler(8, 500, 4, 64, make_policy("sarathi", chunk_tokens=3))
+    for number in range(5):
+        scheduler.add_request(f"writer {number}", 1, 6)
+    shares = [(len(plan.decodes), plan.num_tokens - len(plan.decodes)) for plan in ride_home(scheduler)]
+    assert shares == [(0, 3), (3, 0), (3, 0), (3, 0), (3, 0), (3, 0), (0, 2), *[(2, 0)] * 5]
+    crowded = Scheduler(8, 500, 4, 64)
+    for number in range(5):
+        crowded.add_request(f"writer {number}", 1, 6)
+    step(crowded)
+    crowded.policy = make_policy("sarathi", chunk_tokens=3)
+    crowded.add_request("reader", 20, 2)
+    plan = step(crowded)
+    assert (len(plan.decodes), len(plan.prefills)) == (5, 0)
+
+
 def test_splitfuse_boards_a_prompt_that_memory_cannot_hold_yet():
     boards = {}
     for name in ("vllm", "splitfuse"):

@@ -230,9 +230,9 @@ class SarathiServe(Policy):
     """Stall-free batching: prompts are computed in chunks so small that no decode waits long for its next token.
 
     Agrawal et al., "Taming Throughput-Latency Tradeoff in LLM Inference with Sarathi-Serve", OSDI 2024:
-    decodes first, then one prompt's chunk at a time, within a budget derived from the latency target. Here
-    that budget is `chunk_tokens` a step for prompts, whatever larger budget the scheduler has for the whole
-    step.
+    decodes first, then chunks of prompts, within a budget of tokens that is derived from the latency target. Here
+    that budget is `chunk_tokens` a step, decodes included, whatever larger budget the scheduler has: with d requests
+    decoding, prompts get `chunk_tokens` - d. Where more than that decode, all of them still do, and no prompt does.
 
     Raises:
         CourseError: for a chunk of less than one token.
