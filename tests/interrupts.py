@@ -11,8 +11,12 @@ from lessonlib.trace import Kind
 HOME = str(Path(lessonlib.__file__).parent)
 
 
-def request(number):
-    """(prompt, params): lengths, greedy and drawn, logprobs, stops, one prompt in three with the same beginning."""
+def request(number, with_text=False):
+    """(prompt, params): lengths, greedy and drawn, logprobs, stops, one prompt in three with the same beginning.
+
+    Args:
+        with_text: stop strings and bad words too, which need a tokenizer.
+    """
     rng = random.Random(number)
     start = [7] * 20 if number % 3 == 0 else []
     prompt = {"prompt_token_ids": start + [rng.randrange(3, 256) for _ in range(rng.randint(1, 30))]}
@@ -24,6 +28,12 @@ def request(number):
         stop_token_ids=[rng.randrange(256)],
         repetition_penalty=rng.choice([1, 1, 1, 1.3]),
         min_tokens=rng.choice([0, 1]),
+        logit_bias=rng.choice([None, None, {rng.randrange(256): 2.0}]),
+        **(
+            {"stop": [chr(rng.randrange(33, 127)), "never"], "bad_words": rng.choice([[], [], ["a", "bc"]])}
+            if with_text
+            else {}
+        ),
     )
 
 
@@ -60,11 +70,14 @@ class Ride:
 
     def arrive(self):
         if self.rng.random() < 0.3 and len(self.llm.scheduler.requests) < 7:
-            self.llm.add_request(str(self.number), *request(self.number))
+            self.llm.add_request(str(self.number), *self.request(self.number))
             self.number += 1
         if self.rng.random() < 0.03 and self.llm.scheduler.requests:
             name = self.rng.choice(list(self.llm.scheduler.requests))
             self.aborted.add(self.llm.abort(name).request_id)
+
+    def request(self, number):
+        return request(number, with_text=self.llm.tokenizer is not None)
 
     def step(self):
         for output in self.llm.step():
@@ -81,10 +94,10 @@ class Ride:
         found = {name: output for name, output in self.outputs.items() if name not in self.aborted}
         assert found.keys() | self.aborted == set(map(str, range(self.number)))
         for name, output in found.items():
-            expected = alone.generate([request(int(name))[0]], request(int(name))[1], use_tqdm=False)[0]
+            expected = alone.generate(*self.request(int(name)), use_tqdm=False)[0]
             assert output.finished
-            assert output.outputs[0].token_ids == expected.outputs[0].token_ids, name
-            assert output.outputs[0].finish_reason == expected.outputs[0].finish_reason
+            for part in ("token_ids", "text", "finish_reason", "stop_reason"):
+                assert getattr(output.outputs[0], part) == getattr(expected.outputs[0], part), (name, part)
             ours, theirs = (each.outputs[0].logprobs or [] for each in (output, expected))
             assert [list(each) for each in ours] == [list(each) for each in theirs]
         given = llm.trace.output_tokens()

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from engine_models import write_config
+from engine_models import write_config, write_tokenizer
 from interrupts import Cut, Ride, request
 
 from lessonlib.engine import LLM
@@ -20,11 +20,11 @@ TIGHT = {"max_num_seqs": 4, "max_num_batched_tokens": 24, "num_blocks": 13, "ena
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_config(tmp_path_factory.mktemp("tiny"))
+    return write_tokenizer(write_config(tmp_path_factory.mktemp("tiny")))
 
 
 def make(folder, **options):
-    sizes = {"device": "cpu", "load_format": "dummy", "skip_tokenizer_init": True}
+    sizes = {"device": "cpu", "load_format": "dummy"}
     return LLM(folder, **{**sizes, **TIGHT, **options})
 
 
@@ -50,11 +50,12 @@ def test_a_step_that_raises_at_any_line_stops_nobody(folder, options):
 
 
 def raise_at_lines(folder, options, every):
-    """One ride with an error at each line that its steps run: scheduler, inputs, launch, sampler, report."""
+    """One ride with an error at each line that its steps run, from the scheduler to the report."""
     lines = lines_of_a_ride(folder, options)
-    parts = {"llm", "scheduler", "inputs", "runner", "sampler", "answers", "trace"}
+    parts = {"scheduler", "policy", "kv_cache", "block_pool", "plan", "inputs", "runner", "model", "sampler"}
+    parts |= {"llm", "logits", "logprobs", "answers", "text", "trace"}  # `text` detokenizes
     assert parts <= {Path(file).stem for file, _ in lines}
-    assert len(lines) > 250
+    assert len(lines) > 400
     left, rng = set(sorted(lines)[::every]), random.Random(1)
     ride, quiet = Ride(make(folder, **options), seed=1), 0
     while left and quiet < 60:
