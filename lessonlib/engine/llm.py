@@ -346,21 +346,24 @@ class LLM(Calls):
 
     def _advance(self) -> list[Answer]:
         """Launch until as many steps are in flight as may be, then report the oldest."""
-        while len(self._in_flight) < self._most_in_flight() and self._has_work():
+        while self._may_launch():
             started = self._now()
             plan = self.scheduler.schedule()
             self._in_flight.append((plan, self.runner.launch(plan, self._sampling(plan)), started))
         return self._report(*self._in_flight.popleft())
 
-    def _most_in_flight(self) -> int:
-        """One where somebody's next token depends on all those before it, which must be known then."""
-        return 1 if any(answer.needs_history for answer in self._answers.values()) else self.max_in_flight
+    def _may_launch(self) -> bool:
+        """Whether to plan a step now: not where it would hold nothing, since all that is left is in flight.
 
-    def _has_work(self) -> bool:
-        """Whether a plan made now would hold anything: it must not where all that is left is in flight."""
+        Nor where the next token of a running request depends on all those before it, which must be known then.
+        """
         if not self._in_flight:
             return self.scheduler.has_unfinished
         running = self.scheduler.running
+        if len(self._in_flight) >= self.max_in_flight or any(
+            self._answers[request.id].needs_history for request in running
+        ):
+            return False
         boarding = self.scheduler.waiting and len(running) < self.max_num_seqs
         return bool(boarding) or any(not request.is_exhausted for request in running)
 
