@@ -146,6 +146,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     folder = options.out or ROOT / "benchmarks" / "results"
+    folder.mkdir(parents=True, exist_ok=True)  # before minutes of riding
     if options.parity:
         write(PARITY, of_vllm(), ride("vllm", "parity"), folder)
         return
