@@ -2,17 +2,19 @@
 
 import json
 import math
+from collections import Counter
 from typing import get_type_hints
 
 import numpy as np
 import pytest
 import torch
 from engine_models import write_config, write_tokenizer
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from lessonlib.engine import LLM, SamplingParams, TextPrompt, TokensPrompt
+from lessonlib.engine.frontend.checks import STRICT, plain, show
 from lessonlib.engine.frontend.options import LEFT_OUT, NO_MATTER
 from lessonlib.errors import CourseError
 
@@ -76,6 +78,9 @@ def ride_beside(llm, alone, prompt, params):
         assert ": " in refusal
         assert len(refusal.encode()) < 400
     outputs = told(llm)
+    for answer in outputs["it"].outputs if "it" in outputs else ():
+        assert all(0 <= token < llm.model.config.vocab_size for token in answer.token_ids)
+        assert answer.finish_reason in ("stop", "length")
     found, expected = outputs["neighbor"].outputs[0], alone.outputs[0]
     assert (found.token_ids, found.text) == (expected.token_ids, expected.text)
     assert found.cumulative_logprob == pytest.approx(expected.cumulative_logprob, abs=1e-3)
@@ -114,6 +119,12 @@ REFUSED = [
     ({"stop_token_ids": ["a"]}, "stop_token_ids[0] 'a'"),
     ({"stop_token_ids": [1.0]}, "stop_token_ids[0] 1.0"),
     ({"ignore_eos": 1}, "ignore_eos 1"),
+    ({"repetition_penalty": 1e-320}, "repetition_penalty 1e-320: give 1e-10 to 1e10"),
+    ({"repetition_penalty": 0}, "repetition_penalty 0"),
+    (
+        {"logit_bias": {5: 1e308}},
+        "logit_bias[5] 1e+308: give a dictionary by token id, of numbers from -1e20",
+    ),
     ({"temprature": 1}, "SamplingParams has no 'temprature': did you mean 'temperature'?"),
 ]
 
@@ -173,7 +184,8 @@ def test_what_is_odd_and_right_rides(llm, alone, params):
 
 def test_a_cut_of_next_to_nothing_leaves_the_most_probable_token(llm):
     greedy = llm.generate("Hi", SamplingParams(temperature=0, ignore_eos=True), use_tqdm=False)[0].outputs[0]
-    for params in ({"top_p": 1e-46}, {"temperature": 1e-38}, {"top_k": 1}):
+    cuts = ({"top_p": 1e-46}, {"temperature": 1e-38}, {"top_k": 1}, {"min_p": 1.0, "temperature": 1e308})
+    for params in cuts:
         cut = llm.generate("Hi", SamplingParams(ignore_eos=True, **params), use_tqdm=False)[0].outputs[0]
         assert cut.token_ids == greedy.token_ids
 
@@ -328,73 +340,217 @@ ANYTHING = st.one_of(
 )
 
 
+# NumPy's and torch's scalars, and Python's own number. One that cannot hold a value is not tried with it.
+DRESSES = {
+    "integer": [int, np.int64, np.uint64, np.int8, np.array, torch.tensor],
+    "number": [float, np.float64, np.array, lambda value: torch.tensor(value, dtype=torch.float64)],
+    "boolean": [bool, np.bool_, torch.tensor],
+}
+
+
+def dressed(kind, found):
+    """`found`'s values as scalars of any library."""
+
+    def put_on(pair):
+        value, dress = pair
+        try:
+            return dress(value)
+        except (OverflowError, RuntimeError, ValueError):
+            return value
+
+    return st.tuples(found, st.sampled_from(DRESSES[kind])).map(put_on)
+
+
+def limits(schema):
+    """The least and the most that a schema of a number allows, and whether each is allowed itself."""
+    least = schema.get("ge", schema.get("gt", -1e308))
+    most = min(schema.get("le", math.inf), schema.get("lt", math.inf))
+    return least, min(most, 1e308), "gt" not in schema, most != schema.get("lt")
+
+
 def values(schema):
-    """Values that a JSON schema allows, and now and then one just beyond."""
+    """Values that a JSON schema allows."""
     if "anyOf" in schema:
         return st.one_of(*map(values, schema["anyOf"]))
     kind = schema.get("type")
-    if kind in ("integer", "number"):
-        least = schema.get("minimum", schema.get("exclusiveMinimum", -(2**63)))
-        most = schema.get("maximum", schema.get("exclusiveMaximum", 2**64))
-        near = st.sampled_from([least, most, least - 1, most + 1, 0, 1, 2, 5])
-        if kind == "integer":
-            return st.one_of(st.integers(least, most), near, st.integers(0, 20))
-        return st.one_of(st.floats(least, most), near.map(float), st.floats(0, 2))
+    least, most, has_least, has_most = limits(schema)
+    if kind == "integer":
+        least, most = int(least) + (not has_least), int(most) - (not has_most)
+        return dressed(kind, st.integers(least, most) | st.integers(max(least, 0), min(most, 20)))
+    if kind == "number":
+        edges = {"exclude_min": not has_least, "exclude_max": not has_most}
+        return dressed(
+            kind, st.floats(least, most, **edges) | st.floats(max(least, 0), min(most, 2), **edges)
+        )
+    if kind == "boolean":
+        return dressed(kind, st.booleans())
     if kind == "array":
-        return st.lists(values(schema["items"]), max_size=3)
+        return st.lists(values(schema["items"]), min_size=schema.get("minItems", 0), max_size=3)
+    if kind == "object":
+        keys = st.integers(0, 255)  # as text in JSON
+        return st.dictionaries(keys, values(schema["additionalProperties"]), max_size=3)
     if kind == "string":
-        return st.text(min_size=schema.get("minLength", 0), max_size=4)
-    return {"boolean": st.booleans(), "null": st.none()}.get(kind, ANYTHING)
+        return st.text(TEXT, min_size=schema.get("minLength", 0), max_size=4)
+    if kind == "null":
+        return st.none()
+    return st.just(schema["default"])  # a parameter of vLLM's that may be given at its default alone
 
 
+def beyond(schema):
+    """Values just outside of what a JSON schema allows, or of any other kind."""
+    if "anyOf" in schema:
+        return st.one_of(*map(beyond, schema["anyOf"]))
+    if schema.get("type") not in ("integer", "number"):
+        return ANYTHING
+    least, most, has_least, has_most = limits(schema)
+    edges = [
+        least - has_least if abs(least) < 1e15 else math.nan,
+        most + has_most if most < 1e15 else math.inf,
+    ]
+    return st.one_of(st.sampled_from(edges), ANYTHING)
+
+
+TEXT = st.characters(exclude_categories=["Cs"])  # half of a character is refused
 SCHEMA = TypeAdapter(SamplingParams).json_schema(mode="serialization")["properties"]
-GIVEN = st.fixed_dictionaries(
-    {},
-    optional={name: st.one_of(values(schema), values(schema), ANYTHING) for name, schema in SCHEMA.items()},
-)
+IDS = st.lists(dressed("integer", st.integers(0, 255)), min_size=1, max_size=3)
+# Of what the schema allows, what a model of 256 tokens can do and a test has time for: most of it must ride.
+FITTING = {
+    "n": dressed("integer", st.integers(1, 3)),
+    "max_tokens": st.none() | dressed("integer", st.integers(8, 12)),
+    "min_tokens": dressed("integer", st.integers(0, 8)),
+    "stop_token_ids": IDS,
+    "allowed_token_ids": IDS,
+    "detokenize": st.just(True),
+}
+INSIDE = {name: values(schema) for name, schema in SCHEMA.items()} | FITTING
+SOME_INSIDE = st.fixed_dictionaries({}, optional=INSIDE)
+# What no schema of a single parameter can say.
+BETWEEN_PARAMETERS = ("min_tokens", "n ", "request 'it' has the bad word")
 
 
 def test_the_schema_knows_every_parameter():
     assert SCHEMA.keys() == {name for name in get_type_hints(SamplingParams) if not name.startswith("_")}
     assert json.dumps(SCHEMA["temperature"])
+    numbers = [schema for schema in SCHEMA.values() if schema.get("type") in ("integer", "number")]
+    assert len(numbers) >= 9
+    assert all({"ge", "gt"} & schema.keys() for schema in numbers)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(GIVEN)
-@example({"stop": ["a" * 500]})
-def test_any_parameters_are_refused_in_one_line_or_ride(llm, alone, found):
-    refusal = ride_beside(llm, alone, "Hi", lambda: SamplingParams(**{"max_tokens": 5, **found}))
-    if refusal and not refusal.startswith("request 'it'"):
-        assert any(name in refusal for name in found)
+def test_parameters_that_the_schema_allows_ride(llm, alone):
+    rode = Counter()
+
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(SOME_INSIDE)
+    @example({"temperature": 1e308, "min_p": 1.0})
+    @example({"logit_bias": {5: 1e20, 6: -1e20}, "repetition_penalty": 1e-10, "temperature": 1.1e-5})
+    @example({"allowed_token_ids": [5], "logit_bias": {5: -1e20}, "top_k": 1, "top_p": 1e-46})
+    def ride(found):
+        refusal = ride_beside(llm, alone, "Hi", lambda: SamplingParams(**{"max_tokens": 9, **found}))
+        rode[refusal is None] += 1
+        assert refusal is None or refusal.startswith(BETWEEN_PARAMETERS), refusal
+
+    ride()
+    assert rode[True] > 2 * rode[False], rode
+
+
+ODD = st.sampled_from(list(SCHEMA)).flatmap(
+    lambda name: st.tuples(st.just(name), beyond(SCHEMA[name]), SOME_INSIDE)
+)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(ODD)
+@example(("stop", ["a" * 500], {}))
+@example(("repetition_penalty", 1e-320, {}))
+@example(("logit_bias", {5: 1e308}, {}))
+@example(("n", 16_385, {}))
+def test_one_odd_parameter_is_named_with_its_value_or_rides(llm, alone, odd):
+    name, value, others = odd
+    assume(name != "n" or not isinstance(value, int) or not 3 < value <= 16_384)  # many answers, really given
+    given_params = {"max_tokens": 9, **others, name: value}
+    refusal = ride_beside(llm, alone, "Hi", lambda: SamplingParams(**given_params))
+    if refusal and not refusal.startswith((*BETWEEN_PARAMETERS, "stop ", "request 'it'")):
+        assert refusal.startswith(name), (refusal, odd)
+        assert any(f": {verb}" in refusal for verb in ("give ", "ask ", "leave it out")), refusal
+        if not refusal.startswith(f"{name}["):  # the whole value, and not one inside of it
+            assert refusal.startswith((f"{name} {show(value)}: ", f"{name} {show(plain(value))}: ")), refusal
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.one_of(
         ANYTHING,
         st.lists(st.integers(0, 255), max_size=140),
+        st.lists(dressed("integer", st.integers(0, 255)), min_size=1, max_size=9),
+        st.lists(st.integers(0, 255), min_size=1, max_size=9).map(np.array),
+        st.lists(st.integers(0, 255), min_size=1, max_size=9).map(torch.tensor),
         st.dictionaries(st.sampled_from(["prompt", "prompt_token_ids", "cache_salt", "other"]), ANYTHING),
     )
 )
 def test_any_prompt_is_refused_in_one_line_or_rides(llm, alone, prompt):
-    ride_beside(llm, alone, prompt, SamplingParams(max_tokens=3))
+    refusal = ride_beside(llm, alone, prompt, SamplingParams(max_tokens=3))
+    assert refusal is None or refusal.startswith("request 'it'")
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.dictionaries(st.sampled_from([*get_type_hints(LLM.__init__), *LEFT_OUT, "x"]), ANYTHING))
-def test_any_options_are_refused_in_one_line_or_make_an_engine(make, found):
-    sizes = ("num_blocks", "num_gpu_blocks_override", "block_size", "max_num_seqs")
-    found = {
-        name: value
-        for name, value in found.items()
-        if name not in ("model", "return", "others")
-        and not (
-            name in sizes and isinstance(value, int) and 1_000 < value < 2**31
-        )  # much memory, and really taken
-    }
+@given(
+    st.one_of(ANYTHING, st.lists(st.text(TEXT, min_size=1, max_size=3), max_size=3)),
+    st.one_of(st.none(), ANYTHING),
+    st.fixed_dictionaries({}, optional={"priority": ANYTHING, "lora_request": ANYTHING}),
+)
+def test_any_call_is_refused_in_one_line_or_answered(llm, prompts, params, others):
+    for call in (llm.generate, llm.chat):
+        refusal = ""
+        try:
+            assert call(prompts, params, use_tqdm=False, **others)
+        except CourseError as error:
+            refusal = str(error)
+        assert "\n" not in refusal
+        assert len(refusal.encode()) < 400
+    assert not llm.has_unfinished_requests()
+    assert llm.scheduler.kv_cache.num_free == llm.num_blocks - 1
+
+
+# Options by the schemas of their annotations; sizes small, since memory is really taken.
+OWN = {
+    name: TypeAdapter(hint, config=STRICT).json_schema(mode="serialization")
+    for name, hint in get_type_hints(LLM.__init__, include_extras=True).items()
+    if name
+    in ("gpu_memory_utilization", "enable_prefix_caching", "enforce_eager", "async_scheduling", "seed")
+}
+SMALL = {
+    "max_num_seqs": st.none() | dressed("integer", st.integers(1, 8)),
+    "max_num_batched_tokens": st.none() | dressed("integer", st.integers(1, 64)),
+    "max_model_len": st.none() | dressed("integer", st.integers(4, 128)),
+    "num_blocks": dressed("integer", st.integers(12, 40)),
+    "block_size": dressed("integer", st.integers(1, 32)),
+}
+OPTIONS = {
+    **{name: values(schema) for name, schema in OWN.items()},
+    **SMALL,
+    **{name: st.sampled_from(known) for name, known in LEFT_OUT.items()},
+    **dict.fromkeys(NO_MATTER, ANYTHING),
+}
+SOME_OPTIONS = st.fixed_dictionaries({}, optional=OPTIONS)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(SOME_OPTIONS)
+def test_options_that_the_schemas_allow_make_an_engine(make, found):
+    answers = make(**found).generate([[1, 2]] * 3, SamplingParams(max_tokens=2), use_tqdm=False)
+    assert [len(each.outputs[0].token_ids) for each in answers if each.finished]
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.sampled_from([*get_type_hints(LLM.__init__), *LEFT_OUT, "x"]), ANYTHING, SOME_OPTIONS)
+def test_one_odd_option_is_named_or_makes_an_engine(make, name, value, others):
+    assume(name not in ("model", "return", "others"))
+    is_size = name in (*SMALL, "num_gpu_blocks_override") and isinstance(value, int)
+    assume(not (is_size and 1_000 < value < 2**31))  # much memory, and really taken
     refusal = ""
     try:
-        assert make(**found).generate([1, 2], SamplingParams(max_tokens=2), use_tqdm=False)
+        assert make(**{**others, name: value}).generate([1, 2], SamplingParams(max_tokens=2), use_tqdm=False)
     except CourseError as error:
         refusal = str(error)
+        assert name in refusal or name in ("block_size", "num_blocks", "num_gpu_blocks_override"), refusal
     assert "\n" not in refusal

@@ -24,12 +24,11 @@ from lessonlib.engine.extras.prompts import prompt_logprobs
 from lessonlib.engine.extras.samples import board_others, first_answer, seeds_of
 from lessonlib.engine.frontend import requests as reading
 from lessonlib.engine.frontend.calls import Calls
-from lessonlib.engine.frontend.checks import Whole, checked_call
+from lessonlib.engine.frontend.checks import Whole, YesOrNo, checked_call
 from lessonlib.engine.frontend.options import (
     AtLeastOne,
     Share,
     Slots,
-    YesOrNo,
     check_left_out,
     check_length,
     choose_device,

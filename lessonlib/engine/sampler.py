@@ -19,6 +19,8 @@ from kernels import reference
 from lessonlib.engine.extras.logits import Edit, edited
 from lessonlib.engine.frontend.params import SamplingParams
 
+HOTTEST = 1e30  # all tokens are alike from here on; what float32 cannot hold would make NaN of -inf
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -63,7 +65,7 @@ def columns(draws: Sequence[Draw], vocab_size: int, device: torch.device) -> tup
     top_p = torch.tensor([each.top_p for each in params], dtype=torch.float64)
     seeds = torch.tensor([draw.seed for draw in draws])
     keys = reference.draw_key(seeds, torch.tensor([draw.position for draw in draws]))
-    temperature = torch.tensor([each.temperature for each in params], dtype=torch.float64)
+    temperature = torch.tensor([min(each.temperature, HOTTEST) for each in params], dtype=torch.float64)
     has_cuts = bool((top_k < vocab_size).any() or (top_p < 1).any())
     table = torch.stack((keys, temperature.view(torch.int64), top_k, top_p.view(torch.int64)))
     if device.type == "cuda":

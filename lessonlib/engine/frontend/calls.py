@@ -15,14 +15,8 @@ from lessonlib.errors import CourseError
 
 CHAT_FORMATS = ("auto", "string", "openai")
 # Defaults of a checkpoint that vLLM takes over, by their names there.
-DEFAULTS = {
-    "temperature": "temperature",
-    "top_k": "top_k",
-    "top_p": "top_p",
-    "min_p": "min_p",
-    "repetition_penalty": "repetition_penalty",
-    "max_new_tokens": "max_tokens",
-}
+DEFAULTS = {name: name for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")}
+DEFAULTS["max_new_tokens"] = "max_tokens"
 METHODS_LEFT_OUT = {
     "apply_model": "let other processes work on a model",
     "beam_search": "search with beams",

@@ -47,9 +47,14 @@ def _encodable(text: str) -> str:
 
 Whole = Annotated[int, BeforeValidator(plain), Field(ge=-(2**63), lt=2**64)]
 Number = Annotated[float, BeforeValidator(plain), Field(allow_inf_nan=False)]
-Flag = Annotated[bool, BeforeValidator(plain)]
+YesOrNo = Annotated[bool, BeforeValidator(plain), "give True or False"]
 Text = Annotated[str, AfterValidator(_encodable)]
 SomeText = Annotated[Text, Field(min_length=1)]
+
+
+def is_one_of(value: Any, known: Iterable[Any]) -> bool:
+    """Whether it is one of these values, of the same type: True is not 1, and an array is none of them."""
+    return any(value is each or (type(value) is type(each) and value == each) for each in known)
 
 
 def show(value: Any) -> str:

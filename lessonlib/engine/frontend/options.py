@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 
-from lessonlib.engine.frontend.checks import Flag, Number, Whole, show, unknown
+from lessonlib.engine.frontend.checks import Number, Whole, is_one_of, show, unknown
 from lessonlib.engine.frontend.params import MAX_LOGPROBS
 from lessonlib.errors import CourseError
 
@@ -16,90 +16,63 @@ MOST_SLOTS = 65_536  # each holds rows of buffers
 AtLeastOne = Annotated[Whole, Field(ge=1, lt=2**31), "give at least 1, and fewer than 2**31"]
 Slots = Annotated[Whole, Field(ge=1, le=MOST_SLOTS), f"give at least 1, and at most {MOST_SLOTS:,}"]
 Share = Annotated[Number, Field(gt=0, le=1), "give a share, above 0 and at most 1"]
-YesOrNo = Annotated[Flag, "give True or False"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALIASES = {"half": "float16", "float": "float32"}  # vLLM's
 
+
+def _at(names: str, *values: Any) -> dict[str, tuple[Any, ...]]:
+    """Options by name, each with the values at which it changes nothing here: none stands for any."""
+    return dict.fromkeys(names.split(), values)
+
+
 # Options of vLLM's that could only change speed, places or reports of what this engine does not have.
-NO_MATTER = {
-    "aggregate_engine_logging",
-    "disable_cascade_attn",
-    "disable_custom_all_reduce",
-    "disable_log_stats",
-    "enable_shm_tensor_arena",
-    "ignore_patterns",
-    "max_parallel_loading_workers",
-    "served_model_name",
-    "swap_space",
-    "trust_remote_code",
-    "use_tqdm_on_load",
-}
-LEFT_OUT: dict[str, tuple[Any, ...]] = {
-    "additional_config": (None, {}),
+NO_MATTER = _at(
+    """aggregate_engine_logging disable_cascade_attn disable_custom_all_reduce disable_log_stats
+    enable_shm_tensor_arena ignore_patterns max_parallel_loading_workers served_model_name
+    swap_space trust_remote_code use_tqdm_on_load"""
+)
+LEFT_OUT = {
+    **_at(
+        """additional_config attention_config hf_overrides limit_mm_per_prompt mm_processor_kwargs
+        override_generation_config profiler_config quantization_config structured_outputs_config""",
+        None,
+        {},
+    ),
+    **_at(
+        """allowed_media_domains attention_backend chat_template code_revision compilation_config
+        download_dir hf_config_path hf_token kv_cache_memory_bytes kv_transfer_config
+        max_num_scheduled_tokens offload_params pooler_config quantization revision spec_method
+        spec_model spec_tokens speculative_config tokenizer_revision""",
+        None,
+    ),
+    **_at("cpu_offload_gb long_prefill_token_threshold offload_group_size", 0),
+    **_at(
+        """data_parallel_size offload_num_in_group offload_prefetch_step pipeline_parallel_size
+        stream_interval tensor_parallel_size""",
+        1,
+    ),
+    **_at(
+        """disable_sliding_window enable_expert_parallel enable_lora enable_prompt_embeds
+        enable_return_routed_experts enable_sleep_mode return_sampling_mask""",
+        False,
+    ),
+    **_at("generation_config kv_cache_dtype model_impl", "auto"),
     "allowed_local_media_path": ("",),
-    "allowed_media_domains": (None,),
-    "attention_backend": (None,),
-    "attention_config": (None, {}),
-    "chat_template": (None,),
-    "code_revision": (None,),
-    "compilation_config": (None,),
     "config_format": ("auto", "hf"),
     "convert": ("auto", "none"),
-    "cpu_offload_gb": (0,),
-    "data_parallel_size": (1,),
-    "disable_sliding_window": (False,),
     "distributed_executor_backend": (None, "uni", "mp"),
-    "download_dir": (None,),
     "enable_chunked_prefill": (True, None),
-    "enable_expert_parallel": (False,),
-    "enable_lora": (False,),
-    "enable_prompt_embeds": (False,),
-    "enable_return_routed_experts": (False,),
-    "enable_sleep_mode": (False,),
-    "generation_config": ("auto",),
-    "hf_config_path": (None,),
-    "hf_overrides": (None, {}),
-    "hf_token": (None,),
-    "kv_cache_dtype": ("auto",),
-    "kv_cache_memory_bytes": (None,),
-    "kv_transfer_config": (None,),
-    "limit_mm_per_prompt": (None, {}),
     "logits_processors": (None, []),
     "logprobs_mode": ("raw_logprobs",),
-    "long_prefill_token_threshold": (0,),
     "max_logprobs": (MAX_LOGPROBS,),
-    "max_num_scheduled_tokens": (None,),
-    "mm_processor_kwargs": (None, {}),
-    "model_impl": ("auto",),
-    "offload_group_size": (0,),
-    "offload_num_in_group": (1,),
-    "offload_params": (None,),
-    "offload_prefetch_step": (1,),
     "optimization_level": (2,),
-    "override_generation_config": (None, {}),
-    "pipeline_parallel_size": (1,),
-    "pooler_config": (None,),
     "prefix_caching_hash_algo": ("sha256",),
-    "profiler_config": (None, {}),
-    "quantization": (None,),
-    "quantization_config": (None, {}),
-    "return_sampling_mask": (False,),
-    "revision": (None,),
     "runner": ("auto", "generate"),
     "scheduling_policy": ("fcfs",),
-    "spec_method": (None,),
-    "spec_model": (None,),
-    "spec_tokens": (None,),
-    "speculative_config": (None,),
-    "stream_interval": (1,),
-    "structured_outputs_config": (None, {}),
     "task": ("auto", "generate"),
-    "tensor_parallel_size": (1,),
     "tokenizer_mode": ("auto", "hf"),
-    "tokenizer_revision": (None,),
 }
-
 
 BEYOND = "the end of notebook 06 says what it buys"
 # Option -> where the course explains it, or what to use here.
@@ -125,9 +98,7 @@ def check_left_out(options: Mapping[str, Any], own: Iterable[str]) -> None:
             continue
         if name not in LEFT_OUT:
             raise unknown("LLM", name, {*own, *NO_MATTER, *LEFT_OUT})
-        if not any(
-            value is known or (type(value) is type(known) and value == known) for known in LEFT_OUT[name]
-        ):
+        if not is_one_of(value, LEFT_OUT[name]):
             raise CourseError(
                 f"{name} {show(value)}: leave it at {show(LEFT_OUT[name][0])}, this engine does nothing else; "
                 + WHERE.get(name, "docs/vllm.md says what it takes")

@@ -11,11 +11,12 @@ from pydantic.dataclasses import dataclass
 
 from lessonlib.engine.frontend.checks import (
     STRICT,
-    Flag,
     Number,
     SomeText,
     Whole,
+    YesOrNo,
     checked_class,
+    is_one_of,
     listed,
     plain,
     show,
@@ -25,12 +26,14 @@ from lessonlib.errors import CourseError
 GREEDY_BELOW = 1e-5  # temperatures below it are 0, as in vLLM
 MAX_LOGPROBS = 20  # as many as vLLM gives
 MOST_SAMPLES = 16_384  # as many as vLLM draws
+# Together with a small temperature they leave every logit finite in float32.
+LARGEST_BIAS, LARGEST_PENALTY = 1e20, 1e10
 
 Penalty = Annotated[Number, Field(ge=-2, le=2), "give -2 to 2; 0 changes nothing"]
+Bias = Annotated[Number, Field(ge=-LARGEST_BIAS, le=LARGEST_BIAS)]
 Logprobs = Annotated[
     Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)] | None, f"give 0 to {MAX_LOGPROBS}, or None"
 ]
-YesOrNo = Annotated[Flag, "give True or False"]
 
 
 def _seed(value: object) -> object:
@@ -50,9 +53,9 @@ def _only(*values: Any) -> AfterValidator:
     """Accepts these values and no other."""
 
     def check(value: Any) -> Any:
-        if any(value is each or (type(value) is type(each) and value == each) for each in values):
-            return value
-        raise ValueError
+        if not is_one_of(value, values):
+            raise ValueError
+        return value
 
     return AfterValidator(check)
 
@@ -101,7 +104,9 @@ class SamplingParams:
     ] = 1
     presence_penalty: Penalty = 0.0
     frequency_penalty: Penalty = 0.0
-    repetition_penalty: Annotated[Number, Field(gt=0), "give more than 0; 1 changes nothing"] = 1.0
+    repetition_penalty: Annotated[
+        Number, Field(ge=1 / LARGEST_PENALTY, le=LARGEST_PENALTY), "give 1e-10 to 1e10; 1 changes nothing"
+    ] = 1.0
     temperature: Annotated[Number, Field(ge=0), "give 0 (greedy) or more"] = 1.0
     watermarking: Annotated[Any, _only(None, False), _no("watermarks")] = None
     top_p: Annotated[Number, Field(gt=0, le=1), "give more than 0 and at most 1"] = 1.0
@@ -138,7 +143,9 @@ class SamplingParams:
     skip_clone: YesOrNo = False
     structured_outputs: Annotated[Any, _only(None), _no("grammar for its answers")] = None
     logit_bias: Annotated[
-        dict[Whole, Number] | None, BeforeValidator(_by_token), "give a dictionary of numbers by token id"
+        dict[Whole, Bias] | None,
+        BeforeValidator(_by_token),
+        "give a dictionary by token id, of numbers from -1e20 to 1e20",
     ] = None
     allowed_token_ids: Annotated[
         Annotated[list[Whole], Field(min_length=1)] | None,

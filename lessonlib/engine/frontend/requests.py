@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from lessonlib.engine.frontend.checks import plain, show, unknown
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from lessonlib.engine.frontend.checks import Whole, is_one_of, listed, plain, show, unknown
 from lessonlib.engine.frontend.params import SamplingParams
 from lessonlib.engine.frontend.prompts import EncodedPrompt, as_prompts, check_ids, encode
 from lessonlib.errors import CourseError
@@ -19,6 +21,10 @@ LEFT_OUT: dict[str, tuple[Any, ...]] = {
     "mm_processor_kwargs": (None, {}),
     "tokenization_kwargs": (None, {}),
 }
+_PRIORITIES: TypeAdapter[list[int]] = TypeAdapter(
+    Annotated[list[Annotated[Whole, Field(gt=-(2**31), lt=2**31)]], BeforeValidator(listed)],
+    config={"strict": True},
+)
 Request = tuple[EncodedPrompt, SamplingParams, int]
 """A prompt, its parameters, its priority."""
 
@@ -113,7 +119,7 @@ def check_options(call: str, options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name not in LEFT_OUT:
             raise unknown(call, name, (*LEFT_OUT, "prompts", "sampling_params", "use_tqdm", "priority"))
-        if value is not None and value not in LEFT_OUT[name]:
+        if not is_one_of(value, LEFT_OUT[name]):
             raise CourseError(f"{name} {show(value)}: leave it out, this engine has none (docs/vllm.md)")
 
 
@@ -122,16 +128,15 @@ def priorities(found: Any, count: int, policy: Policy) -> list[int]:
 
     Raises `CourseError` for anything else, and where a policy of the course's has no use for them.
     """
-    found = plain(found)
-    if found is None or isinstance(found, int):
-        found = [found or 0] * count
-    found = found.tolist() if hasattr(found, "tolist") else found
-    if not isinstance(found, Sequence) or isinstance(found, str | bytes):
-        raise CourseError(f"priority {show(found)}: give a whole number, or one for each prompt")
-    found = [plain(each) for each in found]
-    for each in found:
-        if not isinstance(each, int) or isinstance(each, bool) or abs(each) >= 2**31:
-            raise CourseError(f"priority {show(each)}: give a whole number between -2**31 and 2**31")
+    if found is None or isinstance(plain(found), int):
+        found = [plain(found) or 0] * count
+    try:
+        found = _PRIORITIES.validate_python(found)
+    except ValidationError as error:
+        odd = show(error.errors(include_url=False)[0]["input"])
+        raise CourseError(
+            f"priority {odd}: give a whole number between -2**31 and 2**31, or one for each prompt"
+        ) from None
     if len(found) != count:
         raise CourseError(f"{len(found)} priorities for {count} prompts: give one, or one each")
     ignores = type(policy).__module__ == policies.__name__ and not isinstance(policy, policies.SLATiers)
