@@ -241,6 +241,14 @@ def test_the_engine_grows_no_further():
         )
 
 
+def test_the_notes_say_how_many_lines_there_are():
+    notes = (ROOT / "benchmarks" / "NOTES.md").read_text(encoding="utf-8")
+    for most in (MOST_LINES | WINGS).values():
+        assert f" | {most:,} |\n" in notes, (
+            f"{most:,} lines are allowed, and benchmarks/NOTES.md says otherwise"
+        )
+
+
 def functions():
     """(module.name, lines) of every function of the tree, methods and nested ones included."""
     for folder in ("lessonlib", "kernels", "benchmarks", "solutions", "exercises", "tests"):
