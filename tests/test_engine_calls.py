@@ -362,6 +362,19 @@ def test_a_riders_own_recompute_is_no_hit_of_the_cache(make):
     assert roomy.generate(prompts[0], params, use_tqdm=False)[0].num_cached_tokens == 8
 
 
+def test_a_tenant_finds_no_blocks_of_another(make):
+    llm = make(block_size=4, enable_prefix_caching=True)
+    params = SamplingParams(max_tokens=2, temperature=0)
+
+    def cached(**prompt):
+        return llm.generate({"prompt_token_ids": list(range(3, 16)), **prompt}, params, use_tqdm=False)[0]
+
+    asked = [{"cache_salt": "ann"}, {"cache_salt": "bob"}, {}, {"cache_salt": "ann"}, {}]
+    found = [cached(**each) for each in asked]
+    assert [each.num_cached_tokens for each in found] == [0, 0, 0, 12, 12]
+    assert len({tuple(each.outputs[0].token_ids) for each in found}) == 1
+
+
 def test_a_chosen_token_comes_first_and_then_the_likeliest(llm):
     for each in ask(llm, temperature=1.5, seed=3, logprobs=3).outputs[0].logprobs:
         first, *others = each.values()
