@@ -143,14 +143,14 @@ def sample(
     drawn = (temperature > 0).nonzero()[:, 0]
     heated = logits[drawn].float() / temperature[drawn, None].float()
     if has_cuts:
-        heated = _keep_likeliest(heated, top_k[drawn, None], top_p[drawn, None].float())
+        heated = _keep_most_probable(heated, top_k[drawn, None], top_p[drawn, None].float())
     noise = uniform(keys[drawn], logits.shape[-1])
     tokens[drawn] = (heated.log_softmax(-1) - (-noise.log()).log()).argmax(-1)
     return tokens
 
 
-def _keep_likeliest(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
-    """Logits with -inf for all but the `top_k` likeliest, and of those the fewest that hold `top_p`."""
+def _keep_most_probable(logits: torch.Tensor, top_k: torch.Tensor, top_p: torch.Tensor) -> torch.Tensor:
+    """Logits with -inf for all but the `top_k` most probable, and of those the fewest that hold `top_p`."""
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     ranks = torch.arange(logits.shape[-1], device=logits.device)
     ordered = ordered.masked_fill(ranks >= top_k, -torch.inf)

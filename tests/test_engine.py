@@ -227,7 +227,7 @@ def test_a_preempted_rider_is_told_the_same_words(make_llm, due):
 
 
 def test_boarding_and_leaving_while_others_ride(llm):
-    llm.start_ride()
+    llm.start_trace()
     long = SamplingParams(max_tokens=12, temperature=0, ignore_eos=True)
     llm.add_request("first", "Once upon a time", long)
     assert [out.request_id for out in llm.step()] == ["first"]
@@ -251,15 +251,15 @@ def test_boarding_and_leaving_while_others_ride(llm):
 
 
 def test_a_refused_request_leaves_the_others_on_board(llm):
-    llm.start_ride()
+    llm.start_trace()
     llm.add_request("first", "Once upon a time", SamplingParams(max_tokens=4, temperature=0, ignore_eos=True))
     llm.step()
     with pytest.raises(CourseError, match="is empty"):
         llm.add_request("second", {"prompt_token_ids": []})
     with pytest.raises(CourseError, match="already here"):
         llm.add_request("first", "again")
-    for new_ride in (lambda: llm.generate(["Hello"]), llm.start_ride):
-        with pytest.raises(CourseError, match="requests are on board"):
+    for new_ride in (lambda: llm.generate(["Hello"]), llm.start_trace):
+        with pytest.raises(CourseError, match="requests are running"):
             new_ride()
     finished = [out for _ in range(3) for out in llm.step() if out.finished]
     assert [out.request_id for out in finished] == ["first"]

@@ -110,7 +110,7 @@ def test_more_answers_than_slots_or_memory(make, options):
 
 
 def test_step_by_step_a_request_comes_back_whole(llm):
-    llm.start_ride()
+    llm.start_trace()
     llm.add_request("several", "Hello", SamplingParams(n=2, seed=1, max_tokens=6, ignore_eos=True))
     llm.add_request("one", "Hi", SamplingParams(seed=1, max_tokens=3, ignore_eos=True))
     seen = told(llm)
@@ -123,7 +123,7 @@ def test_step_by_step_a_request_comes_back_whole(llm):
 
 @pytest.mark.parametrize("after", [0, 1, 2, 5])
 def test_all_answers_of_a_request_leave_together(llm, after):
-    llm.start_ride()
+    llm.start_trace()
     llm.add_request("several", "Hello", SamplingParams(n=3, seed=1, ignore_eos=True))
     for _ in range(after):
         llm.step()
@@ -304,7 +304,7 @@ def test_a_stop_string_is_never_shown_and_taken_back(letters, stops, fewest, inc
 def test_steps_show_what_stays(llm):
     text = ask(llm, temperature=0, max_tokens=16).outputs[0].text
     stop = text[8:12]
-    llm.start_ride()
+    llm.start_trace()
     llm.add_request("it", "Hello", SamplingParams(temperature=0, ignore_eos=True, stop=[stop, "never"]))
     shown = [output.outputs[0].text for output in told(llm)["it"]]
     assert all(after.startswith(before) for before, after in pairwise(shown))

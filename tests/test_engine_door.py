@@ -66,7 +66,7 @@ def ride_beside(llm, alone, prompt, params):
     """The request is refused in one line or answered, and its neighbor's answer is the one alone; the error or None."""
     for name in list(llm.scheduler.requests):  # of a test that failed
         llm.abort(name)
-    llm.start_ride()
+    llm.start_trace()
     llm.add_request(*NEIGHBOR)
     llm.step()
     refusal = None

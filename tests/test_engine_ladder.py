@@ -239,7 +239,7 @@ def test_a_forgotten_prefix_is_read_again(tiny_folder):
     llm.reset_prefix_cache()
     assert cached() == 0
     llm.add_request("rider", prompt[0], params)
-    with pytest.raises(CourseError, match="on board"):
+    with pytest.raises(CourseError, match="are running"):
         llm.reset_prefix_cache()
 
 

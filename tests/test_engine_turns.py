@@ -36,7 +36,7 @@ CALLS = {
     "add_request": lambda llm: llm.add_request("it", PROMPT),
     "step": lambda llm: llm.step(),
     "abort": lambda llm: llm.abort("it"),
-    "start_ride": lambda llm: llm.start_ride(),
+    "start_trace": lambda llm: llm.start_trace(),
     "reset_prefix_cache": lambda llm: llm.reset_prefix_cache(),
 }
 
@@ -118,9 +118,7 @@ def test_a_live_ride_is_not_disturbed_by_generate(make):
             for output in llm.step():
                 last = output
             if llm.has_unfinished_requests():
-                with pytest.raises(
-                    CourseError, match="requests are on board: finish them with step or abort"
-                ):
+                with pytest.raises(CourseError, match="requests are running: finish them with step or abort"):
                     say(llm)
                 refused.append(last)
             await asyncio.sleep(0)

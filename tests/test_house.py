@@ -78,13 +78,13 @@ BESIDE_THE_ENGINE = {"reference", "bench", "ladder", "watch", "machine", "tier",
 SCHEDULER_CORE = {"request", "block_pool", "kv_cache", "policy", "plan", "scheduler"}
 # Part -> the most lines of code. benchmarks/NOTES.md says what they are for.
 # Of the kernels' lines 134 draw tokens.
-MOST_LINES = {"engine": 1_154, "kernels": 1_008, "scheduler core": 748}
+MOST_LINES = {"engine": 1_156, "kernels": 1_008, "scheduler core": 748}
 # Wings, each with a count of its own: a CPU's operators; what a caller may hand in, checked, with all of vLLM's
 # parameters and arguments; what single requests ask for beside the plain loop (penalties, stop strings, several
 # answers, scores of a prompt); files, checked and read.
 WINGS = {
     "lessonlib.engine.cpu": 398,
-    "lessonlib.engine.frontend": 684,
+    "lessonlib.engine.frontend": 685,
     "lessonlib.engine.extras": 242,
     "lessonlib.engine.checkpoint": 223,
 }

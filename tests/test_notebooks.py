@@ -15,7 +15,7 @@ PLAYS = re.compile(r"^(Elevator|explorer|MemoryFilm)\(", re.M)
 ONE_AS_MANY = re.compile(
     r"(?<![\d.,/×÷=-])(?<![×÷=] )\b1 (?:rider|request|slot|step|token|block|prompt|floor)s\b.{0,9}"
 )
-TO_MEND = {"1 steps", "1 riders, 5.07 ms"}  # of notebooks 03 and 05
+TO_MEND = {"1 steps"}  # of notebook 03
 MARKS_THAT_IGNORE = ("NBVAL_IGNORE_OUTPUT", "NBVAL_SKIP", "NBVAL_RAISES_EXCEPTION")
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -514,7 +514,7 @@ def scheduler_reset_prefix_cache(make):
     for number in range(4):
         llm.add_request(str(number), [number + 5] * 10, SamplingParams(max_tokens=3, ignore_eos=True))
     llm.step()
-    with pytest.raises(CourseError, match="requests are on board"):  # vLLM: False
+    with pytest.raises(CourseError, match="requests are running"):  # vLLM: False
         llm.reset_prefix_cache()
     while llm.has_unfinished_requests():
         last = llm.step()

@@ -57,7 +57,7 @@ class Course:
         how = {"temperature": 0, **row.sampling}
         params = [SamplingParams(max_tokens=count, ignore_eos=True, **how) for count in row.max_tokens]
         if row.arrivals:
-            self.llm.start_ride()
+            self.llm.start_trace()
             measured = run_with_arrivals(
                 row,
                 add=lambda index: self.llm.add_request(str(index), prompts[index], params[index]),

@@ -79,11 +79,11 @@ class Answer:
         edit = partial(self.rules.apply, output_ids=self.token_ids, position=position)
         return Draw(self.params, self.seed, position, edit)
 
-    def add(self, token: int, logprobs: tuple[Tensor, ...] | None, place: int) -> None:
-        """Take the next token; `place` is its row in the step's `logprobs`."""
+    def add(self, token: int, logprobs: tuple[Tensor, ...] | None, index: int) -> None:
+        """Take the next token; `index` is its row in the step's `logprobs`."""
         self.token_ids.append(token)
         if logprobs is not None and self.params.logprobs is not None:
-            scores = [part[place] for part in logprobs]
+            scores = [part[index] for part in logprobs]
             self.logprobs.append(named_logprobs(token, scores, self.params.logprobs, self.tokenizer))
             self.cumulative_logprob += self.logprobs[-1][token].logprob
         if token in self.eos_ids:

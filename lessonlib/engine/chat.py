@@ -9,16 +9,16 @@ from lessonlib.trace import Trace
 
 
 class ChatEngine:
-    """`LLM`, step by step, for whoever types questions; the live elevator drives it.
+    """`LLM`, step by step, for questions as they are typed; the live elevator drives it.
 
     Args:
-        llm: the engine; nobody may be on board.
+        llm: the engine, with no request running.
         params: how to answer where a question brings no parameters of its own.
     """
 
     def __init__(self, llm: LLM, params: SamplingParams) -> None:
         self.llm, self.params = llm, params
-        llm.start_ride()
+        llm.start_trace()
 
     def add_request(self, request_id: str, prompt: str, params: SamplingParams | None = None) -> None:
         """Put a question in the queue. Raises `CourseError` as `LLM.add_request` does."""

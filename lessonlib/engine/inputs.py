@@ -49,7 +49,7 @@ class StepInputs:
         token_ids: `[num_tokens]`; -1 - slot stands for the token that the device gave that slot last and the
             host has not seen yet.
         positions: `[num_tokens]`.
-        slot_mapping: `[num_tokens]`, block id × block size + place: where each token's K/V goes; -1: nowhere.
+        slot_mapping: `[num_tokens]`, block id × block size + offset: where each token's K/V goes; -1: nowhere.
         seq_lens: `[num_seqs]`, this step's tokens included.
         query_start_loc: `[num_seqs + 1]`: row i has tokens query_start_loc[i] … query_start_loc[i + 1] - 1.
         sampled: `[num_sampled]`, the tokens whose logits are sampled from: the last one of a row that yields.
@@ -77,7 +77,7 @@ class StepInputs:
             positions += reach
             slots += [row.block_table[at // block_size] * block_size + at % block_size for at in reach]
         starts = list(accumulate((row.num_scheduled_tokens for row in rows), initial=0))
-        yields = [place for place, row in enumerate(rows) if row.yields_token]
+        yields = [index for index, row in enumerate(rows) if row.yields_token]
         return cls(
             num_decodes=sum(not row.is_prefill for row in rows),
             token_ids=_int32(tokens),
@@ -85,8 +85,8 @@ class StepInputs:
             slot_mapping=_int32(slots),
             seq_lens=_int32([row.seq_len for row in rows]),
             query_start_loc=_int32(starts),
-            sampled=_int32([starts[place + 1] - 1 for place in yields]),
-            slots=_int32([rows[place].slot for place in yields]),
+            sampled=_int32([starts[index + 1] - 1 for index in yields]),
+            slots=_int32([rows[index].slot for index in yields]),
             block_table=_table([row.block_table for row in rows]),
         )
 

@@ -104,7 +104,7 @@ class LLM(Calls):
         tokenizer: str | Path | None = None,
         dtype: str | torch.dtype = "auto",
         device: str = "auto",
-        attention: str | Callable = "auto",
+        attention: str | Callable[..., torch.Tensor] = "auto",
         policy: str | Policy = "continuous",
         scheduler_cls: Callable[..., Scheduler] = Scheduler,
         kv_cache_cls: Callable[..., KVCache] = KVCache,
@@ -202,7 +202,7 @@ class LLM(Calls):
     ) -> None:
         """Put a request in the queue; it boards in a later `step`.
 
-        Raises `CourseError` for a prompt that cannot be answered; those on board ride on.
+        Raises `CourseError` for a prompt that cannot be answered; running requests go on.
         """
         self._recover()
         reading.check_request_id(request_id)
@@ -222,7 +222,7 @@ class LLM(Calls):
         the queue with the tokens of earlier steps, and the next call goes on with the same words.
         """
         outputs = self._step()
-        # One line and no call: whoever interrupts, an answer is either returned or still to be returned.
+        # One line and no call: after any interrupt an answer is either returned or still to be returned.
         self._under_way, self._news = "", {}; return outputs  # fmt: skip  # noqa: E702
 
     @in_turn
@@ -265,7 +265,7 @@ class LLM(Calls):
             self._answers.pop(each.id, None)
 
     def has_unfinished_requests(self) -> bool:
-        """Whether anyone is on board or waiting, or finished in a step that was cut short before it said so."""
+        """Whether a request is running or waiting, or finished in a step that was cut short before it said so."""
         return not self.is_closed and self._has_unfinished()
 
     @in_turn
@@ -278,8 +278,8 @@ class LLM(Calls):
         return self.scheduler.has_unfinished or bool(self._in_flight)
 
     @in_turn
-    def start_ride(self) -> None:
-        """Begin a new Trace. Cached prefixes stay. Raises `CourseError` while somebody is on board."""
+    def start_trace(self) -> None:
+        """Begin a new Trace. Cached prefixes stay. Raises `CourseError` while requests are running."""
         self._require_idle()
         self._begin_ride()
 
@@ -306,7 +306,7 @@ class LLM(Calls):
 
     @in_turn
     def reset_prefix_cache(self) -> None:
-        """Forget every cached prefix. Raises `CourseError` while somebody is on board."""
+        """Forget every cached prefix. Raises `CourseError` while requests are running."""
         self._require_idle()
         self._kv_cache = None
         self._begin_ride()
@@ -321,7 +321,7 @@ class LLM(Calls):
     def _require_idle(self) -> None:
         self._recover()
         if self._is_riding or self._news:
-            raise CourseError("requests are on board: finish them with step or abort them before a new ride")
+            raise CourseError("requests are running: finish them with step or abort them before a new trace")
 
     def _board(self, request_id: str, prompt: EncodedPrompt, params: SamplingParams, priority: int) -> None:
         assert params.max_tokens is not None
@@ -383,10 +383,10 @@ class LLM(Calls):
         start, end = max(launched, self._last_end), self._now()
         self._last_end = end
         reported = []
-        for place, row in enumerate(plan.sampled_rows):
+        for index, row in enumerate(plan.sampled_rows):
             if not row.request.is_done:  # else it left while the step was in flight
                 answer = self._answers[row.id]
-                answer.add(tokens[row.id], step.logprobs, place)
+                answer.add(tokens[row.id], step.logprobs, index)
                 reported.append(answer)
                 first = answer.samples[0]
                 self._news[first.id] = first
@@ -397,7 +397,7 @@ class LLM(Calls):
         return reported
 
     def _recover(self) -> None:
-        """Where a call was cut short: after `generate` nobody is on board, else everyone goes on from the last step.
+        """Where a call was cut short: after `generate` no request is left, else all go on from the last step.
 
         It may be cut short itself, and is done again by the next call.
         """

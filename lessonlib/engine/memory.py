@@ -14,7 +14,7 @@ from lessonlib.engine.model import Llama
 from lessonlib.engine.runner import ModelRunner
 from lessonlib.errors import CourseError
 
-CPU_SHARE = 0.25  # of the memory that is free: the laptop is somebody's
+CPU_SHARE = 0.25  # of the memory that is free: a laptop has other work
 
 
 def kv_bytes_per_block(model: Llama, block_size: int) -> int:
@@ -85,7 +85,7 @@ def _largest_step(model: Llama, block_size: int, num_tokens: int, num_seqs: int)
 
 
 def release_memory() -> None:
-    """Give what nobody holds any more back to the card."""
+    """Give memory that no tensor holds back to the card."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -97,11 +97,11 @@ def explain_out_of_memory(doing: str) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        words = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0]
     else:
         return
     release_memory()
     raise CourseError(
-        f"out of memory while {doing} ({words}): take a smaller model, fewer max_num_seqs or "
+        f"out of memory while {doing} ({reason}): take a smaller model, fewer max_num_seqs or "
         "max_num_batched_tokens, or free the card (nvidia-smi shows who holds it)"
     )

@@ -1,4 +1,4 @@
-"""A Llama: packed weights, and a forward pass that leaves the memory of earlier tokens to whoever calls it.
+"""A Llama: packed weights, and a forward pass that leaves the memory of earlier tokens to its caller.
 
 The model computes everything that looks at one token at a time. What looks at other tokens is handed in as
 `attend`: the runner rotates, stores and attends over paged K/V there. The operators come from `engine.ops`: the
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -35,12 +36,12 @@ def rope_frequencies(config: LlamaConfig) -> Tensor:
     return _llama3_rescaled(frequencies, config.rope_scaling) if config.rope_scaling else frequencies
 
 
-def _llama3_rescaled(frequencies: Tensor, scaling: dict) -> Tensor:
+def _llama3_rescaled(frequencies: Tensor, scaling: dict[str, Any]) -> Tensor:
     """Slow rotations are slowed by `factor`, fast ones kept, those between blended."""
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     turns = scaling["original_max_position_embeddings"] * frequencies / (2 * math.pi)
     keep = ((turns - low) / (high - low)).clamp(0, 1)
-    return keep * frequencies + (1 - keep) * frequencies / scaling["factor"]
+    return torch.add(keep * frequencies, (1 - keep) * frequencies / scaling["factor"])
 
 
 def rope_table(config: LlamaConfig, dtype: torch.dtype) -> Tensor:
@@ -112,7 +113,7 @@ class Llama:
 
     def _weight_bytes(self) -> int:
         layers = sum(getattr(layer, name).numel() for layer in self.layers for name in MATRICES)
-        return (layers + self.head.numel()) * self.embedding.element_size()
+        return int((layers + self.head.numel()) * self.embedding.element_size())
 
     def forward(self, token_ids: Tensor, attend: Attend) -> Tensor:
         """Hidden states `[num_tokens, hidden_size]` of integer `token_ids` `[num_tokens]`."""

@@ -22,6 +22,7 @@ ATTENTION = ("auto", "reference", "native", "triton")
 
 Packed = Any
 """A matrix as an operator wants it: a tensor, a pair of them, or `amx.Matrix`."""
+Product = Callable[[Tensor, Packed], Tensor]
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,10 @@ class Ops:
     """
 
     rms_norm: Callable[..., Tensor]
-    gated: Callable[[Tensor, Packed], Tensor]
+    gated: Product
     rotary_write_kv: Callable[..., None] | None = None
     paged_attention: Callable[..., Tensor] | None = None
-    linear: Callable[[Tensor, Packed], Tensor] = F.linear
+    linear: Product = F.linear
     pack: Callable[[Tensor], Packed] = lambda weight: weight
     pack_gate_up: Callable[[Tensor], Packed] = lambda weight: weight
     argmax: Callable[[Tensor], Tensor] = lambda logits: logits.argmax(-1)
@@ -130,6 +131,6 @@ def _triton(device: torch.device) -> Ops:
     return Ops(rms_norm, gated, rotary_write_kv, paged_attention, linear, sample=sample)
 
 
-def _gated(silu_and_mul: Callable[[Tensor], Tensor], linear: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+def _gated(silu_and_mul: Callable[[Tensor], Tensor], linear: Product) -> Product:
     """Both halves as one product."""
     return lambda x, gate_up: silu_and_mul(linear(x, gate_up))

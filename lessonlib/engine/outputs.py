@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Logprob:
-    """A token's log probability, its rank (1: the likeliest) and its text."""
+    """A token's log probability, its rank (1: the most probable) and its text."""
 
     logprob: float
     rank: int

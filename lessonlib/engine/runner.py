@@ -33,7 +33,7 @@ MIXED_PROMPTS = 16  # in how many prompts
 class Sampling:
     """How to sample a step: a `Draw` for each of `plan.sampled_ids`, and how many log probabilities to report.
 
-    `logprobs` is None where nobody asked for any.
+    `logprobs` is None where no request asked for any.
     """
 
     draws: Sequence[Draw]
@@ -75,7 +75,7 @@ class ModelRunner:
         max_num_seqs: slots, at least as many as the scheduler has.
         max_num_batched_tokens, max_model_len: the largest step and sequence; needed for graphs' buffers.
         use_graphs: replay steps as CUDA graphs.
-        check: raise `CourseError` where a logit is not a number (somebody read a poisoned block). Waits for
+        check: raise `CourseError` where a logit is not a number (a poisoned block was read). Waits for
             each step.
 
     Attributes:
@@ -118,7 +118,7 @@ class ModelRunner:
     # ----- a step -----
 
     def launch(self, plan: StepPlan, sampling: Sampling | None = None) -> PendingStep:
-        """Start computing a plan; without `sampling` everyone gets the likeliest token."""
+        """Start computing a plan; without `sampling` each row gets the token with the largest logit."""
         self._copy_blocks(plan.copies)
         rows = plan.scheduled
         if not rows:
@@ -139,7 +139,7 @@ class ModelRunner:
         return self.launch(plan).result()
 
     def _compute(self, rows: Sequence[ScheduledRequest], plan: StepPlan) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, likeliest tokens and slots of the rows that yield a token."""
+        """Logits, their argmax and slots of the rows that yield a token."""
         inputs = StepInputs.of(rows, self.block_size)
         count = len(inputs.slots)
         graph = self._graph_for(inputs)
@@ -154,7 +154,7 @@ class ModelRunner:
         return inputs if self._buffers is None else self._buffers.load(inputs)
 
     def forward(self, inputs: StepInputs) -> tuple[Tensor, Tensor]:
-        """Logits `[num_sampled, vocab_size]` and their likeliest tokens, which are also kept by slot."""
+        """Logits `[num_sampled, vocab_size]` and their argmax, which are also kept by slot."""
         pending = inputs.token_ids < 0
         slots = torch.where(pending, -1 - inputs.token_ids, self._spare_slot)
         token_ids = torch.where(pending, self._last_tokens[slots], inputs.token_ids)
@@ -201,7 +201,7 @@ class ModelRunner:
     # ----- memory -----
 
     def poison(self, blocks: Sequence[int]) -> None:
-        """Fill blocks with NaN: whoever reads them gives itself away."""
+        """Fill blocks with NaN, so that a row that reads them shows."""
         with torch.inference_mode():
             self.kv_tensor[:, list(blocks)] = torch.nan
 
@@ -221,10 +221,10 @@ class ModelRunner:
             return
         assert self._buffers is not None, "graphs are CUDA's"
         pool = torch.cuda.graph_pool_handle()
-        nobody = StepInputs.of([], self.block_size)
+        empty = StepInputs.of([], self.block_size)
         with torch.inference_mode():
             for shape in reversed(shapes):
-                inputs = self.load(nobody, shape)
+                inputs = self.load(empty, shape)
                 self._graphs.insert(0, StepGraph.capture(self.forward, shape, inputs, pool))
 
 

@@ -96,11 +96,11 @@ def top_logprobs(logits: Tensor, tokens: Tensor, count: int) -> tuple[Tensor, Te
     """What `SamplingParams.logprobs` asks for.
 
     Args:
-        logits: `[num_rows, vocab_size]`; tokens: the chosen ones, `[num_rows]`; count: likeliest tokens.
+        logits: `[num_rows, vocab_size]`; tokens: the chosen ones, `[num_rows]`; count: of the most probable.
 
     Returns:
         (log probability of the chosen `[num_rows]`, its rank `[num_rows]` counted from 1, log probabilities
-        and ids of the likeliest `[num_rows, count]`).
+        and ids of the most probable `[num_rows, count]`).
     """
     all_logprobs = logits.float().log_softmax(-1)
     chosen = all_logprobs.gather(-1, tokens[:, None])

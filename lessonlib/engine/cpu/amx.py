@@ -72,8 +72,8 @@ def product(x: Tensor, matrix: Matrix) -> Tensor:
     out = x.new_empty(len(x), num_panels * COLUMNS // (1 + matrix.is_gate_up))
     threads = torch.get_num_threads()
     share = min(MOST_PANELS, -(-num_panels // (2 * threads)))
-    places = (x.data_ptr(), matrix.panels.data_ptr(), out.data_ptr())
-    job = (ctypes.c_int64 * 9)(0, *places, len(x), num_panels, depth, matrix.is_gate_up, share)
+    addresses = (x.data_ptr(), matrix.panels.data_ptr(), out.data_ptr())
+    job = (ctypes.c_int64 * 9)(0, *addresses, len(x), num_panels, depth, matrix.is_gate_up, share)
     if len(x):
         _parallel()(loop().address, job, threads, 0)
     return out
@@ -122,7 +122,7 @@ def _instruction(name: str, kinds: str) -> Any:
 
         return types.void(*operands), emit
 
-    names = [Parameter(f"_{place}", Parameter.POSITIONAL_ONLY) for place in range(1 + len(kinds))]
+    names = [Parameter(f"_{index}", Parameter.POSITIONAL_ONLY) for index in range(1 + len(kinds))]
     types_and_code.__signature__ = Signature(names)  # type: ignore[attr-defined]
     return intrinsic(prefer_literal=True)(types_and_code)
 
@@ -152,7 +152,7 @@ def _round_sixteen(_, source, target):
 
     def emit(context, builder, signature, values):
         wide, narrow = (
-            builder.inttoptr(place, kind.as_pointer()) for place, kind in zip(values, SIXTEEN, strict=True)
+            builder.inttoptr(at, kind.as_pointer()) for at, kind in zip(values, SIXTEEN, strict=True)
         )
         builder.store(builder.fptrunc(builder.load(wide, align=64), SIXTEEN[1]), narrow, align=2)
         return context.get_dummy_value()

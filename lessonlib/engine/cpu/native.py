@@ -173,9 +173,9 @@ class _Prompts:
     """Whole prompts side by side, the shorter ones filled up behind their end, where causality hides it."""
 
     def __init__(self, inputs: StepInputs, starts: list[int], lengths: list[int]) -> None:
-        place = torch.arange(max(lengths))
-        held = place < torch.tensor(lengths)[:, None]
-        grid = torch.where(held, torch.tensor(starts)[:, None] + place, starts[0])
+        offset = torch.arange(max(lengths))
+        held = offset < torch.tensor(lengths)[:, None]
+        grid = torch.where(held, torch.tensor(starts)[:, None] + offset, starts[0])
         self.tokens, self.kept = grid[held], held.flatten().nonzero().flatten()
         self.rows, self.shape = grid.flatten(), grid.shape
         self.slots = inputs.slot_mapping[self.rows]
@@ -199,9 +199,9 @@ class _Context:
         self.longest = int(lengths.max())
         tokens = torch.arange(self.longest)
         seen = tokens < lengths[:, None]
-        place = torch.where(seen, tokens, 0)
+        index = torch.where(seen, tokens, 0)
         slots = (
-            inputs.block_table[seqs].long().gather(1, place // block_size) * block_size + place % block_size
+            inputs.block_table[seqs].long().gather(1, index // block_size) * block_size + index % block_size
         )
         self.slots, self.shape = slots.flatten(), slots.shape
         self.mask = None if bool(seen.all()) else _as_weights(seen[:, None, None], cache.dtype)

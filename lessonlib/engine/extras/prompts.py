@@ -23,7 +23,7 @@ CHUNK = 256  # tokens whose logits are held at once
 def prompt_logprobs(
     model: Llama, token_ids: Sequence[int], count: int | None, tokenizer: Any, block_size: int = 16
 ) -> list[dict[int, Logprob] | None] | None:
-    """For each token of a prompt its log probability after those before it, and the `count` likeliest tokens there.
+    """For each token of a prompt its log probability after those before it, and the `count` most probable tokens there.
 
     The steps of the ride compute logits where a token is to be chosen, so this is a second prefill, in K/V memory that
     is given back. The first token follows nothing: None. Without a count there is nothing to do.

@@ -81,7 +81,8 @@ class Calls:
             reading.render(each, self.tokenizer, f"conversation {index}", **how)
             for index, each in enumerate(reading.as_conversations(messages))
         ]
-        return self.generate(prompts, sampling_params, use_tqdm, **options)
+        answers: list[RequestOutput] = self.generate(prompts, sampling_params, use_tqdm, **options)
+        return answers
 
     def chat_prompt(self, conversation: Conversation) -> TokensPrompt:
         """A conversation as a prompt that the model continues with its answer."""

@@ -60,10 +60,10 @@ def is_one_of(value: Any, known: Iterable[Any]) -> bool:
 def show(value: Any) -> str:
     """A value in one short line."""
     try:
-        words = " ".join(repr(value).split())
+        text = " ".join(repr(value).split())
     except Exception:  # a number of too many digits, or an object that cannot be shown
-        words = f"of type {type(value).__name__}"
-    return words if len(words) <= LONGEST_VALUE else f"{words[: LONGEST_VALUE - 2]} …"
+        text = f"of type {type(value).__name__}"
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 2]} …"
 
 
 def unknown(owner: str, name: Any, known: Iterable[str]) -> CourseError:
@@ -141,6 +141,6 @@ def remedy(hint: Any) -> str:
             if isinstance(part, str):
                 return part
     for part in get_args(hint):
-        if words := remedy(part):
-            return words
+        if found := remedy(part):
+            return found
     return ""

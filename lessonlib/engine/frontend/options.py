@@ -26,7 +26,7 @@ def _at(names: str, *values: Any) -> dict[str, tuple[Any, ...]]:
     return dict.fromkeys(names.split(), values)
 
 
-# Options of vLLM's that could only change speed, places or reports of what this engine does not have.
+# Options of vLLM's that could only change speed, paths or reports of what this engine does not have.
 NO_MATTER = _at(
     """aggregate_engine_logging disable_cascade_attn disable_custom_all_reduce disable_log_stats
     enable_shm_tensor_arena ignore_patterns max_parallel_loading_workers served_model_name

@@ -38,7 +38,7 @@ Logprobs = Annotated[
 
 def _seed(value: object) -> object:
     value = plain(value)
-    return None if value == -1 and value is not True else value  # -1: no seed, as in vLLM
+    return None if value == -1 else value  # -1: no seed, as in vLLM
 
 
 def _by_token(value: Any) -> Any:

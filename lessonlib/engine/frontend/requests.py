@@ -105,13 +105,13 @@ def one_each(params: Any, count: int, default: SamplingParams) -> list[SamplingP
     """Parameters for `count` prompts, from none, one or a list. Raises `CourseError` for anything else."""
     if params is None or isinstance(params, SamplingParams):
         return [params or default] * count
-    params = list(params) if isinstance(params, Sequence) else [params]
-    for each in params:
+    given: list[SamplingParams] = list(params) if isinstance(params, Sequence) else [params]
+    for each in given:
         if not isinstance(each, SamplingParams):
             raise CourseError(f"sampling_params {show(each)}: give a SamplingParams, or a list of them")
-    if len(params) != count:
-        raise CourseError(f"{len(params)} sampling params for {count} prompts: give one, or one each")
-    return params
+    if len(given) != count:
+        raise CourseError(f"{len(given)} sampling params for {count} prompts: give one, or one each")
+    return given
 
 
 def check_options(call: str, options: Mapping[str, Any]) -> None:
@@ -131,17 +131,17 @@ def priorities(found: Any, count: int, policy: Policy) -> list[int]:
     if found is None or isinstance(plain(found), int):
         found = [plain(found) or 0] * count
     try:
-        found = _PRIORITIES.validate_python(found)
+        checked: list[int] = _PRIORITIES.validate_python(found)
     except ValidationError as error:
         odd = show(error.errors(include_url=False)[0]["input"])
         raise CourseError(
             f"priority {odd}: give a whole number between -2**31 and 2**31, or one for each prompt"
         ) from None
-    if len(found) != count:
-        raise CourseError(f"{len(found)} priorities for {count} prompts: give one, or one each")
+    if len(checked) != count:
+        raise CourseError(f"{len(checked)} priorities for {count} prompts: give one, or one each")
     ignores = type(policy).__module__ == policies.__name__ and not isinstance(policy, policies.SLATiers)
-    if any(found) and ignores:
+    if any(checked) and ignores:
         raise CourseError(
-            f"priority {max(found, key=abs)}: policy {policy.name!r} has no tiers, use policy='sla' (notebook 03)"
+            f"priority {max(checked, key=abs)}: policy {policy.name!r} has no tiers, use policy='sla' (notebook 03)"
         )
-    return found
+    return checked
