@@ -390,21 +390,29 @@ def curves(
 def measured_bars(
     values: Mapping[str, float], title: str, *, unit: str, source: str, alt: str = ""
 ) -> style.Picture:
-    """One bar a name, its measured value written on it."""
+    """One bar a name, its measured value written on it, or beside it where the bar is short."""
     with style.applied():
         figure = style.picture(0.7 + 0.42 * len(values), alt or f"Bars: {unit} of {', '.join(values)}")
         axes = figure.add_subplot()
         looks = line_styles(list(values))
-        for place, (name, value) in enumerate(values.items()):
-            axes.barh(-place, value, 0.7, color=looks[name]["color"])
-            words: dict[str, Any] = {
-                "textcoords": "offset points",
-                "va": "center",
-                "ha": "right",
-                "color": "white",
+        most = max(values.values())
+        for row, (name, value) in enumerate(values.items()):
+            axes.barh(-row, value, 0.7, color=looks[name]["color"])
+            is_short = value < 0.25 * most
+            look: dict[str, Any] = {
+                "ha": "left" if is_short else "right",
+                "color": style.INK if is_short else "white",
+                "fontweight": "bold",
             }
-            axes.annotate(f"{value:,.0f} {unit}", (value, -place), (-5, 0), fontweight="bold", **words)
-        axes.set_yticks([-place for place in range(len(values))], list(values))
+            axes.annotate(
+                f"{value:,.0f} {unit}",
+                (value, -row),
+                (5 if is_short else -5, 0),
+                textcoords="offset points",
+                va="center",
+                **look,
+            )
+        axes.set_yticks([-row for row in range(len(values))], list(values))
         axes.set_xlabel(unit)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
