@@ -123,6 +123,14 @@ def _smooth(values: np.ndarray, window: int) -> np.ndarray:
     return (sums - held) / np.minimum(np.arange(len(sums)) + 1, window)
 
 
+IDLE_BAR: dict[str, Any] = {
+    "facecolor": style.IDLE + "20",
+    "edgecolor": style.IDLE + "80",
+    "hatch": style.IDLE_HATCH,
+}
+IN_BAR: dict[str, Any] = {"textcoords": "offset points", "ha": "center", "color": "white", "fontsize": 8}
+
+
 def throughput_bars(
     rates: Mapping[str, Mapping[str, float]],
     ceiling: float,
@@ -145,40 +153,16 @@ def throughput_bars(
         figure = style.picture(3.2, alt or f"Bars: {unit} under {', '.join(policies)} for {', '.join(rates)}")
         axes = figure.add_subplot()
         looks = line_styles(policies)
-        for place, policy in enumerate(policies):
-            at = np.arange(len(rates)) + (place - (len(policies) - 1) / 2) * bar
+        for index, policy in enumerate(policies):
+            at = np.arange(len(rates)) + (index - (len(policies) - 1) / 2) * bar
             height = np.array([rates[name][policy] for name in rates])
-            color = looks[policy]["color"]
-            axes.bar(at, height, bar * 0.92, color=color)
-            idle: dict[str, Any] = {
-                "facecolor": style.IDLE + "20",
-                "edgecolor": style.IDLE + "80",
-                "hatch": style.IDLE_HATCH,
-            }
-            axes.bar(at, np.maximum(0, ceiling - height), bar * 0.92, bottom=height, linewidth=0, **idle)
+            axes.bar(at, height, bar * 0.92, color=looks[policy]["color"])
+            idle = np.maximum(0, ceiling - height)
+            axes.bar(at, idle, bar * 0.92, bottom=height, linewidth=0, **IDLE_BAR)
+            rotation = 90 if len(policies) * len(rates) > 6 else 0
+            axes.annotate(policy, (at[0], 0), (0, 5), va="bottom", rotation=rotation, **IN_BAR)
             for x, rate in zip(at, height, strict=True):
-                axes.annotate(
-                    f"{rate:,.0f}",
-                    (x, rate),
-                    (0, -3),
-                    textcoords="offset points",
-                    ha="center",
-                    va="top",
-                    color="white",
-                    fontsize=8,
-                    fontweight="bold",
-                )
-            axes.annotate(
-                policy,
-                (at[0], 0),
-                (0, 5),
-                textcoords="offset points",
-                ha="center",
-                va="bottom",
-                color="white",
-                fontsize=8,
-                rotation=90 if len(policies) * len(rates) > 6 else 0,
-            )
+                axes.annotate(f"{rate:,.0f}", (x, rate), (0, -3), va="top", fontweight="bold", **IN_BAR)
         axes.axhline(ceiling, color=style.INK, linewidth=1.2)
         axes.annotate(
             f"{ceiling_label}: {ceiling:,.0f} {unit}",
