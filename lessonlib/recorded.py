@@ -25,7 +25,10 @@ def load(name: str) -> dict[str, Any]:
 def label(result: dict[str, Any]) -> str:
     """What a figure of this result must wear: machine, date and command."""
     command = measuring(result["command"])
-    return f"recorded on an {result['machine']} on {result['date']}, command {command}"
+    machine = result["machine"]
+    if isinstance(machine, dict):
+        machine = machine.get("gpu") or f"{machine['cpu']}, {machine['cores']} cores"
+    return f"recorded on an {machine} on {result['date']}, command {command}"
 
 
 def measuring(command: str) -> str:

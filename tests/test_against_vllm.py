@@ -40,6 +40,19 @@ def test_records_are_found_by_machine_and_kind(tmp_path):
         recorded.comparisons("split", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("name", "machine"),
+    [
+        ("engine_cpu", "Intel(R) Xeon(R) Processor, 2 cores"),
+        ("slots", "AMD EPYC, 2 cores"),
+        ("compare_h100", "NVIDIA H100 80GB HBM3"),
+    ],
+)
+def test_a_records_label_names_its_machine(name, machine):
+    """However the record writes it: `lesson bench`, `benchmarks.record` and `lesson compare`."""
+    assert recorded.label(recorded.load(name)).startswith(f"recorded on an {machine} on 20")
+
+
 @pytest.mark.parametrize("what", ["", "split", "sweep", "online"])
 def test_the_courses_own_records(what):
     for found in recorded.comparisons(what).values():

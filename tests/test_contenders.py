@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from lessonlib import recorded
 from lessonlib.cli import main
-from lessonlib.contenders import compare, presets, report, vllm_engine
+from lessonlib.contenders import compare, presets, report, sizes, vllm_engine
 from lessonlib.contenders.agreement import agreement
 from lessonlib.contenders.course import load_functions
 from lessonlib.contenders.hf import Generate, cache_tokens
@@ -45,7 +45,7 @@ from lessonlib.errors import CourseError
 from lessonlib.result import LIMITS, Comparison, Latencies, Peak, Repetition, Result, RowFacts
 from lessonlib.split import factor, split
 from lessonlib.trace import Header, Kind, TraceBuilder
-from lessonlib.viz.contenders import comparison_chart
+from lessonlib.viz.contenders import comparison_chart, look_of
 from lessonlib.viz.waterfall import waterfall
 from lessonlib.workload import poisson_arrivals
 
@@ -132,8 +132,10 @@ def test_a_split_has_more_requests_than_slots_and_memory_for_no_more_than_its_sl
 
 
 def test_each_form_of_the_course_changes_one_thing(job):
-    forms = [each for name, each in CONTENDERS.items() if name.startswith("course")]
-    assert [each.builds_on for each in forms] == ["", *(each.name for each in forms[:-1])]
+    """From static batches to the whole engine; a form that leads nowhere is none of them."""
+    forms = [entry("course")]
+    while forms[0].builds_on:
+        forms.insert(0, entry(forms[0].builds_on))
     assert [each.max_num_seqs(replace(job, paged_slots=6)) for each in forms] == [2, 2, 6, 6, 6, 6]
     assert [each.all_options["enforce_eager"] for each in forms] == [True] * 4 + [False] * 2
     assert all(each.all_options.keys() == forms[0].options.keys() for each in forms)
@@ -725,6 +727,37 @@ def test_out_of_memory_is_a_point_on_the_plot():
     words = [text.get_text() for axes in picture.axes for text in axes.texts]
     assert "hf: out of memory" in words
     assert picture._suptitle.get_text() == "course gives 1.1 times the tokens of hf on 4 x 8"
+
+
+@pytest.mark.parametrize("name", CONTENDERS)
+def test_every_contender_can_be_drawn(name):
+    """Those without a look of their own too, in bars, in lines and over arrivals."""
+    assert comparison_chart(comparison(made(contender=name))).png().startswith(b"\x89PNG")
+    assert look_of(name)["marker"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "missing"),
+    [
+        ({"dtype": "float32"}, [*LIMITS[:4], "cache_tokens"]),
+        ({**dict.fromkeys(LIMITS[:4]), "cache_tokens": 8}, []),
+        ({**dict.fromkeys(LIMITS[:4]), "num_blocks": 8}, []),
+        (dict.fromkeys(LIMITS[:4]), ["cache_tokens"]),
+    ],
+    ids=str,
+)
+def test_limits_that_an_engine_does_not_state_are_named(settings, missing):
+    assert sizes.missing_settings(settings) == missing
+
+
+def test_an_engine_that_does_not_state_a_limit_fails_alone(monkeypatch, small_model):
+    monkeypatch.setattr(sizes, "LIMITS", (*LIMITS, "max_riders"))
+    small = replace(TINY, choices=(1, 2), mixed_requests=(2,), identity=(0, 0))
+    options = compare.Options(small, ("hf",), repeat=1, is_timed=False, model=str(small_model))
+    (result,) = compare.compare(options, lambda line: None).results
+    assert (
+        result.failure == "its settings lack max_riders: lessonlib/contenders/engine.py says what they hold"
+    )
 
 
 def test_nothing_to_draw():

@@ -54,7 +54,8 @@ def complaints(lines):
 def test_every_kernel_compiles_and_fits(card):
     lines = used("--work", "every", card)
     names = {name for file in FILES for name in KERNEL.findall((KERNELS / file).read_text())}
-    assert {line["kernel"] for line in lines} == names
+    missing = names - {line["kernel"] for line in lines}
+    assert not missing, f"`every` in tests/offline_kernels.py calls nothing that launches {missing}"
     assert not complaints(lines)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from lessonlib.cli.command import BAD_INPUT, DONE, FAILED, INTERRUPTED, Command, seed_from_zero
+from lessonlib.contenders.registry import CONTENDERS
 from lessonlib.errors import CourseError
 from lessonlib.files import write_whole
 
@@ -24,8 +25,7 @@ from lessonlib.files import write_whole
 @click.option("--preset", default="cpu", help="cpu (SmolLM2) or gpu (Llama-2-7B shapes).")
 @click.option(
     "--contenders",
-    help="Of hf, hf-dynamic, hf-cb, course, its earlier forms course-static, course-continuous, course-paged, "
-    "course-mixed and course-graphs, mine (your own parts in it), vllm.",
+    help=f"Of {', '.join(CONTENDERS)}. In mine are your own parts.",
     show_default="hf,course,vllm; for a split alone, its own chain",
 )
 @click.option(

@@ -11,7 +11,10 @@ class Engine(Protocol):
     """An engine with its model loaded. `make(entry, job)` of a contender's module gives one.
 
     Attributes:
-        settings: how it was set up, as far as a reader of the record must know. Ready for JSON.
+        settings: how it was set up, as far as a reader of the record must know. Ready for JSON. `max_num_seqs`,
+            `max_num_batched_tokens`, `block_size` and `num_blocks` have to be there, None for no limit. Without
+            blocks `cache_tokens`, the tokens that it has K/V memory for, has to be there too or in the settings of
+            each `Measurement`.
         packages: the distributions whose versions are recorded.
     """
 

@@ -9,6 +9,7 @@ from typing import Any
 from lessonlib.contenders.job import Job, Row
 from lessonlib.contenders.options import Options
 from lessonlib.contenders.process import ContenderError, ContenderProcess, NoMemoryError, RefusedError
+from lessonlib.contenders.sizes import missing_settings
 from lessonlib.errors import CourseError
 from lessonlib.result import Comparison, Result
 
@@ -67,7 +68,13 @@ class Session:
     def run(self, process: ContenderProcess, row: Row) -> dict[str, Any] | None:
         """One run, as `ContenderProcess.run` gives it; None if it failed, which is recorded in the row's result."""
         try:
-            return process.run(row.name, self.options.timeout)
+            answer = process.run(row.name, self.options.timeout)
+            settings = self._introductions[process.name]["settings"] | answer["settings"]
+            if missing := missing_settings(settings):
+                raise ContenderError(
+                    f"its settings lack {', '.join(missing)}: lessonlib/contenders/engine.py says what they hold"
+                )
+            return answer
         except ContenderError as error:
             result = self.result(process.name, row)
             result.failure, result.is_out_of_memory = str(error), isinstance(error, NoMemoryError)

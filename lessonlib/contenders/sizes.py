@@ -7,6 +7,7 @@ from typing import Any
 
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.engine.frontend.options import DTYPES
+from lessonlib.result import LIMITS
 
 
 def bytes_read(config: LlamaConfig, dtype: str) -> tuple[int, int]:
@@ -20,6 +21,14 @@ def bytes_read(config: LlamaConfig, dtype: str) -> tuple[int, int]:
     layer = attention + 3 * config.hidden_size * config.intermediate_size
     weights = config.num_layers * layer + config.vocab_size * config.hidden_size
     return weights * size, 2 * config.num_layers * kv_heads * size
+
+
+def missing_settings(settings: Mapping[str, Any]) -> list[str]:
+    """Names of what `engine.Engine` asks for in the settings of an engine and of a run, and is not there."""
+    needed = [name for name in LIMITS if name != "kv_bytes"]  # the parent computes it
+    if settings.get("num_blocks") is None:
+        needed.append("cache_tokens")
+    return [name for name in needed if name not in settings]
 
 
 def kv_capacity(settings: Mapping[str, Any]) -> int:

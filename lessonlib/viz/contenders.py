@@ -19,10 +19,6 @@ from lessonlib.viz import style, waterfall
 
 # Contenders have no color of their own: the course's wears decode's, the others are ink, told apart by line and mark.
 LOOKS: dict[str, dict[str, Any]] = {
-    **{
-        f"course-{form}": {"color": style.DECODE, "linestyle": ":", "marker": "."}
-        for form in ("static", "continuous", "paged", "mixed")
-    },
     "course": {"color": style.DECODE, "linestyle": "-", "marker": "o", "linewidth": 2.0},
     "mine": {"color": style.DECODE, "linestyle": "--", "marker": "*"},
     "vllm": {"color": style.INK, "linestyle": "-", "marker": "s"},
@@ -30,6 +26,14 @@ LOOKS: dict[str, dict[str, Any]] = {
     "hf-dynamic": {"color": style.INK, "linestyle": ":", "marker": "v"},
     "hf-cb": {"color": style.INK, "linestyle": (0, (1, 1, 4, 1)), "marker": "D"},
 }
+LOOK_OF_A_FORM = {"color": style.DECODE, "linestyle": ":", "marker": "."}
+LOOK_OF_ANOTHER = {"color": style.INK, "linestyle": "-.", "marker": "x"}
+
+
+def look_of(contender: str) -> dict[str, Any]:
+    """How a contender is drawn. One without a look of its own is told apart by the name beside it."""
+    is_form = contender.startswith("course-")
+    return LOOKS.get(contender, LOOK_OF_A_FORM if is_form else LOOK_OF_ANOTHER)
 
 
 AGAINST = "vllm"  # whose rate others are divided by
@@ -241,7 +245,7 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
 
 def _draw_bar(axes: Axes, place: float, result: Result) -> None:
     low, high = result.spread
-    axes.barh(place, result.rate, 0.75, color=LOOKS[result.contender]["color"])
+    axes.barh(place, result.rate, 0.75, color=look_of(result.contender)["color"])
     axes.plot((low, high), (place, place), color="white", linewidth=1)
     axes.annotate(
         style.number(result.rate), (high, place), (5, 0), textcoords="offset points", va="center", fontsize=8
@@ -261,7 +265,7 @@ def _draw_sweep(axes: Axes, comparison: Comparison) -> None:
     ends = {}
     for name in comparison.contenders:
         if points := list(zip(*comparison.sweep(name), strict=True)):
-            axes.plot(*zip(*points, strict=True), markersize=4, **LOOKS[name])
+            axes.plot(*zip(*points, strict=True), markersize=4, **look_of(name))
             ends[name] = points[-1]
         _mark_lack_of_memory(axes, comparison, name)
     axes.set_ylabel("tok/s")
@@ -316,7 +320,7 @@ def _draw_ratios(axes: Axes, comparison: Comparison) -> None:
     for name in comparison.contenders:
         points = [(batch, rate / against[batch]) for batch, rate in _points(comparison, name, against)]
         if points:
-            axes.plot(*zip(*points, strict=True), markersize=4, **LOOKS[name])
+            axes.plot(*zip(*points, strict=True), markersize=4, **look_of(name))
             ends[name] = points[-1]
     axes.set_ylabel(f"÷ {AGAINST}'s tok/s")
     _label_batches(axes, comparison)
@@ -363,7 +367,7 @@ def _draw_wait(
         points = [(rate, wait(pace), pace) for rate, pace in _paces(comparison, name)]
         if not points:
             continue
-        _draw_points(axes, points, LOOKS[name])
+        _draw_points(axes, points, look_of(name))
         ends[name] = points[-1][:2]
         knee = knee_pace(comparison, name, promise)
         knees.update((name, point) for point in points if point[2] == knee)
@@ -388,7 +392,7 @@ def _ring(axes: Axes, knees: Mapping[str, Point]) -> None:
     """A ring around each knee, its rate above the uppermost one and below the others, so that no two meet."""
     uppermost = max(knees, key=lambda name: knees[name][1], default="")
     for name, (x, y, pace) in knees.items():
-        color = LOOKS[name]["color"]
+        color = look_of(name)["color"]
         axes.plot(x, y, marker="o", markersize=10, markerfacecolor="none", color=color, linestyle="")
         axes.annotate(
             f"{pace.offered:.3g}/s",
@@ -413,7 +417,7 @@ def _name_lines(axes: Axes, ends: Mapping[str, tuple[float, float]]) -> None:
             textcoords="offset points",
             va="center",
             fontsize=8.5,
-            color=style.word_color(LOOKS[name]["color"]),
+            color=style.word_color(look_of(name)["color"]),
         )
 
 
