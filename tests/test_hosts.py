@@ -107,13 +107,13 @@ def test_one_version_stands_everywhere() -> None:
 def test_every_notebook_begins_with_the_same_cell(path: Path) -> None:
     """Written by `.venv/bin/python install/hosts.py`."""
     code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
-    assert code[0].source == written.first_cell()
+    assert code[0].source == written.first_cell(), "run `.venv/bin/python install/hosts.py`"
     assert code[0].outputs == []
 
 
 def test_the_buttons_open_the_repository_that_pyproject_names() -> None:
     text = README.read_text(encoding="utf-8")
-    assert written.with_buttons(text) == text
+    assert written.with_buttons(text) == text, "run `.venv/bin/python install/hosts.py`"
     hosts_named = re.compile(r"https://(?:colab|kaggle|www\.kaggle)[^)\s]*")
     outside = text.replace(written.buttons(), "")
     for page in [outside, *(page.read_text(encoding="utf-8") for page in (ROOT / "docs").glob("*.md"))]:

@@ -43,7 +43,7 @@ def test_outputs_are_stored_and_clean(path):
     assert all(output.output_type != "error" for output in outputs)
     assert all(output.get("name") != "stderr" for output in outputs)
     pictures = [output.data for output in outputs if "data" in output and "image/png" in output.data]
-    assert len(pictures) >= 5
+    assert len(pictures) >= 5, f"{len(pictures)} pictures are stored: a notebook has five or more"
     assert all(data.get("text/plain") for data in pictures)  # a picture says in words what it shows
     assert all(WIDGET_VIEW not in output.get("data", {}) for output in outputs)
 
@@ -84,9 +84,12 @@ def test_one_idea_a_cell(path):
 
 def test_opens_and_closes_as_promised(path):
     text = "\n".join(cell.source for cell in cells(path, "markdown"))
-    assert re.match(r"# \d\d · .+\n\nAfter this notebook you can", text)
+    opens = re.match(r"# \d\d · .+\n\nAfter this notebook you can", text)
+    assert opens, (
+        f"begin with '# NN · TITLE', an empty line, 'After this notebook you can'; not {text[:60]!r}"
+    )
     for heading in ("minutes.**", "## What to carry forward", "## Exercises", "## Sources"):
-        assert heading in text
+        assert heading in text, f"{path.name} has no {heading!r}"
 
 
 def test_what_its_elevators_play_is_kept_beside_it(path):
