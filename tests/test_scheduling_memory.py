@@ -14,8 +14,10 @@ from lessonlib.scheduling.block_pool import BlockPool, block_hash, root_hash
 from lessonlib.scheduling.kv_cache import KVCache
 from lessonlib.scheduling.request import RequestState
 from lessonlib.simulation.contiguous import (
+    BuddyAllocator,
     ContiguousAllocator,
     contiguous_regions,
+    contiguous_shares,
     memory_shares,
     reservations,
 )
@@ -279,11 +281,43 @@ def test_contiguous_memory_is_conserved(moves):
         assert all(a + n < b for (a, n), (b, _) in zip(memory.holes, memory.holes[1:], strict=False))
 
 
+@given(st.integers(1, 40), st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), max_size=40))
+def test_buddies_are_powers_of_two_and_come_together_again(size, moves):
+    memory = BuddyAllocator(size)
+    whole = list(memory.holes)
+    for name, wanted in moves:
+        if str(name) in memory.regions:
+            memory.free(str(name))
+        elif memory.can_allocate(wanted):
+            memory.allocate(str(name), wanted)
+            assert wanted <= memory.regions[str(name)][1] < 2 * wanted
+        pieces = sorted([*memory.holes, *memory.regions.values()])
+        assert pieces[0][0] == 0
+        assert all(a + n == b for (a, n), (b, _) in itertools.pairwise(pieces))
+        assert sum(pieces[-1]) == size
+        assert all(n & (n - 1) == 0 and a % n == 0 for a, n in pieces)
+    for name in list(memory.regions):
+        memory.free(name)
+    assert memory.holes == whole
+
+
+def test_two_free_neighbors_that_are_no_buddies_do_not_merge():
+    memory = BuddyAllocator(16)
+    for name in "abcd":
+        memory.allocate(name, 3)
+    memory.free("b")
+    memory.free("c")
+    assert (memory.num_free, memory.largest_hole) == (8, 4)
+    with pytest.raises(CourseError, match="8 are free, 4 in one piece"):
+        memory.allocate("e", 5)
+
+
+@pytest.mark.parametrize("allocator", [ContiguousAllocator, BuddyAllocator])
 @pytest.mark.parametrize(
     "misuse", [lambda m: m.free("nobody"), lambda m: m.allocate("a", 1), lambda m: m.allocate("b", 0)]
 )
-def test_contiguous_misuse_is_named(misuse):
-    memory = ContiguousAllocator(4)
+def test_contiguous_misuse_is_named(misuse, allocator):
+    memory = allocator(4)
     memory.allocate("a", 2)
     with pytest.raises(CourseError):
         misuse(memory)
@@ -313,6 +347,9 @@ def test_paging_wastes_little_and_reservation_most_on_the_azure_lengths():
         < shares["contiguous oracle"].tokens
     )
     assert shares["paged 16"].tokens > 0.96
+    for buddy in contiguous_shares(workload, 100_000, 4096, BuddyAllocator):
+        assert buddy.tokens + buddy.reservation + buddy.internal + buddy.external == pytest.approx(1)
+        assert buddy.tokens <= shares[buddy.scheme].tokens
 
 
 @pytest.mark.parametrize(

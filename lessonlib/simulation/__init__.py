@@ -15,7 +15,14 @@ from lessonlib.simulation.compare import (
     predicted_lengths,
     simulate_on,
 )
-from lessonlib.simulation.contiguous import contiguous_regions, memory_shares, reservations
+from lessonlib.simulation.contiguous import (
+    BuddyAllocator,
+    contiguous_regions,
+    contiguous_shares,
+    memory_shares,
+    paged_shares,
+    reservations,
+)
 from lessonlib.simulation.costs import GPUS, MODELS, CostModel, Hardware
 from lessonlib.simulation.rehearsal import Rehearsal
 from lessonlib.simulation.simulator import Simulator, simulate
@@ -24,6 +31,7 @@ from lessonlib.simulation.slots import SlotScheduler, ride
 __all__ = [
     "GPUS",
     "MODELS",
+    "BuddyAllocator",
     "CostModel",
     "Hardware",
     "Rehearsal",
@@ -31,8 +39,10 @@ __all__ = [
     "SlotScheduler",
     "compare_policies",
     "contiguous_regions",
+    "contiguous_shares",
     "format_table",
     "memory_shares",
+    "paged_shares",
     "policy_table",
     "predicted_lengths",
     "reservations",

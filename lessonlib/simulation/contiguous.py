@@ -60,25 +60,18 @@ class ContiguousAllocator:
 
         Raises `CourseError` if no hole is large enough, or the request already has a region.
         """
-        if request_id in self.regions:
-            raise CourseError(f"request {request_id!r} already has a region: free it first")
-        if num_tokens < 1:
-            raise CourseError(f"a region of {num_tokens} tokens: reserve at least 1")
+        self._check_new(request_id, num_tokens)
         for index, (start, length) in enumerate(self.holes):
             if length >= num_tokens:
                 rest = [(start + num_tokens, length - num_tokens)] if length > num_tokens else []
                 self.holes[index : index + 1] = rest
                 self.regions[request_id] = (start, num_tokens)
                 return start
-        raise CourseError(
-            f"no hole for {num_tokens} tokens: {self.num_free} are free, {self.largest_hole} in one piece"
-        )
+        raise self._too_long(num_tokens)
 
     def free(self, request_id: str) -> None:
         """Free a request's region. Raises `CourseError` for a request without one."""
-        if request_id not in self.regions:
-            raise CourseError(f"request {request_id!r} has no region: free it once")
-        start, length = self.regions.pop(request_id)
+        start, length = self._release(request_id)
         index = bisect_left(self.holes, (start, 0))
         if index < len(self.holes) and self.holes[index][0] == start + length:
             length += self.holes.pop(index)[1]
@@ -87,6 +80,77 @@ class ContiguousAllocator:
             start, before = self.holes.pop(index)
             length += before
         self.holes.insert(index, (start, length))
+
+    def _check_new(self, request_id: str, num_tokens: int) -> None:
+        if request_id in self.regions:
+            raise CourseError(f"request {request_id!r} already has a region: free it first")
+        if num_tokens < 1:
+            raise CourseError(f"a region of {num_tokens} tokens: reserve at least 1")
+
+    def _release(self, request_id: str) -> Hole:
+        if request_id not in self.regions:
+            raise CourseError(f"request {request_id!r} has no region: free it once")
+        return self.regions.pop(request_id)
+
+    def _too_long(self, num_tokens: int) -> CourseError:
+        return CourseError(
+            f"no hole for {num_tokens} tokens: {self.num_free} are free, {self.largest_hole} in one piece"
+        )
+
+
+class BuddyAllocator(ContiguousAllocator):
+    """Buddy allocation (Knowlton, 1965): every piece is a power of two, and a request gets the next larger one.
+
+    A piece that is too large is halved until it fits. A piece that is freed merges with its other half, if that one
+    is free, and with nothing else. Kwon et al., SOSP 2023, section 6.1, assume it for Orca.
+
+    Args:
+        size: tokens of memory, at least 1; it is first cut into powers of two, the largest in front.
+
+    Attributes:
+        holes: (start, length) of each free piece, by start.
+        regions: (start, length) held by each request, `length` being the power of two.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        bits = [1 << bit for bit in reversed(range(size.bit_length())) if size >> bit & 1]
+        self.holes = [(sum(bits[:index]), length) for index, length in enumerate(bits)]
+
+    def can_allocate(self, num_tokens: int) -> bool:
+        return power_of_two(num_tokens) <= self.largest_hole
+
+    def allocate(self, request_id: str, num_tokens: int) -> int:
+        """Reserve the power of two that holds `num_tokens`; returns its first token.
+
+        Raises `CourseError` if no piece is large enough, or the request already has one.
+        """
+        self._check_new(request_id, num_tokens)
+        wanted = power_of_two(num_tokens)
+        if wanted > self.largest_hole:
+            raise self._too_long(num_tokens)
+        start, length = min((hole for hole in self.holes if hole[1] >= wanted), key=lambda hole: hole[::-1])
+        self.holes.remove((start, length))
+        while length > wanted:
+            length //= 2
+            self.holes.append((start + length, length))
+        self.holes.sort()
+        self.regions[request_id] = (start, wanted)
+        return start
+
+    def free(self, request_id: str) -> None:
+        """Free a request's piece. Raises `CourseError` for a request without one."""
+        start, length = self._release(request_id)
+        while (start ^ length, length) in self.holes:
+            self.holes.remove((start ^ length, length))
+            start, length = start & ~length, 2 * length
+        self.holes.append((start, length))
+        self.holes.sort()
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is at least `number`."""
+    return 1 << (number - 1).bit_length()
 
 
 @dataclass(frozen=True)
@@ -126,9 +190,7 @@ def reservations(max_model_len: int) -> dict[str, Reserve]:
     """
     return {
         "contiguous max": lambda prompt, output: max_model_len,
-        "contiguous pow2": lambda prompt, output: min(
-            max_model_len, prompt + (1 << (output - 1).bit_length())
-        ),
+        "contiguous pow2": lambda prompt, output: min(max_model_len, prompt + power_of_two(output)),
         "contiguous oracle": lambda prompt, output: prompt + output - 1,
     }
 
@@ -136,7 +198,7 @@ def reservations(max_model_len: int) -> dict[str, Reserve]:
 def memory_shares(
     workload: Workload, memory_tokens: int, max_model_len: int | None = None, block_size: int = 16
 ) -> list[MemoryShares]:
-    """The shares of the memory under each scheme, on one workload.
+    """The shares of the memory under each scheme, on one workload: `contiguous_shares`, then `paged_shares`.
 
     All requests wait from the start, in order; a step gives each running one a token, and prompts are stored at
     once. Steps after the last request was admitted are left out: memory is not wasted if no request waits for it.
@@ -150,6 +212,17 @@ def memory_shares(
     Raises:
         CourseError: if a request does not fit in memory or in `max_model_len`, or no request ever waits.
     """
+    shares = contiguous_shares(workload, memory_tokens, max_model_len)
+    return [*shares, paged_shares(workload, memory_tokens, block_size)]
+
+
+def contiguous_shares(
+    workload: Workload,
+    memory_tokens: int,
+    max_model_len: int | None = None,
+    allocator: type[ContiguousAllocator] = ContiguousAllocator,
+) -> list[MemoryShares]:
+    """`memory_shares` of the schemes that hold a request in one piece, found by first fit or by another allocator."""
     longest = int((workload.prompt_tokens + workload.output_tokens).max())
     max_model_len = max_model_len or longest
     if longest > max_model_len:
@@ -158,9 +231,10 @@ def memory_shares(
         raise CourseError(
             f"a memory of {memory_tokens} tokens cannot hold one sequence of {max_model_len}: give more"
         )
-    schemes = reservations(max_model_len).items()
-    shares = [_contiguous_shares(name, workload, memory_tokens, reserve) for name, reserve in schemes]
-    return [*shares, _paged_shares(workload, memory_tokens, block_size)]
+    return [
+        _shares_in_one_piece(scheme, workload, allocator(memory_tokens), reserve)
+        for scheme, reserve in reservations(max_model_len).items()
+    ]
 
 
 Region = tuple[int, int, int, int, str]
@@ -244,8 +318,10 @@ class _Ledger:
         self.steps += steps
 
 
-def _contiguous_shares(scheme: str, workload: Workload, size: int, reserve: Reserve) -> MemoryShares:
-    memory, ledger, now = ContiguousAllocator(size), _Ledger(), 0
+def _shares_in_one_piece(
+    scheme: str, workload: Workload, memory: ContiguousAllocator, reserve: Reserve
+) -> MemoryShares:
+    ledger, now = _Ledger(), 0
     leaving: list[tuple[int, int, int, int]] = []
     prompts, outputs = workload.prompt_tokens.tolist(), workload.output_tokens.tolist()
     for row, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
@@ -257,9 +333,9 @@ def _contiguous_shares(scheme: str, workload: Workload, size: int, reserve: Rese
             ledger.finish(its_prompt, its_output, memory.regions[str(gone)][1])
             memory.free(str(gone))
         memory.allocate(str(row), wanted)
-        ledger.admit(prompt, output, wanted)
+        ledger.admit(prompt, output, memory.regions[str(row)][1])
         heapq.heappush(leaving, (now + output, row, prompt, output))
-    return _shares_of(scheme, ledger, size)
+    return _shares_of(scheme, ledger, memory.size)
 
 
 def _shares_of(scheme: str, ledger: _Ledger, size: int) -> MemoryShares:
@@ -278,9 +354,9 @@ def _shares_of(scheme: str, ledger: _Ledger, size: int) -> MemoryShares:
     )
 
 
-def _paged_shares(workload: Workload, size: int, block_size: int) -> MemoryShares:
+def paged_shares(workload: Workload, memory_tokens: int, block_size: int = 16) -> MemoryShares:
     """The same by the Scheduler itself: blocks as needed, and the last request preempted when they run short."""
-    blocks = size // block_size
+    blocks = memory_tokens // block_size
     trace = simulate(
         workload.with_arrivals(np.zeros(len(workload))),
         make_policy("max-utilization"),
@@ -294,8 +370,8 @@ def _paged_shares(workload: Workload, size: int, block_size: int) -> MemoryShare
         raise CourseError(
             "paged: all requests fit at once, so that none waits: give less memory or more requests"
         )
-    held = (blocks - trace.steps["free_blocks"][contended]).mean() * block_size / size
-    tokens = kv_tokens(trace)[contended].mean() / size
+    held = (blocks - trace.steps["free_blocks"][contended]).mean() * block_size / memory_tokens
+    tokens = kv_tokens(trace)[contended].mean() / memory_tokens
     on_board = float(trace.steps["running"][contended].mean())
     return MemoryShares(
         f"paged {block_size}", float(tokens), 0.0, float(held - tokens), float(1 - held), on_board
