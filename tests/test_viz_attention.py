@@ -13,7 +13,7 @@ SCORES = np.array([[0.5, 2.0, -1.0, 0.0], [3.0, 1.0, -np.inf, -np.inf]])
 POINTS = [
     roofline.Point("slow", 1, 1e9),
     roofline.Point("fast", 4, 1.6e13, hollow=True),
-    roofline.Point("prompt", 3000, 5e14, "prefill", nudge=-3),
+    roofline.Point("prompt", 3000, 5e14, "prefill"),
     roofline.Point("another", 3000, 6e14, "peer"),
 ]
 DRAWN = {
@@ -21,13 +21,14 @@ DRAWN = {
     "blocks": lambda: attention.block_tables({"a": [3, 1], "b": [0]}, 6, "Found", follow="a", columns=4),
     "causal": lambda: attention.causal_tiles(40, 40, 16, "Found"),
     "chunk": lambda: attention.causal_tiles(16, 40, 16, "Found"),
+    "plan": lambda: attention.plan([2, 3], ["a", "b"], [0, 0], np.array([[0, 3], [3, 5]]), "Found"),
     "shares": lambda: attention.shares({"even": np.array([[0, 3], [3, 5]])}, [1, 4], ["a", "b"], "Found"),
     "roofline": lambda: roofline.roofline(POINTS, peak=1e15, bandwidth=4e12, title="Found"),
     "ladder": lambda: roofline.ladder_bars(
         {"one": {"loop": 0.01, "kernel": 30.0}}, 40.0, "Found", ceiling_label="copy", highlight="kernel"
     ),
     "peers": lambda: roofline.beside_peers(
-        {"row": {"ours": 0.9, "theirs": 0.8}}, "Found", xlabel="share", percent=True
+        {"row": {"ours": 0.9, "theirs": 0.8}, "without": {"ours": 0.7}}, "Found", xlabel="share", percent=True
     ),
 }
 
@@ -48,6 +49,15 @@ def test_tiles_of_a_causal_mask_are_what_counting_says():
             part = seen[top : top + tile, left : left + tile]
             assert kind == ("whole" if part.all() else "masked" if part.any() else "not loaded")
         assert len(kinds) == -(-query_len // tile) * -(-context // tile)
+
+
+def test_names_of_close_points_are_spread_and_those_of_others_stay():
+    speeds = [1.0e12, 1.1e12, 1.2e12, 1e9]
+    points = [roofline.Point(str(speed), 4, speed) for speed in speeds] + [roofline.Point("far", 300, 1.1e12)]
+    heights = np.log(roofline.name_heights(points, span=20.0))
+    assert np.diff(heights[:3]) == pytest.approx([20 * roofline._NAME_HEIGHT] * 2)
+    assert heights[2] == pytest.approx(np.log(speeds[2]))
+    assert heights[3:] == pytest.approx(np.log([1e9, 1.1e12]))
 
 
 def test_a_recorded_result_wears_its_label():

@@ -247,6 +247,63 @@ def shares(
         return style.finish(figure, title, source)
 
 
+def plan(
+    row_tiles: Sequence[int],
+    row_names: Sequence[str],
+    row_heads: Sequence[int],
+    programs: np.ndarray,
+    title: str,
+    *,
+    source: str = "",
+    alt: str = "",
+) -> style.Picture:
+    """The line of all tiles, three times: whose they are, of which K/V head, and which program takes them.
+
+    Dashed lines are borders between programs. A row of work that one of them crosses is cut; its head is marked so.
+
+    Args:
+        row_tiles, row_names, row_heads: tiles, sequence and K/V head of each row of work, in the order of the line.
+        programs: int [programs, 2], the tiles [first, last) of each program.
+    """
+    ends = np.cumsum(row_tiles)
+    rows = list(zip(ends - np.asarray(row_tiles), ends, row_names, row_heads, strict=True))
+    looks = dict(zip(dict.fromkeys(row_names), _DECODES, strict=False))
+    borders = [int(last) for _, last in programs[:-1]]
+    with style.applied():
+        figure = style.picture(
+            2.1,
+            alt or f"{len(programs)} programs on a line of {int(ends[-1])} tiles, {len(rows)} rows of work",
+        )
+        axes = figure.add_subplot()
+        for name in dict.fromkeys(row_names):
+            parts = [row for row in rows if row[2] == name]
+            _strip(axes, 0, parts[0][0], parts[-1][1], name, looks[name])
+        for first, last, name, head in rows:
+            cut = any(first < border < last for border in borders)
+            _strip(axes, 1, first, last, f"{head}, cut" if cut else str(head), looks[name])
+        for program, (first, last) in enumerate(programs.tolist()):
+            _strip(axes, 2, first, last, f"program {program}", _PROGRAM)
+        for border in borders:
+            axes.axvline(border, color=style.PREEMPTED, linewidth=1.4, linestyle=(0, (4, 2)))
+        axes.set(xlim=(0, int(ends[-1])), ylim=(3, 0), xlabel="tile, numbered along the line")
+        axes.set_xticks([0, *borders, int(ends[-1])])
+        axes.set_yticks([0.5, 1.5, 2.5], ["rider", "K/V head", "taken by"])
+        axes.tick_params(axis="y", length=0)
+        return style.finish(figure, title, source)
+
+
+_PROGRAM: dict[str, Any] = {"facecolor": "#E8E8E8", "edgecolor": "white"}
+
+
+def _strip(axes: Axes, row: int, first: float, last: float, label: str, look: dict[str, Any]) -> None:
+    """A piece of one of the plan's lines, and its name in it."""
+    axes.add_patch(Rectangle((first, row + 0.1), last - first, 0.8, linewidth=0.8, **look))
+    plate = {"boxstyle": "round,pad=0.12", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+    axes.text(
+        (first + last) / 2, row + 0.5, label, ha="center", va="center", fontsize=7.5, color="#333333", bbox=plate
+    )  # fmt: skip
+
+
 def _bar(axes: Axes, program: int, start: int, end: int, look: dict[str, Any]) -> None:
     if end > start:
         axes.add_patch(Rectangle((start, program + 0.1), end - start, 0.8, linewidth=0.8, **look))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,8 +18,6 @@ class Point:
 
     Attributes:
         kind: "decode" or "prefill" (their colors), or "peer" (ink).
-        name: "" where a neighbor's name speaks for both.
-        nudge: points that its name stands above its own height, or below.
         hollow: drawn as an outline, to tell a second batch from the first.
     """
 
@@ -26,12 +25,12 @@ class Point:
     flop_per_byte: float
     flop_per_second: float
     kind: str = "decode"
-    nudge: float = 0
     hollow: bool = False
 
 
 _COLORS = {"decode": style.DECODE, "prefill": style.PREFILL, "peer": style.INK}
 _MARKS = {"decode": "o", "prefill": "s", "peer": "D"}
+_NAME_HEIGHT = 0.035  # of the roofline's axes, from one name to the next in one column
 
 
 def roofline(
@@ -50,26 +49,55 @@ def roofline(
         bandwidth: bytes per second of the memory.
     """
     with style.applied():
-        figure = style.picture(
-            4.6, alt or f"Roofline with {', '.join(point.name for point in points if point.name)}"
-        )
+        figure = style.picture(4.6, alt or f"Roofline with {', '.join(point.name for point in points)}")
         axes = figure.add_subplot()
-        right = 14 * max(max(point.flop_per_byte for point in points), peak / bandwidth)
+        right = 30 * max(max(point.flop_per_byte for point in points), peak / bandwidth)
         x = np.array([0.4, peak / bandwidth, right])
         axes.plot(x, np.minimum(peak, x * bandwidth), color=style.INK, linewidth=2)
-        for point in points:
-            _draw_point(axes, point)
+        low, high = min(point.flop_per_second for point in points) / 4, peak * 4
+        for point, height in zip(points, name_heights(points, np.log(high / low)), strict=True):
+            _draw_point(axes, point, height)
         axes.set(xscale="log", yscale="log", xlim=(x[0], right), xlabel="FLOP for each byte that must move")
         axes.set_ylabel("FLOP/s reached")
         axes.yaxis.set_major_formatter(_flops)
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 1 else f"{value:g}")
-        axes.set_ylim(min(point.flop_per_second for point in points) / 4, peak * 4)
+        axes.set_ylim(low, high)
         _label_roof(axes, peak, bandwidth)
         style.quiet_grid(axes, "both")
         return style.finish(figure, title, source)
 
 
-def _draw_point(axes: Axes, point: Point) -> None:
+def name_heights(points: Sequence[Point], span: float) -> list[float]:
+    """The FLOP/s at which each point's name is written, so that no two in one column overlap.
+
+    The highest of names that are too close stays at its point, below the roof, and the others move down.
+
+    Args:
+        span: natural logarithm of the axis's upper end over its lower.
+    """
+    heights = [0.0] * len(points)
+    for column in {round(np.log(point.flop_per_byte), 1) for point in points}:
+        mine = [i for i, point in enumerate(points) if round(np.log(point.flop_per_byte), 1) == column]
+        mine.sort(key=lambda i: points[i].flop_per_second)
+        groups = [[np.log(points[i].flop_per_second)] for i in mine]
+        while (at := _first_overlap(groups, gap := _NAME_HEIGHT * span)) is not None:
+            groups[at : at + 2] = [_spread([*groups[at], *groups[at + 1]], gap)]
+        for i, height in zip(mine, (height for group in groups for height in group), strict=True):
+            heights[i] = float(np.exp(height))
+    return heights
+
+
+def _first_overlap(groups: Sequence[Sequence[float]], gap: float) -> int | None:
+    pairs = enumerate(pairwise(groups))
+    return next((i for i, (below, above) in pairs if above[0] - below[-1] < gap - 1e-9), None)
+
+
+def _spread(heights: Sequence[float], gap: float) -> list[float]:
+    """As many heights, `gap` apart, the last of them where it was."""
+    return [heights[-1] - gap * below for below in reversed(range(len(heights)))]
+
+
+def _draw_point(axes: Axes, point: Point, name_height: float) -> None:
     color = _COLORS[point.kind]
     fill = "white" if point.hollow else color
     axes.plot(
@@ -79,12 +107,12 @@ def _draw_point(axes: Axes, point: Point) -> None:
     axes.annotate(
         point.name,
         (point.flop_per_byte, point.flop_per_second),
-        (8, point.nudge),
-        textcoords="offset points",
+        (1.7 * point.flop_per_byte, name_height),
         ha="left",
         va="center",
         fontsize=8,
         color=style.word_color(color),
+        arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7, "relpos": (0, 0.5), "shrinkB": 3},
     )
 
 
@@ -190,18 +218,19 @@ def beside_peers(
     """One line a batch, one mark a kernel: the course's filled in blue, its peers hollow in ink.
 
     Args:
-        rows: batch -> kernel -> what it reached; every batch has the same kernels, the course's first.
+        rows: batch -> kernel -> what it reached, the course's first; a kernel that was not measured there is left out.
     """
-    kernels = list(next(iter(rows.values())))
+    kernels = list(dict.fromkeys(kernel for reached in rows.values() for kernel in reached))
     scale = 100 if percent else 1
     marks = ("o", "D", "s", "^")
     with style.applied():
         figure = style.picture(1.1 + 0.27 * len(rows), alt or f"{xlabel} of {', '.join(kernels)}")
         axes = figure.add_subplot()
         for place, (_, reached) in enumerate(rows.items()):
-            values = [scale * reached[kernel] for kernel in kernels]
-            axes.plot([min(values), max(values)], [-place, -place], color=style.IDLE, linewidth=1, alpha=0.6)
-            for rank, value in reversed(list(enumerate(values))):
+            values = {kernels.index(kernel): scale * value for kernel, value in reached.items()}
+            ends = [min(values.values()), max(values.values())]
+            axes.plot(ends, [-place, -place], color=style.IDLE, linewidth=1, alpha=0.6)
+            for rank, value in reversed(list(values.items())):
                 color = style.DECODE if rank == 0 else style.INK
                 fill = color if rank == 0 else "none"
                 axes.plot(
