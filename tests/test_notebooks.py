@@ -15,7 +15,6 @@ PLAYS = re.compile(r"^(Elevator|explorer|MemoryFilm)\(", re.M)
 ONE_AS_MANY = re.compile(
     r"(?<![\d.,/×÷=-])(?<![×÷=] )\b1 (?:rider|request|slot|step|token|block|prompt|floor)s\b.{0,9}"
 )
-TO_MEND = {"1 steps"}  # of notebook 03
 MARKS_THAT_IGNORE = ("NBVAL_IGNORE_OUTPUT", "NBVAL_SKIP", "NBVAL_RAISES_EXCEPTION")
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -66,7 +65,7 @@ def test_one_is_no_plural(path):
         for output in cell.get("outputs", []):
             texts += [output.get("text", ""), output.get("data", {}).get("text/plain", "")]
         found = [each for text in texts for each in ONE_AS_MANY.findall(text)]
-        assert set(found) <= TO_MEND, cell.source[:60]
+        assert not found, cell.source[:60]
 
 
 def test_few_cells_are_excused_from_comparison(path):

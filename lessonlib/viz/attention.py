@@ -292,7 +292,7 @@ def plan(
         return style.finish(figure, title, source)
 
 
-_PROGRAM: dict[str, Any] = {"facecolor": "#E8E8E8", "edgecolor": "white"}
+_PROGRAM: dict[str, Any] = {"facecolor": style.IDLE + "38", "edgecolor": style.IDLE}
 
 
 def _strip(axes: Axes, row: int, first: float, last: float, label: str, look: dict[str, Any]) -> None:
