@@ -1,6 +1,7 @@
 """The pictures of notebook 04 and the recorded results that they show."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -68,3 +69,16 @@ def test_a_recorded_result_wears_its_label():
     assert result["tier"] == "gpu"
     with pytest.raises(CourseError, match=r"no recorded result 'nothing'.*h200_bench_attention"):
         recorded.load("nothing")
+
+
+def test_the_record_counts_flash_attention_3_at_its_best_and_the_readme_says_what_it_gives():
+    result = recorded.load("h100_bench_attention_best_peers")
+    decodes, prompts = result["decode"], result["prefill"]
+    for row in [*decodes, *prompts]:
+        forms = [micros for name, micros in row["us"].items() if name.startswith("flash_attention_3")]
+        assert len(forms) >= 2
+        assert row["speed_of_flash_attention_3"] == pytest.approx(min(forms) / row["us"]["ours"])
+    ahead = sum(row["speed_of_flash_attention_3"] > 1 for row in decodes)
+    assert not any(row["speed_of_flash_attention_3"] > 1 for row in prompts)
+    readme = " ".join((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split())
+    assert f"ahead of it on {ahead} of {len(decodes)} decode batches and on no prompt" in readme
