@@ -94,7 +94,6 @@ LONG_KERNELS = {"kernels.attention._prefill_kernel", "kernels.attention._decode_
 # Functions to be shortened. This list may only get shorter.
 STILL_LONG = {
     "kernels.attention.paged_attention",
-    "lessonlib.viz.roofline.ladder_bars",
 }
 
 MODULES = {

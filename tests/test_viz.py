@@ -291,7 +291,6 @@ def drawn() -> dict[str, plots.style.Picture]:
         "bars": plots.throughput_bars(rates, 10.0, "A finding"),
         "lengths": plots.length_histogram(np.array([1, 2, 2, 9]), "A finding", marks={"mean": 3.5}),
         "two lengths": plots.length_histogram({"a": np.array([1, 2]), "b": np.array([3])}, "A finding"),
-        "cdf": plots.latency_cdf(both, "A finding"),
         "cost": plots.cost_curve(
             share, 4 / share, {"static": (0.5, 8.0), "continuous": (0.99, 4.04)}, "A finding"
         ),
@@ -319,8 +318,6 @@ def test_tokens_per_step_add_up() -> None:
 
 
 def test_plots_refuse_nothing_to_draw() -> None:
-    with pytest.raises(CourseError, match="at least one finished"):
-        plots.latency_cdf(empty(), "")
     with pytest.raises(CourseError, match="same policies"):
         plots.throughput_bars({"a": {"static": 1.0}, "b": {}}, 1.0, "")
     with pytest.raises(CourseError, match="at least one time"):

@@ -226,35 +226,6 @@ def length_histogram(
         return style.finish(figure, title, source)
 
 
-def latency_cdf(traces: Traces, title: str, *, source: str = "", alt: str = "") -> style.Picture:
-    """Share of riders that are home within a time: a curve a Trace, its median and 99th percentile marked."""
-    named = {name: trace for name, trace in named_traces(traces).items() if len(trace.latency())}
-    if not named:
-        raise CourseError("nobody got home: a latency needs at least one finished request")
-    unit = next(iter(named.values())).header.clock
-    with style.applied():
-        figure = style.picture(2.9, alt or f"Latency distribution: {', '.join(named)}")
-        axes = figure.add_subplot()
-        looks = line_styles(list(named))
-        for place, (name, trace) in enumerate(named.items()):
-            latency = np.sort(trace.latency())
-            axes.plot(latency, 100 * np.arange(1, len(latency) + 1) / len(latency), **looks[name])
-            median, tail = np.percentile(latency, (50, 99))
-            axes.plot([median, tail], [50, 99], "o", color=looks[name]["color"], markersize=4)
-            axes.annotate(
-                f"{name}: half within {style.number(median)}, 99% within {style.number(tail)}",
-                (0.99, 0.05 + 0.1 * (len(named) - 1 - place)),
-                xycoords="axes fraction",
-                ha="right",
-                color=style.word_color(looks[name]["color"]),
-                fontsize=8.5,
-            )
-        axes.set(xlabel=f"latency, {unit}", ylabel="riders home, %", ylim=(0, 103), xlim=(0, None))
-        axes.xaxis.set_major_formatter(style.thousands)
-        style.quiet_grid(axes)
-        return style.finish(figure, title, source)
-
-
 def cost_curve(
     utilization: np.ndarray,
     dollars: np.ndarray,

@@ -166,19 +166,8 @@ def ladder_bars(
                 place += 1
                 color = style.DECODE if rung == highlight else style.INK
                 axes.barh(-place, speed - low, 0.78, left=low, color=color)
-                words = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
-                inside = np.log(speed / low) > 0.25 * np.log(ceiling / low)
-                axes.annotate(
-                    f"{words} GB/s",
-                    (speed, -place),
-                    (-4 if inside else 4, 0),
-                    textcoords="offset points",
-                    ha="right" if inside else "left",
-                    va="center",
-                    fontsize=8,
-                    color="white" if inside else style.INK,
-                    fontweight="bold",
-                )
+                is_long = np.log(speed / low) > 0.25 * np.log(ceiling / low)
+                _label_rung(axes, speed, -place, is_long)
                 ticks.append(-place)
                 names.append(rung)
             place += 1.15
@@ -204,6 +193,21 @@ def ladder_bars(
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         return style.finish(figure, title, source)
+
+
+def _label_rung(axes: Axes, speed: float, y: float, is_long: bool) -> None:
+    """Its speed, in the bar where that is long, else beside it."""
+    axes.annotate(
+        f"{speed:,.0f} GB/s" if speed >= 10 else f"{speed:.2g} GB/s",
+        (speed, y),
+        (-4 if is_long else 4, 0),
+        textcoords="offset points",
+        ha="right" if is_long else "left",
+        va="center",
+        fontsize=8,
+        color="white" if is_long else style.INK,
+        fontweight="bold",
+    )
 
 
 def beside_peers(
