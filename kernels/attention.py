@@ -480,12 +480,10 @@ def paged_attention(
     """Causal attention of each query token over its sequence's paged keys and values.
 
     Any mix of decodes, whole prompts and prompt chunks goes into one call. Nothing is read on the host, so a
-    CUDA graph can hold the call and be replayed after lengths, block table and caches have changed. In a
-    mixed call decodes and prompts run side by side on two streams, joined before it returns.
+    CUDA graph can hold the call and be replayed after lengths, block table and caches have changed.
 
     Args:
-        query: [num_tokens, num_heads, head_dim], float16, bfloat16 or float32; head_dim 64, 80, 96, 128
-            or 256.
+        query: [num_tokens, num_heads, head_dim], float16, bfloat16 or float32; head_dim 64, 80, 96, 128, 256.
         key_cache: [num_blocks, block_size, num_kv_heads, head_dim], like query; block_size 16, 32, 64, 128
             or 256. num_heads is a multiple of num_kv_heads (equal: MHA; one: MQA; between: GQA).
         value_cache: like key_cache, with its strides.
@@ -513,31 +511,32 @@ def paged_attention(
     check_attention(
         query, key_cache, value_cache, block_table, seq_lens, query_start_loc, scale, num_decodes, max_seq_len
     )
-    num_tokens, num_seqs = query.shape[0], seq_lens.shape[0]
-    if out is None:
-        out = torch.empty_like(query)
+    out = torch.empty_like(query) if out is None else out
     check_tensor("out", out, list(query.shape), [query.dtype], query.device)
     if num_decodes is None:
-        num_decodes = num_seqs if max_query_len == 1 and num_tokens == num_seqs else 0
+        num_decodes = len(seq_lens) if max_query_len == 1 and len(query) == len(seq_lens) else 0
     if os.environ.get("KERNELS_DEBUG") == "1":
-        check_attention_contents(key_cache, block_table, seq_lens, query_start_loc, num_tokens, num_decodes)
+        check_attention_contents(key_cache, block_table, seq_lens, query_start_loc, len(query), num_decodes)
     caches = (query, key_cache, value_cache, block_table, seq_lens)
     decode = partial(_decode, out, *caches, scale, num_decodes, workspace)
     prefill = partial(_prefill, out, *caches, query_start_loc, scale, num_decodes)
-    if 0 < num_decodes < num_tokens and query.is_cuda:
+    _attend(decode if num_decodes else None, prefill if num_decodes < len(out) else None, out.device)
+    return out
+
+
+def _attend(decode, prefill, device):
+    """Both in a mixed call; on a GPU on two streams, joined before it returns."""
+    if decode and prefill and device.type == "cuda":
         # One waits for memory, the other for the tensor cores: side by side they take less than in turn.
-        main, side = torch.cuda.current_stream(query.device), _side_stream(query.device)
+        main, side = torch.cuda.current_stream(device), _side_stream(device)
         side.wait_stream(main)
         with torch.cuda.stream(side):
             prefill()
         decode()
         main.wait_stream(side)
-        return out
-    if num_tokens > num_decodes:
-        prefill()
-    if num_decodes:
-        decode()
-    return out
+        return
+    for part in filter(None, (prefill, decode)):
+        part()
 
 
 def _decode(out, query, key_cache, value_cache, block_table, seq_lens, scale, num_decodes, workspace):

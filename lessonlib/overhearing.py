@@ -38,7 +38,7 @@ class DoubleFreePool(BlockPool):
     def free(self, blocks: Sequence[int]) -> None:
         """Free the blocks, and remember them once too often."""
         held = [block for block in blocks if self.ref_counts[block]]
-        super().free(held)
+        super().free(list(dict.fromkeys(held)))  # it may have put a block into one table twice
         self._again += held
 
     def allocate(self, count: int) -> list[int]:

@@ -94,3 +94,15 @@ def test_poison_is_kept_with_the_trace() -> None:
     trace = ride(BlockPool)
     poisoned = replace(trace, header=replace(trace.header, poisoned=True))
     assert Trace.from_dict(poisoned.to_dict()).header.poisoned is True
+
+
+def test_the_broken_pool_takes_back_a_table_that_names_a_block_twice() -> None:
+    """One request may be handed the same block twice: its mistake goes on, and is not stopped by another."""
+    pool = DoubleFreePool(6, 4, 0)
+    table = pool.allocate(2)
+    pool.free(table)
+    other = pool.allocate(1)
+    twice = [*other, *pool.allocate(1)]
+    assert twice[0] == twice[1]
+    pool.free(twice)
+    assert pool.num_free == 5
