@@ -33,7 +33,7 @@ def kept(logits, settings):
     """The tokens of each row that the reference's cuts leave."""
     _, temperature, top_k, top_p = settings
     heated = logits.float() / temperature[:, None].float()
-    return reference._keep_likeliest(heated, top_k[:, None], top_p[:, None].float()) > -torch.inf
+    return reference._keep_most_probable(heated, top_k[:, None], top_p[:, None].float()) > -torch.inf
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
