@@ -97,8 +97,13 @@ def speeds(before: Part, part: Part) -> tuple[float, float]:
 
 def factor(low: float, high: float) -> str:
     """A factor as exactly as it is known: "× 1.6", or "× 2.9 to 3.6" where its bounds differ in two digits."""
-    ends = two_digits(low), two_digits(high)
-    return f"× {ends[0]}" if ends[0] == ends[1] else f"× {ends[0]} to {ends[1]}"
+    return f"× {span(low, high)}"
+
+
+def span(low: float, high: float) -> str:
+    """Both bounds of a ratio in two digits, or one where they look alike."""
+    ends = dict.fromkeys((two_digits(low), two_digits(high)))
+    return " to ".join(ends)
 
 
 def two_digits(ratio: float) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from lessonlib.simulation.slots import ride
 from lessonlib.trace import Header, Kind, Trace, TraceBuilder
 from lessonlib.workload import Workload
 
 CAME_BACK, EXPECTED = "came back", "was due"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,12 @@ def whole_ride(policy: str) -> Callable[[Mapping[str, Any], object, object], dic
         return {EXPECTED: ride(workload, given["slots"], policy)}
 
     return rides
+
+
+def both(answer: T | None, expected: T, traced: Callable[[T], Trace]) -> dict[str, Trace]:
+    """The Trace of what came back, where there is one to show, and that of what was expected."""
+    states = {CAME_BACK: answer, EXPECTED: expected}
+    return {name: traced(state) for name, state in states.items() if state is not None}
 
 
 def before_and_after(

@@ -353,20 +353,7 @@ def measured_bars(
         most = max(values.values())
         for row, (name, value) in enumerate(values.items()):
             axes.barh(-row, value, 0.7, color=looks[name]["color"])
-            is_short = value < 0.25 * most
-            look: dict[str, Any] = {
-                "ha": "left" if is_short else "right",
-                "color": style.INK if is_short else "white",
-                "fontweight": "bold",
-            }
-            axes.annotate(
-                f"{value:,.0f} {unit}",
-                (value, -row),
-                (5 if is_short else -5, 0),
-                textcoords="offset points",
-                va="center",
-                **look,
-            )
+            style.label_bar(axes, f"{value:,.0f} {unit}", (value, -row), value >= 0.25 * most, gap=5)
         axes.set_yticks([-row for row in range(len(values))], list(values))
         axes.set_xlabel(unit)
         axes.spines["left"].set_visible(False)

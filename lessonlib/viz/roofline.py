@@ -167,7 +167,8 @@ def ladder_bars(
                 color = style.DECODE if rung == highlight else style.INK
                 axes.barh(-place, speed - low, 0.78, left=low, color=color)
                 is_long = np.log(speed / low) > 0.25 * np.log(ceiling / low)
-                _label_rung(axes, speed, -place, is_long)
+                text = f"{speed:,.0f} GB/s" if speed >= 10 else f"{speed:.2g} GB/s"
+                style.label_bar(axes, text, (speed, -place), is_long, gap=4, fontsize=8)
                 ticks.append(-place)
                 names.append(rung)
             place += 1.15
@@ -193,21 +194,6 @@ def ladder_bars(
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         return style.finish(figure, title, source)
-
-
-def _label_rung(axes: Axes, speed: float, y: float, is_long: bool) -> None:
-    """Its speed, in the bar where that is long, else beside it."""
-    axes.annotate(
-        f"{speed:,.0f} GB/s" if speed >= 10 else f"{speed:.2g} GB/s",
-        (speed, y),
-        (-4 if is_long else 4, 0),
-        textcoords="offset points",
-        ha="right" if is_long else "left",
-        va="center",
-        fontsize=8,
-        color="white" if is_long else style.INK,
-        fontweight="bold",
-    )
 
 
 def beside_peers(

@@ -133,6 +133,23 @@ def quiet_grid(axes: Axes, axis: str = "y") -> None:
     axes.grid(axis=axis)  # type: ignore[arg-type]
 
 
+def label_bar(
+    axes: Axes, text: str, end: tuple[float, float], is_long: bool, gap: float, **look: Any
+) -> None:
+    """Write a horizontal bar's value, bold: inside its `end` where the bar is long, else `gap` points beyond it."""
+    axes.annotate(
+        text,
+        end,
+        (-gap if is_long else gap, 0),
+        textcoords="offset points",
+        ha="right" if is_long else "left",
+        va="center",
+        color="white" if is_long else INK,
+        fontweight="bold",
+        **look,
+    )
+
+
 def thousands(value: float, _: float = 0) -> str:
     """A tick: 12,345 or 0.5. The second argument is the tick's place, which matplotlib gives."""
     return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:g}"

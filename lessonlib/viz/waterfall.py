@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from lessonlib.counting import count
-from lessonlib.split import Part, factor, two_digits
+from lessonlib.split import Part, factor, span, two_digits
 from lessonlib.viz import style
 
 
@@ -57,10 +57,9 @@ def _draw_part(axes: Axes, y: float, before: float, part: Part, is_first: bool) 
 def _gain(part: Part) -> str:
     if part.is_draw:
         return f"a draw ({factor(*part.speeds)})"
-    bounds = factor(*part.speeds).removeprefix("× ")
-    gain = f"× {two_digits(part.speed)}"
+    gain, runs = two_digits(part.speed), span(*part.speeds)
     steps = f" · × {part.fewer_steps:.2f} by fewer steps" if part.fewer_steps > 1 else ""
-    return f"{gain}{steps}" if gain == f"× {bounds}" else f"{gain} ({bounds}){steps}"
+    return f"× {gain}{steps}" if gain == runs else f"× {gain} ({runs}){steps}"
 
 
 def _label_axes(axes: Axes, parts: Sequence[Part]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lessonlib.checks.replay import CAME_BACK, EXPECTED, Moment, before_and_after
-from lessonlib.checks.spec import Given
+from lessonlib.checks.replay import Moment, before_and_after, both
+from lessonlib.checks.spec import Given, parts, whole_list
 from lessonlib.simulation.slots import NOBODY
 from lessonlib.trace import Trace
 
@@ -19,6 +19,17 @@ class Car(NamedTuple):
     occupant: list[int]
     remaining: list[int]
     rest: Any
+
+
+def read_car(answer: Any, given: Given, rest: str, read: Callable[[Any, str], Any]) -> Car:
+    """What came back as a Car; `read` reads its last part, which is called `rest`."""
+    occupant, remaining, last = parts(answer, ("occupant", "remaining", rest))
+    slots = len(given["occupant"])
+    return Car(
+        whole_list(occupant, "occupant", slots),
+        whole_list(remaining, "remaining", slots),
+        read(last, rest),
+    )
 
 
 def free_slots(given: Given) -> list[int]:
@@ -40,14 +51,12 @@ def car_rides(given: Given, answer: Car | None, expected: Car) -> dict[str, Trac
     """The car before, and after what came back or after what was due."""
     waitlist, slots = given.get("waitlist", []), len(given["occupant"])
     before = Moment(_seats(given["occupant"].tolist()), waitlist)
-    cars = {CAME_BACK: answer, EXPECTED: expected}
-    return {
-        name: before_and_after(
-            slots, before, Moment(_seats(car.occupant), car.rest if "waitlist" in given else [])
-        )
-        for name, car in cars.items()
-        if car is not None
-    }
+
+    def traced(car: Car) -> Trace:
+        waiting = car.rest if "waitlist" in given else []
+        return before_and_after(slots, before, Moment(_seats(car.occupant), waiting))
+
+    return both(answer, expected, traced)
 
 
 def _seats(occupant: list[int]) -> dict[int, int]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from lessonlib.checks.cases import without
-from lessonlib.checks.ex02.car import Car, car_rides, fewer_slots, free_slots, taken_slots
-from lessonlib.checks.spec import Given, Task, parts, promise, whole_list
+from lessonlib.checks.ex02.car import Car, car_rides, fewer_slots, free_slots, read_car, taken_slots
+from lessonlib.checks.spec import Given, Task, promise, whole_list
 from lessonlib.simulation.slots import NOBODY, SlotScheduler
 from lessonlib.workload import Workload
 
@@ -80,13 +80,7 @@ def _expected_refill(
 
 
 def _read_refill(answer: Any, given: Given) -> Car:
-    occupant, remaining, waitlist = parts(answer, ("occupant", "remaining", "waitlist"))
-    slots = len(given["occupant"])
-    return Car(
-        whole_list(occupant, "occupant", slots),
-        whole_list(remaining, "remaining", slots),
-        whole_list(waitlist, "waitlist"),
-    )
+    return read_car(answer, given, "waitlist", whole_list)
 
 
 def _boarded(given: Given, answer: Car) -> list[int]:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from lessonlib.checks.ex02.car import Car, car_rides, fewer_slots, free_slots, taken_slots
-from lessonlib.checks.spec import Given, Task, parts, promise, whole, whole_list
+from lessonlib.checks.ex02.car import Car, car_rides, fewer_slots, free_slots, read_car, taken_slots
+from lessonlib.checks.spec import Given, Task, promise, whole
 from lessonlib.simulation.slots import NOBODY, SlotScheduler
 from lessonlib.workload import Workload
 
@@ -40,13 +40,7 @@ def _expected_step(occupant: np.ndarray, remaining: np.ndarray) -> Car:
 
 
 def _read_step(answer: Any, given: Given) -> Car:
-    occupant, remaining, tokens = parts(answer, ("occupant", "remaining", "tokens"))
-    slots = len(given["occupant"])
-    return Car(
-        whole_list(occupant, "occupant", slots),
-        whole_list(remaining, "remaining", slots),
-        whole(tokens, "tokens"),
-    )
+    return read_car(answer, given, "tokens", whole)
 
 
 @promise("everyone on board gets one token")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from lessonlib.checks.cases import DRAWN, lower, without
 from lessonlib.checks.ex03.blocks import blocks_for
-from lessonlib.checks.replay import CAME_BACK, EXPECTED, Moment, before_and_after
+from lessonlib.checks.replay import Moment, before_and_after, both
 from lessonlib.checks.spec import Given, Task, WrongForm, kind, parts, promise, show, whole, whole_list
 from lessonlib.scheduling.kv_cache import KVCache
 from lessonlib.scheduling.policy import Policy, SchedulerView
@@ -262,23 +262,14 @@ def _boarding_rides(given: Given, answer: Boarding | None, expected: Boarding) -
     blocks = {rider: held // len(riders) + (index < held % len(riders)) for index, rider in enumerate(riders)}
     before = Moment(dict(enumerate(riders)), given["waitlist"], blocks, given["num_free"])
 
-    def after(boarding: Boarding) -> Moment:
+    def traced(boarding: Boarding) -> Trace:
         sizes = {name: blocks_for(given["prompts"][name], given["block_size"]) for name in boarding.ids}
         seats = dict(enumerate([*riders, *boarding.ids]))
-        return Moment(seats, boarding.waitlist, blocks | sizes, _left_free(given, boarding))
+        after = Moment(seats, boarding.waitlist, blocks | sizes, _left_free(given, boarding))
+        prompts, reads = dict(enumerate(given["prompts"])), dict(boarding.boarded)
+        return before_and_after(given["slots"], before, after, prompts, reads, given["block_size"])
 
-    return {
-        name: before_and_after(
-            given["slots"],
-            before,
-            after(boarding),
-            dict(enumerate(given["prompts"])),
-            dict(boarding.boarded),
-            given["block_size"],
-        )
-        for name, boarding in ((CAME_BACK, answer), (EXPECTED, expected))
-        if boarding is not None
-    }
+    return both(answer, expected, traced)
 
 
 ADMISSION = Task(

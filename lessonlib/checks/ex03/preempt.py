@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from lessonlib.checks.cases import DRAWN, fewer
 from lessonlib.checks.ex03.allocate import expected_memory
 from lessonlib.checks.ex03.blocks import LAST_FIRST, block_ids, blocks_for, pool_with
-from lessonlib.checks.replay import CAME_BACK, EXPECTED, Moment, before_and_after
+from lessonlib.checks.replay import Moment, before_and_after, both
 from lessonlib.checks.spec import Given, Task, WrongForm, count, kind, parts, promise, show, whole, whole_list
 from lessonlib.scheduling.kv_cache import KVCache
 from lessonlib.scheduling.request import RequestState, RequestStatus
@@ -236,11 +236,11 @@ def _car_rides(given: Given, answer: Car | None, expected: Car) -> dict[str, Tra
         return Moment(seats, _names(car.waiting), blocks, len(car.free))
 
     before = moment(Car(given["running"], given["waiting"], given["free"]))
-    return {
-        name: before_and_after(len(slots), before, moment(car), block_size=given["block_size"])
-        for name, car in ((CAME_BACK, answer), (EXPECTED, expected))
-        if car is not None
-    }
+    return both(
+        answer,
+        expected,
+        lambda car: before_and_after(len(slots), before, moment(car), block_size=given["block_size"]),
+    )
 
 
 PREEMPTION = Task(
