@@ -3,7 +3,7 @@
     python -m benchmarks.slots --trace FILE [--out FOLDER]
 
 Lengths are those of the trace; all requests wait at the start. Three loops stand beside the event-driven form:
-evict, admit and step as three passes over the slots (notebook 02's first form), the three fused into one pass
+release, admit and step as three passes over the slots (notebook 02's first form), the three fused into one pass
 (the tightest loop that plain Python allows), and the course's `SlotScheduler`, the only loop of the three that
 also writes the Trace, as the event-driven form does.
 """
@@ -28,7 +28,7 @@ DEFAULT_TRACE = Path(__file__).parents[2] / "shared" / "data" / "azure_llm_2023_
 
 
 def three_pass_loop(lengths: list[int], slots: int) -> tuple[int, int]:
-    """Steps and tokens by evict, admit, step, each a pass over every slot; no Trace is kept."""
+    """Steps and tokens by release, admit, step, each a pass over every slot; no Trace is kept."""
     occupant: list[int | None] = [None] * slots
     remaining = [0] * slots
     boarded = done = steps = tokens = 0

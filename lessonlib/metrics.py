@@ -51,7 +51,7 @@ class TraceMetrics:
         return self.tokens / (self.header.slots * self.num_steps) if self.num_steps else 0.0
 
     @property
-    def occupancy(self) -> float:
+    def slots_in_use(self) -> float:
         """Occupied slots, summed over steps ÷ (slots × steps). Above `utilization` if prefill takes steps."""
         if not self.num_steps:
             return 0.0
@@ -127,7 +127,7 @@ class TraceMetrics:
             "steps": self.num_steps,
             "tokens": self.tokens,
             "utilization": round(self.utilization, 6),
-            "occupancy": round(self.occupancy, 6),
+            "slots_in_use": round(self.slots_in_use, 6),
             f"ttft_{unit}": percentiles(self.first_token_time()),
             f"latency_{unit}": percentiles(self.latency()),
         }

@@ -15,6 +15,9 @@ PLAYS = re.compile(r"^(Elevator|explorer|MemoryFilm)\(", re.M)
 ONE_AS_MANY = re.compile(
     r"(?<![\d.,/×÷=-])(?<![×÷=] )\b1 (?:rider|request|slot|step|token|block|prompt|floor)s\b.{0,9}"
 )
+NOT_A_TERM = re.compile(
+    r"Guess first\.?|\d+ minutes\.|\[?\d\d · .*", re.S
+)  # bold for the eye; everything else is a term
 MARKS_THAT_IGNORE = ("NBVAL_IGNORE_OUTPUT", "NBVAL_SKIP", "NBVAL_RAISES_EXCEPTION")
 
 pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -89,6 +92,29 @@ def test_opens_and_closes_as_promised(path):
     )
     for heading in ("minutes.**", "## What to carry forward", "## Exercises", "## Sources"):
         assert heading in text, f"{path.name} has no {heading!r}"
+
+
+def singular(term):
+    return re.sub(r"(?<=[^s])s$", "", term.strip().rstrip(".").lower())
+
+
+def glossary():
+    """Every word that a table of notebook 00's glossary explains; the last column is the explanation."""
+    tables = [cell.source for cell in cells(NOTEBOOKS[0], "markdown") if "| is |\n|---" in cell.source]
+    lines = [
+        line.strip("| ").split(" | ")[:-1]
+        for table in tables
+        for line in table.splitlines()
+        if line.startswith("|")
+    ]
+    return {singular(term) for line in lines for column in line for term in re.split(r"[,()]", column)}
+
+
+def test_bold_is_a_term_and_the_glossary_has_it(path):
+    prose = "\n".join(cell.source for cell in cells(path, "markdown"))
+    terms = [term for term in re.findall(r"\*\*(.+?)\*\*", prose, re.S) if not NOT_A_TERM.fullmatch(term)]
+    words = {singular(word) for term in terms for word in term.split(" and ")}
+    assert not words - glossary()
 
 
 def test_what_its_elevators_play_is_kept_beside_it(path):

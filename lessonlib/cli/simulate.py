@@ -31,7 +31,7 @@ MEANINGS = {
     "steps": "times that the whole batch was computed",
     "tokens": "output tokens of all requests",
     "utilization": "output tokens ÷ (slots × steps): 1 is a full batch at every step",
-    "occupancy": "slots in use ÷ all slots, mean over the steps, prompts included",
+    "slots_in_use": "slots in use ÷ all slots, mean over the steps, prompts included",
     "ttft": "time to first token, from a request's arrival",
     "latency": "time from a request's arrival to its last token",
     "itl": "inter-token latency (its mean is TPOT): from one token to the next",

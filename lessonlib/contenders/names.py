@@ -79,7 +79,7 @@ COUNTERPARTS = tuple(
             "02",
             "let them leave",
             "lessonlib.simulation.slots",
-            "SlotScheduler.evict",
+            "SlotScheduler.release",
             SCHEDULER,
             "Scheduler.update_from_output",
         ),

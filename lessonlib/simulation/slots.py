@@ -36,7 +36,7 @@ def arrival_steps(workload: Workload) -> np.ndarray:
 
 
 class SlotScheduler:
-    """The form that goes step by step: evict, admit, step, until every request is finished.
+    """The form that goes step by step: release, admit, step, until every request is finished.
 
     Args:
         workload: requests with arrivals in steps.
@@ -75,7 +75,7 @@ class SlotScheduler:
         arrived = int(np.searchsorted(self.arrival, self.trace_builder.step, side="right"))
         return arrived - self.next_request
 
-    def evict(self) -> int:
+    def release(self) -> int:
         """Free the slots of finished requests. Returns how many finished."""
         leaving = (self.occupant != NOBODY) & (self.remaining == 0)
         self.occupant[leaving] = NOBODY
@@ -118,7 +118,7 @@ class SlotScheduler:
         for request, step in enumerate(self.arrival):
             self.trace_builder.add(Kind.ARRIVE, request, step=int(step))
         while True:
-            self.evict()
+            self.release()
             if self.done == len(self.workload):
                 return self.trace_builder.build()
             self.admit()

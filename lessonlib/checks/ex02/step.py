@@ -31,11 +31,11 @@ def _car_to_step(remaining: list[int], ids: list[int]) -> Given:
 
 
 def _expected_step(occupant: np.ndarray, remaining: np.ndarray) -> Car:
-    """What `SlotScheduler.step` and then `evict` do."""
+    """What `SlotScheduler.step` and then `release` do."""
     scheduler = SlotScheduler(Workload.from_lengths([1]), len(occupant))
     scheduler.occupant[:], scheduler.remaining[:] = occupant, remaining
     scheduler.step()
-    scheduler.evict()
+    scheduler.release()
     return Car(scheduler.occupant.tolist(), scheduler.remaining.tolist(), int((occupant != NOBODY).sum()))
 
 
