@@ -181,8 +181,34 @@ def test_lengths_of_a_file_are_cut_to_what_the_preset_holds(tmp_path):
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:00,9000,5\n2023-01-01 00:00:01,0,900\n"
     )
     row = presets.from_file(str(path), presets.CPU, 1_000)
+    assert row.name == "trace, first 2"
     assert [len(ids) for ids in row.prompts] == [512, 1]
     assert row.max_tokens == [5, 64]
+
+
+def test_named_shapes_bring_their_own_lengths():
+    preset = presets.with_shapes(presets.GPU, "llama-3-8b")
+    assert presets.shapes_for(16 * 2**30, preset.shapes) == presets.SHAPES["llama-3-8b"]
+    assert preset.max_model_len == 8_192
+    assert preset.longest_prompt + max(preset.choices) == preset.max_model_len
+    with pytest.raises(CourseError, match="unknown shapes 'llama-9'"):
+        presets.with_shapes(presets.GPU, "llama-9")
+    with pytest.raises(CourseError, match="for --preset gpu"):
+        presets.with_shapes(presets.CPU, "llama-3-8b")
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=presets.PRESETS)
+def test_conversations_grow_by_what_is_asked_and_answered(preset, job):
+    count, turns, common, asked, answer = preset.conversations
+    row = presets.conversations(preset, 1_000)
+    lengths = list(row.lengths())
+    assert len(lengths) == count * turns
+    assert lengths[:turns] == [(common + asked + turn * (asked + answer), answer) for turn in range(turns)]
+    assert row.longest == sum(lengths[turns - 1]) <= preset.max_model_len
+    assert row.useful_tokens == count * turns * answer
+    assert len({tuple(ids[:common]) for ids in row.prompts}) == 1
+    assert preset.job_for(row, job).prefix_caching
+    assert not entry("hf").takes(row)
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS.values(), ids=presets.PRESETS)

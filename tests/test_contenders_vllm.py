@@ -77,6 +77,31 @@ def rides(model_path):
     return {"mixed": mixed, "online": online}, found
 
 
+def test_conversations_with_the_prefix_cache_on_give_the_same_tokens(model_path):
+    """What is found in the cache is counted, and the second run finds no more than the first."""
+    preset = replace(presets.CPU, conversations=(3, 3, 140, 20, 6))
+    row = presets.conversations(preset, checkpoint.LlamaConfig.load(model_path).vocab_size)
+    cores = sorted(os.sched_getaffinity(0))
+    job = Job(
+        str(model_path), "float32", "cpu", SLOTS, 256, len(cores), cores, [row], kv_gib=1, is_timed=False
+    )
+    tokens, cached = {}, {}
+    for name in ("course", "vllm"):
+        process = ContenderProcess(name, preset.job_for(row, job))
+        try:
+            process.introduce(LOAD)
+            runs = [process.run(row.name, RUN) for _ in range(2)]
+        finally:
+            process.close()
+        tokens[name] = runs[0]["tokens"]
+        first, second = (run["settings"]["prompt_tokens_cached"] for run in runs)
+        assert first == second
+        cached[name] = first
+    assert tokens["course"] == tokens["vllm"]
+    assert [len(ids) for ids in tokens["course"]] == [18] * 3
+    assert min(cached.values()) > 0.3, cached
+
+
 @pytest.mark.parametrize("other", ["hf", "course"])
 def test_the_same_tokens_in_float32(rides, other):
     found = rides[1]

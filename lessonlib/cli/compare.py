@@ -31,7 +31,7 @@ from lessonlib.files import write_whole
 @click.option(
     "--workload",
     default="mixed",
-    help="Of mixed, fixed, sweep, split, sampled, online, trace:FILE, with commas.",
+    help="Of mixed, fixed, sweep, split, sampled, online, conversations, trace:FILE, with commas.",
 )
 @click.option("--rows", help="Only these rows of the workloads, e.g. '64 mixed,64 x 256'.")
 @click.option(
@@ -52,6 +52,11 @@ from lessonlib.files import write_whole
 @click.option("--no-trace", is_flag=True, help="Do not start vLLM once more to record its scheduler.")
 @click.option("--slots", type=int, help="Requests on board at once.", show_default="16; gpu: 256")
 @click.option("--threads", type=int, help="Of the CPU's computation.", show_default="every core")
+@click.option(
+    "--shapes",
+    help="Of random weights on a card: llama-2-7b, llama-3-8b or llama-1b.",
+    show_default="what fits",
+)
 @click.option("--model", help="A folder, a hub name, or smollm2.", show_default="the preset's")
 @click.option("--seed", type=int, default=0, callback=seed_from_zero, help="Of the draws.")
 @click.option("--from", "folder", default="exercises", help="Folder of your files, for mine.")
@@ -96,6 +101,8 @@ def _measured(options: SimpleNamespace) -> Any:
     if options.preset not in presets.PRESETS:
         raise CourseError(f"unknown preset {options.preset!r}: use one of {', '.join(presets.PRESETS)}")
     preset, workloads = presets.PRESETS[options.preset], options.workload.split(",")
+    if options.shapes:
+        preset = presets.with_shapes(preset, options.shapes)
     chosen = compare.Options(
         preset=preset,
         contenders=options.contenders.split(",")

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lessonlib.contenders.arrivals import run_with_arrivals
+from lessonlib.contenders.conversations import run_conversations
 from lessonlib.contenders.job import BLOCK_SIZE, Job, Measurement, Row
 from lessonlib.contenders.registry import Entry
 from lessonlib.contenders.sizes import bytes_read
@@ -35,6 +36,7 @@ class Course:
             num_blocks=num_blocks(job),
             gpu_memory_utilization=job.gpu_memory_utilization,
             skip_tokenizer_init=True,
+            enable_prefix_caching=job.prefix_caching,
             **options,
             **(own_parts(job) if entry.takes_own_parts else {}),
         )
@@ -45,7 +47,7 @@ class Course:
             "max_num_batched_tokens": self.llm.max_num_batched_tokens,
             "num_blocks": self.llm.num_blocks,
             "block_size": self.llm.block_size,
-            "prefix_caching": False,
+            "prefix_caching": job.prefix_caching,
             "async_scheduling": self.llm.max_in_flight > 1,
             "cuda_graphs": job.device == "cuda" and not options["enforce_eager"],
         }
@@ -56,6 +58,12 @@ class Course:
         prompts = [{"prompt_token_ids": ids} for ids in row.prompts]
         how = {"temperature": 0, **row.sampling}
         params = [SamplingParams(max_tokens=count, ignore_eos=True, **how) for count in row.max_tokens]
+        if row.follow_ups:
+            return run_conversations(
+                row,
+                lambda prompts: self.llm.generate(prompts, params, use_tqdm=False),
+                self.llm.reset_prefix_cache,
+            )
         if row.arrivals:
             self.llm.start_trace()
             measured = run_with_arrivals(

@@ -6,7 +6,7 @@ Plain data, sent as JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,11 @@ class Row:
         prompts: token ids, one list for each request.
         max_tokens: output tokens of each request; the end-of-sequence token does not end an answer.
         arrivals: seconds from the start, ascending; empty if all requests wait at the start.
-        kind: "mixed", "fixed", "sweep", "split", "sampled", "online" or "trace": which plot it belongs to.
+        kind: "mixed", "fixed", "sweep", "split", "sampled", "online", "trace" or "conversations": its plot.
         batch: requests in a static batch; 0: as many as there are slots, or fit in memory.
         sampling: fields of `SamplingParams` beside `max_tokens`, the same for each request; empty: greedy.
+        follow_ups: of conversations: for each further turn, the token ids that each request's prompt gets after the
+            answer so far. Empty for requests that are answered once.
 
     Raises:
         CourseError: for lists of different lengths, or no prompts.
@@ -40,6 +42,7 @@ class Row:
     kind: str = "mixed"
     batch: int = 0
     sampling: dict[str, Any] = field(default_factory=dict)
+    follow_ups: list[list[list[int]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.prompts or len(self.prompts) != len(self.max_tokens):
@@ -56,7 +59,12 @@ class Row:
 
     @property
     def useful_tokens(self) -> int:
-        return sum(self.max_tokens)
+        return sum(self.max_tokens) * self.turns
+
+    @property
+    def turns(self) -> int:
+        """Answers that each request asks for."""
+        return 1 + len(self.follow_ups)
 
     @property
     def arrival_times(self) -> list[float]:
@@ -65,8 +73,17 @@ class Row:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt and answer together."""
-        return max(len(ids) + count for ids, count in zip(self.prompts, self.max_tokens, strict=True))
+        """Tokens of the longest prompt and answer together, over all turns."""
+        return max(prompt + answer for prompt, answer in self.lengths())
+
+    def lengths(self) -> Iterator[tuple[int, int]]:
+        """Tokens of the prompt and of the answer, for each answer; a later turn's prompt holds the earlier ones."""
+        for *asked, count in zip(self.prompts, *self.follow_ups, self.max_tokens, strict=True):
+            prompt = 0
+            for ids in asked:
+                prompt += len(ids)
+                yield prompt, count
+                prompt += count
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,7 @@ class Job:
         threads, cores: of the CPU's computation; cores are the ids that the process is bound to.
         kv_gib: GiB of K/V cache on a CPU.
         gpu_memory_utilization: share of the card's memory that a paged engine may take.
+        prefix_caching: whether engines that can keep the K/V of earlier prompts do so.
         own: a student's file and the names of the functions to take from it, for the contender "mine".
         is_timed: whether seconds count, so that an engine may compile itself first.
         is_traced: whether vLLM's scheduler is recorded step by step. Not for timed runs.
@@ -104,6 +122,7 @@ class Job:
     is_traced: bool = False
     paged_slots: int = 0
     num_blocks: int = 0
+    prefix_caching: bool = False
     own: tuple[str, list[str]] | None = None
 
     def save(self, path: Path) -> Path:

@@ -15,7 +15,7 @@ from lessonlib.errors import CourseError
 from lessonlib.result import RowFacts
 from lessonlib.workload import poisson_arrivals, questions, read_trace
 
-WORKLOADS = ("mixed", "fixed", "sweep", "split", "sampled", "online", "trace:FILE")
+WORKLOADS = ("mixed", "fixed", "sweep", "split", "sampled", "online", "conversations", "trace:FILE")
 PROMPT_TOKENS = (16, 48)  # of a random prompt, shortest and longest
 SAMPLED = {
     "top-p 0.95": {"temperature": 0.8, "top_p": 0.95},
@@ -39,10 +39,12 @@ class Preset:
         split_chain: its contenders, each one change away from the one before.
         rates: arrivals a second of the online rows, `online_requests` requests each.
         trace_requests, longest_prompt: requests taken from a trace file, and tokens that longer prompts are cut to.
+        conversations: requests, turns, tokens that all begin with, tokens asked in each turn, and tokens of an answer.
         takes_turns: whether all processes live at once and take turns, row by row; otherwise one after the other has
             the machine for all rows.
         repeat, runs: rounds, and timed runs of a row in each turn.
         identity: requests, and tokens of each, of the check in float32; (0, 0): no check.
+        shapes: of the model, a name of `SHAPES`; empty: the largest that fit on the card.
     """
 
     name: str
@@ -63,11 +65,13 @@ class Preset:
     online_requests: int
     trace_requests: int
     longest_prompt: int
+    conversations: tuple[int, int, int, int, int]
     takes_turns: bool
     repeat: int
     runs: int
     identity: tuple[int, int] = (0, 0)
     max_model_len: int = 2048
+    shapes: str = ""
 
     def job_for(self, row: Row, job: Job) -> Job:
         """The job with the slots and the memory for this kind of row. A sweep has slots for its largest batch."""
@@ -81,7 +85,7 @@ class Preset:
                 num_blocks=self.split_slots * -(-row.longest // BLOCK_SIZE) + 1,
                 max_model_len=row.longest,
             )
-        return job
+        return replace(job, prefix_caching=True) if row.kind == "conversations" else job
 
 
 CPU = Preset(
@@ -103,6 +107,7 @@ CPU = Preset(
     online_requests=48,
     trace_requests=32,
     longest_prompt=512,
+    conversations=(8, 3, 96, 32, 16),
     takes_turns=True,
     repeat=2,
     runs=1,
@@ -136,6 +141,7 @@ GPU = Preset(
     online_requests=256,
     trace_requests=256,
     longest_prompt=1024,
+    conversations=(64, 6, 600, 120, 96),
     takes_turns=False,
     repeat=1,
     runs=2,
@@ -180,14 +186,40 @@ LLAMA_1B = {
     "num_attention_heads": 32,
     "num_key_value_heads": 8,
 }
+LLAMA_3_8B = {
+    **LLAMA_2_7B,
+    "intermediate_size": 14336,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "max_position_embeddings": 8192,
+    "rope_theta": 500000.0,
+}
+SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama-2-7b": ("Llama-2-7B shapes, random weights", LLAMA_2_7B),
+    "llama-3-8b": ("Llama-3-8B shapes, random weights", LLAMA_3_8B),
+    "llama-1b": ("1B Llama shapes, random weights", LLAMA_1B),
+}
+"""By name: a label, and config.json."""
 ROOM_FOR_7B = 60 * 2**30  # weights, and a static cache of 64 requests of 1,072 tokens
 
 
-def shapes_for(gpu_bytes: int) -> tuple[str, dict[str, Any]]:
-    """The name and config.json of the largest shapes that every contender can run on this card."""
-    if gpu_bytes >= ROOM_FOR_7B:
-        return "Llama-2-7B shapes, random weights", LLAMA_2_7B
-    return "1B Llama shapes, random weights", LLAMA_1B
+def shapes_for(gpu_bytes: int, name: str = "") -> tuple[str, dict[str, Any]]:
+    """A label and config.json of the named shapes; without a name, of the largest that every contender can run on
+    this card."""
+    return SHAPES[name or ("llama-2-7b" if gpu_bytes >= ROOM_FOR_7B else "llama-1b")]
+
+
+def with_shapes(preset: Preset, name: str) -> Preset:
+    """The preset with these shapes, and with requests as long as they have positions for.
+
+    Raises `CourseError` for an unknown name, or a preset that has a real model.
+    """
+    if name not in SHAPES:
+        raise CourseError(f"unknown shapes {name!r}: use one of {', '.join(SHAPES)}")
+    if preset.device != "cuda":
+        raise CourseError(f"shapes {name} are for --preset gpu; the {preset.name} preset has a real model")
+    longest = SHAPES[name][1]["max_position_embeddings"]
+    return replace(preset, shapes=name, max_model_len=longest, longest_prompt=longest - max(preset.choices))
 
 
 def write_config(folder: Path, config: dict[str, Any], dtype: str) -> Path:
@@ -283,6 +315,8 @@ def _workload(name: str, preset: Preset, prompts: Prompts, vocab_size: int, seed
         return [split(preset, prompts, seed)]
     if kind == "sampled" and not path:
         return sampled(preset, prompts, seed)
+    if kind == "conversations" and not path:
+        return [conversations(preset, vocab_size, seed)]
     if kind == "online" and not path:
         return [online(rate, preset, prompts, seed) for rate in preset.rates]
     if kind == "trace" and path:
@@ -349,7 +383,22 @@ def from_file(path: str, preset: Preset, vocab_size: int, seed: int = 0) -> Row:
     lengths = [max(1, min(int(count), preset.longest_prompt)) for count in workload.prompt_tokens]
     ids = [[rng.randrange(3, vocab_size - 1) for _ in range(count)] for count in lengths]
     max_tokens = [min(int(count), max(preset.choices)) for count in workload.output_tokens]
-    return Row(f"trace, first {len(ids)}", ids, max_tokens, kind="trace")
+    return Row(f"{Path(path).stem}, first {len(ids)}", ids, max_tokens, kind="trace")
+
+
+def conversations(preset: Preset, vocab_size: int, seed: int = 0) -> Row:
+    """Several turns, with random ids: all begin with the same text, and each asks something of its own in each turn."""
+    count, turns, common, asked, answer = preset.conversations
+    rng = random.Random(seed)
+
+    def drawn(tokens: int) -> list[int]:
+        return [rng.randrange(3, vocab_size - 1) for _ in range(tokens)]
+
+    begin = drawn(common)
+    prompts = [begin + drawn(asked) for _ in range(count)]
+    follow_ups = [[drawn(asked) for _ in range(count)] for _ in range(1, turns)]
+    name = f"{count} conversations of {turns} turns"
+    return Row(name, prompts, [answer] * count, kind="conversations", follow_ups=follow_ups)
 
 
 def identity_row(preset: Preset, prompts: Prompts, seed: int = 0) -> Row:
@@ -375,18 +424,16 @@ def facts(row: Row, job: Job, weight_bytes: int, kv_bytes_per_token: int, bandwi
         bandwidth: bytes a second.
     """
     slots = max(job.slots, job.paged_slots)
-    steps = max(max(row.max_tokens), -(-row.useful_tokens // slots))
-    context = sum(
-        count * len(ids) + count * (count - 1) // 2
-        for ids, count in zip(row.prompts, row.max_tokens, strict=True)
-    )
+    steps = max(max(row.max_tokens) * row.turns, -(-row.useful_tokens // slots))
+    context = sum(count * prompt + count * (count - 1) // 2 for prompt, count in row.lengths())
     least_seconds = (steps * weight_bytes + context * kv_bytes_per_token) / bandwidth if bandwidth else 0.0
-    prompt_tokens = sum(map(len, row.prompts))
+    prompt_tokens = sum(prompt for prompt, _ in row.lengths())
     rate = (len(row) - 1) / row.arrivals[-1] if row.arrivals and row.arrivals[-1] else 0.0
     choices = sorted(set(row.max_tokens))
     lengths = f"{choices[0]:,}" if len(choices) == 1 else f"{choices[0]:,} to {choices[-1]:,}"
     description = (
-        f"{len(row):,} prompts of {prompt_tokens / len(row):.0f} tokens on average, {lengths} tokens each"
+        f"{len(row) * row.turns:,} prompts of {prompt_tokens / len(row) / row.turns:.0f} tokens on average, "
+        f"{lengths} tokens each"
     )
     return RowFacts(
         row.name, row.kind, len(row), prompt_tokens, row.useful_tokens, description, rate, least_seconds

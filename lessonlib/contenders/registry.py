@@ -33,6 +33,7 @@ class Entry:
         takes_arrivals: whether requests can be added while others run.
         takes_dtype: whether it computes in `Job.dtype`, rather than in the one that the model's files have.
         takes_sampling: whether it runs rows that are not greedy, or ask for log probabilities.
+        takes_conversations: whether it runs rows of several turns, whose earlier K/V it can keep.
         needs_kernels: whether it imports `kernels`. transformers must not find a package of that name.
         runs_under_vllm: whether its process is started with the Python that has vLLM.
     """
@@ -46,12 +47,17 @@ class Entry:
     takes_arrivals: bool = True
     takes_dtype: bool = True
     takes_sampling: bool = True
+    takes_conversations: bool = True
     needs_kernels: bool = True
     runs_under_vllm: bool = False
 
     def takes(self, row: Row) -> bool:
         """Whether it runs such a row at all."""
-        return (self.takes_arrivals or not row.arrivals) and (self.takes_sampling or not row.sampling)
+        return (
+            (self.takes_arrivals or not row.arrivals)
+            and (self.takes_sampling or not row.sampling)
+            and (self.takes_conversations or not row.follow_ups)
+        )
 
     def max_num_seqs(self, job: Job) -> int:
         """Requests that it runs at once."""
@@ -63,7 +69,12 @@ class Entry:
         return {**(entry(self.builds_on).all_options if self.builds_on else {}), **self.options}
 
 
-OF_TRANSFORMERS: dict[str, Any] = {"takes_arrivals": False, "takes_sampling": False, "needs_kernels": False}
+OF_TRANSFORMERS: dict[str, Any] = {
+    "takes_arrivals": False,
+    "takes_sampling": False,
+    "takes_conversations": False,
+    "needs_kernels": False,
+}
 OF_VLLM: dict[str, Any] = {"takes_paged_slots": True, "needs_kernels": False, "runs_under_vllm": True}
 CONTENDERS = {
     each.name: each

@@ -27,7 +27,7 @@ HOW = {
     "end": "exactly max_tokens each; an end-of-sequence token ends nothing",
     "sampling": "greedy",
     "weights": "one set of files, read by all",
-    "prefix_caching": "off: a repetition computes its prompts again",
+    "prefix_caching": "off: a repetition computes its prompts again; in conversations on, and emptied before each run",
     "clock": "from the call to the last token on the host; loading and warm-up are outside",
     "warm_up": "each row is run once, whole, before it is timed",
 }
@@ -59,8 +59,8 @@ class Setup:
 
     def job_for(self, row: Row) -> Job:
         """The job with the slots and the memory that this row is run with."""
-        is_chosen = self.slots and row.kind != "split"
-        return self.job if is_chosen else self.preset.job_for(row, self.job)
+        job = self.preset.job_for(row, self.job)
+        return replace(job, slots=self.slots) if self.slots and row.kind != "split" else job
 
 
 def prepare(session: Session, folder: Path) -> Setup:
@@ -158,7 +158,9 @@ def _choose_model(session: Session, job: Job, folder: Path) -> Job:
     """The job with the model that was asked for, or one that fits the machine."""
     wanted = session.options.model
     if wanted is None and job.device == "cuda":
-        name, config = presets.shapes_for(session.comparison.machine["gpu_bytes"])
+        name, config = presets.shapes_for(
+            session.comparison.machine["gpu_bytes"], session.options.preset.shapes
+        )
         path = presets.write_config(folder / "model", config, job.dtype)
         session.log(f"drawing weights for {name}, the same for all")
         write_weights(path, job.dtype, job.device)

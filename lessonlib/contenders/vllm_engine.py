@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lessonlib.contenders.arrivals import run_with_arrivals
+from lessonlib.contenders.conversations import run_conversations
 from lessonlib.contenders.job import BLOCK_SIZE, Job, Measurement, Row
 from lessonlib.contenders.registry import Entry
 from lessonlib.errors import CourseError
@@ -125,6 +126,12 @@ class Vllm:
             SamplingParams(max_tokens=most, ignore_eos=True, detokenize=False, **how)
             for most in row.max_tokens
         ]
+        if row.follow_ups:
+            return run_conversations(
+                row,
+                lambda prompts: self.llm.generate(prompts, params, use_tqdm=False),
+                self.llm.reset_prefix_cache,
+            )
         prompts = [{"prompt_token_ids": ids} for ids in row.prompts]
         started = time.perf_counter()
         outputs = self.llm.generate(prompts, params, use_tqdm=False)
@@ -188,7 +195,7 @@ def load(job: Job, max_num_seqs: int | None) -> tuple[Any, dict[str, Any]]:
         "max_num_seqs": max_num_seqs,
         "max_model_len": job.max_model_len,
         # Repetitions have the same prompts, and each must compute them.
-        "enable_prefix_caching": False,
+        "enable_prefix_caching": job.prefix_caching,
         "enforce_eager": not (job.is_timed and can_compile(job.device)),
     }
     if job.device == "cuda":

@@ -205,7 +205,9 @@ def split_finding(parts: Sequence[Part]) -> str:
 
 def bar_rows(comparison: Comparison) -> list[RowFacts]:
     """Rows that stand as bars."""
-    return [row for row in comparison.rows if row.kind in ("mixed", "fixed", "sampled", "trace")]
+    return [
+        row for row in comparison.rows if row.kind in ("mixed", "fixed", "sampled", "trace", "conversations")
+    ]
 
 
 def split_rows(comparison: Comparison) -> list[RowFacts]:
