@@ -181,7 +181,7 @@ def test_lengths_of_a_file_are_cut_to_what_the_preset_holds(tmp_path):
         "TIMESTAMP,ContextTokens,GeneratedTokens\n2023-01-01 00:00:00,9000,5\n2023-01-01 00:00:01,0,900\n"
     )
     row = presets.from_file(str(path), presets.CPU, 1_000)
-    assert row.name == "trace, first 2"
+    assert row.name == "first 2 of trace"
     assert [len(ids) for ids in row.prompts] == [512, 1]
     assert row.max_tokens == [5, 64]
 

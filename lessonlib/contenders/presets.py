@@ -383,7 +383,7 @@ def from_file(path: str, preset: Preset, vocab_size: int, seed: int = 0) -> Row:
     lengths = [max(1, min(int(count), preset.longest_prompt)) for count in workload.prompt_tokens]
     ids = [[rng.randrange(3, vocab_size - 1) for _ in range(count)] for count in lengths]
     max_tokens = [min(int(count), max(preset.choices)) for count in workload.output_tokens]
-    return Row(f"{Path(path).stem}, first {len(ids)}", ids, max_tokens, kind="trace")
+    return Row(f"first {len(ids)} of {Path(path).stem}", ids, max_tokens, kind="trace")
 
 
 def conversations(preset: Preset, vocab_size: int, seed: int = 0) -> Row:
