@@ -25,7 +25,7 @@ PEAKS_OF = "vllm"  # rates in percent are shares of its peak
 HOW = {
     "prompts": "the same token ids for all; no contender has a tokenizer",
     "end": "exactly max_tokens each; an end-of-sequence token ends nothing",
-    "sampling": "greedy",
+    "sampling": "greedy, except where a row says otherwise",
     "weights": "one set of files, read by all",
     "prefix_caching": "off: a repetition computes its prompts again; in conversations on, and emptied before each run",
     "clock": "from the call to the last token on the host; loading and warm-up are outside",
