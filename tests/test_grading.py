@@ -661,13 +661,17 @@ def test_a_class_from_canvas_from_download_to_upload(tmp_path: Path) -> None:
     (tmp_path / "hand.toml").write_text('[babbagecharles_78]\n"ex01.3" = 0.5\nreason = "Nearly."\n')
     out = tmp_path / "out"
     words = ["grade", tmp_path / "submissions.zip", "--from", "canvas", "--out", out, "--workers", "1"]
-    words += ["--exercises", "ex01", "--assignment", "one", "--roster", tmp_path / "gradebook.csv"]
+    words += ["--exercises", "ex01", "--roster", tmp_path / "gradebook.csv", "--assignment"]
+    misspelt = lesson(*words, "won").stdout
+    assert "the gradebook has no 'won': grades_canvas.csv makes a new column of it; " in misspelt
+    assert "--assignment fills one of its own: one (991)" in misspelt
+    assert "lovelaceada_77: There is no ex01.py: ex01-1.py was taken." in misspelt
+    words += ["one", "--resume"]
     done = lesson(*words, "--overrides", tmp_path / "hand.toml")
     assert (done.returncode, done.stderr) == (1, "")
     lines = done.stdout.splitlines()
     assert "left out: readme.txt: not a name that Canvas gives: student_ID_submission_file" in lines
     assert "left out: noone_80: no student of the roster" in lines
-    assert "lovelaceada_77: There is no ex01.py: ex01-1.py was taken." in lines
     assert lines[-5:-1] == [
         "3 graded",
         "belongs to no student: readme.txt",
@@ -676,9 +680,9 @@ def test_a_class_from_canvas_from_download_to_upload(tmp_path: Path) -> None:
     ]
     assert (out / "grades_canvas.csv").read_text().splitlines() == [
         "Student,ID,SIS User ID,SIS Login ID,Section,one (991)",
-        "    Points Possible,,,,,3",
-        '"Babbage, Charles",78,s78,charles,Monday,2.5',
-        '"Lovelace, Ada",77,s77,ada,Monday,3',
+        "    Points Possible,,,,,10",
+        '"Babbage, Charles",78,s78,charles,Monday,8.33',
+        '"Lovelace, Ada",77,s77,ada,Monday,10',
     ]
     with (out / "left_out.csv").open(encoding="utf-8", newline="") as file:
         kinds = [row["kind"] for row in csv.DictReader(file)]

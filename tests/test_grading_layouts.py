@@ -276,7 +276,7 @@ CANVAS_ROSTER = """\ufeffStudent,ID,SIS User ID,SIS Login ID,Section,one (991),Q
 "Hopper, Grace",79,s79,77,Monday,,
 "Student, Test",1,,abc,Monday,,
 """
-MOODLE_ROSTER = """\ufeffIdentifier,Full name,ID number,Email address,Status,Grade,Maximum grade,Feedback comments
+MOODLE_ROSTER = """\ufeffIdentifier,Full name,ID number,Email address,Status,Grade,Maximum Grade,Feedback comments
 Participant 123,Ada Lovelace,s77,ada@example.org,Submitted,,100.00,
 Participant 124,Zoë D’Arc,s78,zoe@example.org,No submission,,100.00,
 """
@@ -376,8 +376,8 @@ def test_canvas_gets_its_own_columns_and_nobody_it_does_not_know(tmp_path: Path)
         graded(tmp_path, collected, roster_of(tmp_path, CANVAS_ROSTER))
     ).splitlines() == [
         "Student,ID,SIS User ID,SIS Login ID,Section,one (991)",
-        "    Points Possible,,,,,2",
-        '"Lovelace, Ada",77,s77,ada,Monday,1',
+        "    Points Possible,,,,,10",  # the gradebook's own scale
+        '"Lovelace, Ada",77,s77,ada,Monday,5',
     ]
     without = tables.canvas_csv(graded(tmp_path, collected)).splitlines()
     assert without[0] == "Student,ID,SIS User ID,SIS Login ID,Section,one"
@@ -389,13 +389,13 @@ def test_moodle_gets_its_worksheet_back_on_its_scale(tmp_path: Path) -> None:
     text = tables.moodle_csv(graded(tmp_path, collected, roster_of(tmp_path, MOODLE_ROSTER)))
     (row,) = rows_of(text)
     assert text.splitlines()[0] == MOODLE_ROSTER.splitlines()[0].removeprefix("\ufeff")
-    assert (row["Identifier"], row["Grade"], row["Maximum grade"]) == ("Participant 123", "50", "100.00")
+    assert (row["Identifier"], row["Grade"], row["Maximum Grade"]) == ("Participant 123", "50", "100.00")
     (bare,) = rows_of(tables.moodle_csv(graded(tmp_path, collected)))
     assert bare == {
         "Identifier": "Participant 123",
         "Full name": "Ada Lovelace",
         "Grade": "1",
-        "Maximum grade": "2",
+        "Maximum Grade": "2",
     }
 
 

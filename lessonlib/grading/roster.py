@@ -7,7 +7,7 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lessonlib.errors import CourseError
@@ -24,7 +24,9 @@ KEYS = {
 }
 NAME = {CANVAS: "Student", MOODLE: "Full name"}
 PARTICIPANT = re.compile(r"\D*(\d+)")  # "Participant 123"
-NO_STUDENTS = {"points possible", "student, test", "test student"}
+POINTS_POSSIBLE = "    Points Possible"  # Canvas tells this row by its first cell, spaces and all
+NO_STUDENTS = {POINTS_POSSIBLE.strip().lower(), "student, test", "test student"}
+NUMBERED = re.compile(r".+ \(\d+\)")  # a column of Canvas's own
 
 Row = Mapping[str, str]
 
@@ -35,11 +37,22 @@ class Roster:
     platform: CANVAS or MOODLE.
     columns: in the order of the file.
     rows: one a student.
+    points_possible: of each of Canvas's columns, where the file says so.
     """
 
     platform: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    points_possible: Row = field(default_factory=dict)
+
+    def assignment(self, name: str) -> str | None:
+        """Canvas's column of that name, which ends with its number: `continuous-batching (123)`."""
+        return next((each for each in self.assignments if each.rpartition(" (")[0] == name), None)
+
+    @property
+    def assignments(self) -> list[str]:
+        """Canvas's columns of assignments."""
+        return [each for each in self.columns if NUMBERED.fullmatch(each)]
 
     def name(self, row: Row) -> str:
         """A student as a person would look for them."""
@@ -83,7 +96,8 @@ def read_roster(path: Path) -> Roster:
         if set(needed) <= set(columns):
             name = NAME[platform]
             students = (row for row in rows if row[name] and row[name].strip().lower() not in NO_STUDENTS)
-            return Roster(platform, columns, tuple(students))
+            possible = [row for row in rows if row[name].strip() == POINTS_POSSIBLE.strip()]
+            return Roster(platform, columns, tuple(students), dict(*possible[:1]))
     raise CourseError(
         f"{path} is neither a Canvas gradebook nor a Moodle grading worksheet: it should begin with the columns "
         f"{', '.join(CANVAS_COLUMNS)} or {', '.join(MOODLE_COLUMNS)}"

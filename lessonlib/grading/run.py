@@ -26,7 +26,7 @@ from lessonlib.grading.layouts import (
 from lessonlib.grading.overrides import OVERRIDES_FILE, Override, read_overrides
 from lessonlib.grading.pages import class_page
 from lessonlib.grading.records import Record, overridden, write_record
-from lessonlib.grading.roster import Matched, match, read_roster
+from lessonlib.grading.roster import Matched, Roster, match, read_roster
 from lessonlib.grading.settings import Results, Settings
 
 LEFT_OUT_FILE = "left_out.csv"
@@ -115,7 +115,7 @@ def grade(
     with Results(out, settings, resume or bool(regrade)) as results:
         _check_names(regrade, matched.handins)
         given = _overrides(out, overrides, results.run["weights"], matched.handins)
-        _log_what_is_there(collected, matched, log)
+        _log_what_is_there(collected, matched, found, settings.assignment, log)
         with Checking(source, results, workers, scheduler, regrade, log) as checking:
             checking.check(matched.handins)
         checked = [checking.records[name] for name in sorted(checking.records)]
@@ -161,11 +161,20 @@ def _overrides(
     return given
 
 
-def _log_what_is_there(collected: Collected, matched: Matched, log: Callable[[str], None]) -> None:
+def _log_what_is_there(
+    collected: Collected, matched: Matched, roster: Roster | None, assignment: str, log: Callable[[str], None]
+) -> None:
     if collected.guessed:
         log(
             f"layout: {collected.layout}, as {collected.guessed} looks; --from names another. "
             f"{len(collected.handins)} students"
+        )
+    if roster and roster.assignments and not roster.assignment(assignment):
+        log(
+            clean(
+                f"the gradebook has no {assignment!r}: grades_canvas.csv makes a new column of it; "
+                f"--assignment fills one of its own: {', '.join(roster.assignments)}"
+            )
         )
     for each in (*collected.left_out, *matched.left_out):
         if each.kind != NO_SUBMISSION:

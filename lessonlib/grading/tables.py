@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from lessonlib.checks.report import CAN_BE_READ, ERROR, FAILED, HAS_FUNCTION, IS
 from lessonlib.checks.sandbox.cleaning import clean
 from lessonlib.grading.layouts import CANVAS, MOODLE, Handin, LeftOut
 from lessonlib.grading.points import points_by_task
-from lessonlib.grading.roster import CANVAS_COLUMNS, MOODLE_COLUMNS, Roster
+from lessonlib.grading.roster import CANVAS_COLUMNS, MOODLE_COLUMNS, POINTS_POSSIBLE, Roster
 from lessonlib.grading.similarity import Pair
 from lessonlib.viz import style
 
@@ -27,8 +26,7 @@ NBGRADER = (
     *("assignment", "duedate", "timestamp", "student_id", "last_name", "first_name", "email"),
     *("raw_score", "late_submission_penalty", "score", "max_score"),
 )
-MOODLE_GRADE, MOODLE_MOST = "Grade", "Maximum grade"
-POINTS_POSSIBLE = "    Points Possible"  # as Canvas writes it, spaces and all
+MOODLE_GRADE, MOODLE_MOST = "Grade", "Maximum Grade"
 BARS = 10
 FILES = {task.id: f"{exercise.id}.py" for exercise in EXERCISES.values() for task in exercise.tasks}
 EVERYTHING = "the submission"
@@ -128,25 +126,20 @@ def nbgrader_csv(graded: Graded) -> str:
 
 
 def canvas_csv(graded: Graded) -> str:
-    """One row a student, below one with the points there were.
+    """One row a student, below one with the points there were; on the scale of the gradebook's column, if there is one.
 
     Without a roster the student's name stands where Canvas looks for a login, unless Canvas's number is known.
     """
-    most = max((record["max_score"] for record in graded.records), default=0.0)
-    column = _canvas_column(graded)
-    rows = [{"Student": POINTS_POSSIBLE, column: amount(most)}]
+    own = graded.roster.assignment(graded.assignment) if graded.roster else None
+    column = own or graded.assignment
+    possible = graded.roster.points_possible.get(column, "") if graded.roster else ""
+    most = possible or amount(max((record["max_score"] for record in graded.records), default=0.0))
+    rows = [{"Student": POINTS_POSSIBLE, column: most}]
     for record, known in graded.of_platform(CANVAS):
         rows.append(
-            {**{name: known.get(name, "") for name in CANVAS_COLUMNS}, column: amount(record["score"])}
+            {**{name: known.get(name, "") for name in CANVAS_COLUMNS}, column: _on_scale(record, most)}
         )
     return _csv((*CANVAS_COLUMNS, column), rows)
-
-
-def _canvas_column(graded: Graded) -> str:
-    """The assignment, with Canvas's number where the gradebook has it: `continuous-batching (123)`."""
-    columns = graded.roster.columns if graded.roster else ()
-    numbered = re.compile(re.escape(graded.assignment) + r" \(\d+\)")
-    return next((column for column in columns if numbered.fullmatch(column)), graded.assignment)
 
 
 def moodle_csv(graded: Graded) -> str:
