@@ -696,7 +696,7 @@ def test_a_class_from_canvas_from_download_to_upload(tmp_path: Path) -> None:
     assert again.returncode == 1, again.stderr
     after = {path.name: path.stat().st_mtime_ns for path in (out / records.STUDENTS).glob("*.json")}
     assert [name for name in after if after[name] != before[name]] == ["lovelaceada_77.json"]
-    assert '"Babbage, Charles",78,s78,charles,Monday,2.5' in (out / "grades_canvas.csv").read_text()
+    assert '"Babbage, Charles",78,s78,charles,Monday,8.33' in (out / "grades_canvas.csv").read_text()
 
 
 def test_two_runs_into_one_folder_lock_each_other_out(tmp_path: Path) -> None:
