@@ -4,8 +4,8 @@ A length is a number of steps: a request of length n gets one token in each of n
 the start, in the order of the list. Utilization is tokens given ÷ (slots × steps).
 
 Check your work with `lesson check ex01` in a terminal, or with `check("ex01")` in a notebook cell. The inputs
-are fresh each time. What has to hold, beside plain good manners (an answer of the right form, inputs left as
-they were, no call that goes on for ever):
+are fresh each time. What has to hold, besides plain good manners (an answer of the right form, inputs left as
+they were, no call that goes on forever):
 
 ex01.1 static_utilization
   - utilization is never above one

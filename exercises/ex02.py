@@ -10,8 +10,8 @@ The state of the car is two arrays and a list:
 Each part returns the new state and leaves the old one as it was: whoever called it may want to compare.
 
 Check your work with `lesson check ex02` in a terminal, or with `check("ex02")` in a notebook cell. The inputs
-are fresh each time. What has to hold, beside plain good manners (an answer of the right form, inputs left as
-they were, no call that goes on for ever):
+are fresh each time. What has to hold, besides plain good manners (an answer of the right form, inputs left as
+they were, no call that goes on forever):
 
 ex02.1 refill
   - whoever is on board keeps their slot
@@ -55,7 +55,7 @@ def refill(
     """ex02.1: those who wait board the free slots, first come first served, lowest free slot first.
 
     Args:
-        occupant, remaining, waitlist, lengths: the state, as above; no slot may be free, nobody may wait.
+        occupant, remaining, waitlist, lengths: the state, as above. Perhaps no slot is free, perhaps nobody waits.
 
     Returns:
         (occupant, remaining, waitlist) after boarding.

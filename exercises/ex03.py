@@ -21,8 +21,8 @@ A request on board is a dict:
 Each part returns the new state and leaves the old one as it was: whoever called it may want to compare.
 
 Check your work with `lesson check ex03` in a terminal, or with `check("ex03")` in a notebook cell. The inputs
-are fresh each time. What has to hold, beside plain good manners (an answer of the right form, inputs left as
-they were, no call that goes on for ever):
+are fresh each time. What has to hold, besides plain good manners (an answer of the right form, inputs left as
+they were, no call that goes on forever):
 
 ex03.1 allocate, append, release, free_list
   - block 0 is never handed out
@@ -35,7 +35,7 @@ ex03.1 allocate, append, release, free_list
 
 ex03.2 admit
   - nobody is lost and nobody is counted twice
-  - a request that can never fit is named and set aside
+  - a request that can never fit is rejected by name
   - nobody overtakes
   - everyone on board has a slot
   - a step computes no more tokens than its budget
@@ -135,12 +135,12 @@ def admit(
     """ex03.2: who boards in this step.
 
     Those on board go first: each takes a slot and one token of the step's budget. Then those who wait board,
-    first come, first served, and nobody overtakes: where the first one cannot board, nobody does. Who boards
+    first come, first served, and nobody overtakes: where the first one cannot board, nobody does. Whoever boards
     takes a slot, blocks for the whole prompt, and as many tokens of the budget as the prompt can use, at
-    least one; a prompt that is longer than that is read on in the next step. Blocks as many as the watermark
-    stay free, so that those on board can grow; where nobody is on board, nobody needs them.
+    least one; a prompt that is longer than that is read on in the next step. As many blocks as
+    the watermark says stay free, so that those on board can grow; where nobody is on board, nobody needs them.
 
-    A request whose prompt is larger than all of memory would hold up the queue for ever. It is set aside at
+    A request whose prompt is larger than all of memory would hold up the queue forever. It is rejected at
     once, wherever it waits.
 
     Args:
@@ -156,7 +156,7 @@ def admit(
 
     Returns:
         (boarded, waitlist, rejected): (id, tokens of its prompt read in this step) of each request that
-        boards, in order; the ids that still wait; and the ids that were set aside, both in the order in which
+        boards, in order; the ids that still wait; and the ids that were rejected, both in the order in which
         they waited.
     """
     raise NotImplementedError("ex03.2: admit is not written yet")

@@ -4,7 +4,7 @@ A request has tokens, and some of them are computed: their keys and values are s
 number catch up with the first, for many requests at once. By many tokens where somebody reads; by one where
 somebody writes, since the token that was given last is all that is missing then. A step is shared out
 (ex05.2), laid out as one flat batch for the model (ex05.1), and once it has run, everyone hears their token
-and some have arrived (ex05.3).
+and some are done (ex05.3).
 
 A request is a dict. Each part is shown what it needs of these:
 
@@ -23,8 +23,8 @@ one request's blocks the last before the first.
 Each part returns something new and leaves what it was given as it was: the next step is planned from that.
 
 Check your work with `lesson check ex05` in a terminal, or with `check("ex05")` in a notebook cell. The inputs
-are fresh each time. What has to hold, beside plain good manners (an answer of the right form, inputs left as
-they were, no call that goes on for ever):
+are fresh each time. What has to hold, besides plain good manners (an answer of the right form, inputs left as
+they were, no call that goes on forever):
 
 ex05.1 step_inputs
   - a row has as many tokens as it was given for this step
@@ -116,7 +116,7 @@ def share_budget(
         running: requests on board, first served first. A request is a dict with id, prompt_tokens,
             num_output_tokens, num_computed_tokens and prefill_target, as above.
         waiting: requests that wait, next to board first. Nothing of theirs is computed and their
-            prefill_target is 0, since they have not boarded. Somebody is on board or waits.
+            prefill_target is 0, since they have not boarded. At least one request is on board or waiting.
         slots: how many may be on board at once.
         token_budget: tokens that the step may compute, at least one a slot.
 

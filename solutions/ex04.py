@@ -7,13 +7,13 @@ the tiles is three things, its state:
   total  float        the weights so far, added up: exp(score - best) of every score
   acc    float [dim]  the values so far, each times its weight, added up
 
-Each function returns new arrays and leaves its inputs as they were. Numbers are float64 and stay so: answers are
-due to a part in a million, which float32 does not give. Places that hold nobody's numbers may hold NaN, as they
+Each function returns new arrays and leaves its inputs as they were. Numbers are float64 and stay so: answers must
+be right to one part in a million, which float32 does not give. Places that hold nobody's numbers may hold NaN, as they
 may in a server's memory.
 
 Check your work with `lesson check ex04` in a terminal, or with `check("ex04")` in a notebook cell. The inputs
-are fresh each time. What has to hold, beside plain good manners (an answer of the right form, inputs left as
-they were, no call that goes on for ever):
+are fresh each time. What has to hold, besides plain good manners (an answer of the right form, inputs left as
+they were, no call that goes on forever):
 
 ex04.1 fold_tile
   - nothing overflows and nothing becomes NaN
@@ -92,7 +92,7 @@ def mask_tile(
     """ex04.3: make a tile safe to use: no row looks ahead, and nothing from beyond the end comes through.
 
     The tile's tokens are first_token, first_token + 1, … Those from `length` on are not the sequence's own:
-    their scores and values hold anything, NaN too. Afterwards `exp(scores) @ values` must be right for every row.
+    their scores and values hold anything, NaN too. Afterwards `exp(scores) @ values` must be right forevery row.
 
     Args:
         scores: float [rows, tile].

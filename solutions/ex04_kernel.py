@@ -17,7 +17,7 @@ Check your work with `lesson check ex04.5` in a terminal, or with `check("ex04.5
 that it shows is a batch that you can make: `kernels.batches.make_batch([(1, n) for n in lengths], heads, …)`.
 `shift` was then added to the values, and `first_block` to the blocks' ids: the caches that belong to these hold
 more than 2³¹ numbers, which takes addresses of 64 bits. A group may have more than 16 query heads. While it is
-checked, this file may import torch, triton and numpy. What has to hold, beside plain good manners (every call comes
+checked, this file may import torch, triton and numpy. What has to hold, besides plain good manners (every call comes
 back, what is only read is left as it was, no address outside of the tensors is touched):
 
 ex04.5 decode_attention

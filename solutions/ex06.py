@@ -6,12 +6,12 @@ will the next larger batch give (ex06.3)?
 
 Check your work with `lesson check ex06` in a terminal, or with `check("ex06")` in a notebook cell. Where you are
 stuck, `lesson hint ex06.1` nudges; `lesson hint ex06.1 2` and `3` say more. The inputs are fresh each
-time. What has to hold, beside plain good manners (an answer of the right form, inputs left as they were, no call
-that goes on for ever):
+time. What has to hold, besides plain good manners (an answer of the right form, inputs left as they were, no call
+that goes on forever):
 
 ex06.1 goodput
   - utilization counts every token that was given, and every slot of every step
-  - whoever did not finish has not arrived
+  - who did not finish was served nothing
   - the first token counts from the arrival to the end of its step
   - the time per token is the mean gap between the ends of its steps
   - a pause is part of the time per token
@@ -128,7 +128,7 @@ def split(chain: list[dict]) -> list[tuple[float, float]]:
 def predict(batches: list[int], rates: list[float], batch: int) -> float:
     """ex06.3: tokens a second of a batch that nobody has measured yet.
 
-    A decode step reads all weights, whoever is on board; that is its price for one. Each rider adds to it: a
+    A decode step reads all weights, however many are on board; that is its price for one. Each rider adds to it: a
     little at first, where the step waits for memory, and in full where it waits for arithmetic. So think in
     seconds a step, not in tokens a second: a batch of b riders at a rate of r takes b ÷ r seconds a step. Seconds
     a step go up in straight lines with the batch, with a bend where the machine's limit changes. The rate does

@@ -190,7 +190,7 @@ def _nobody_lost(given: Given, answer: Boarding, expected: Boarding) -> bool:
     return sorted([*answer.ids, *answer.waitlist, *answer.rejected]) == sorted(given["waitlist"])
 
 
-@promise("a request that can never fit is named and set aside")
+@promise("a request that can never fit is rejected by name")
 def _never_fits(given: Given, answer: Boarding, expected: Boarding) -> bool:
     return answer.rejected == expected.rejected
 

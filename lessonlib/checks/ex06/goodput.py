@@ -168,7 +168,7 @@ def _every_slot(given: Given, answer: Served, expected: Served) -> bool:
     return close(answer.utilization, expected.utilization)
 
 
-@promise("whoever did not finish has not arrived")
+@promise("who did not finish was served nothing")
 def _only_finished(given: Given, answer: Served, expected: Served) -> bool:
     return set(answer.kept) <= {index for index, _ in _finished(given)}
 
