@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lessonlib.trace_schema import Header, Kind
+from lessonlib.trace_schema import Header, HeldBy, Kind
 
 PERCENTILES = (50, 90, 99)
 NEVER = -1
@@ -232,8 +232,9 @@ def metrics(trace: TraceMetrics) -> dict[str, Any]:
 
     Further keys: seconds and tokens_per_second (if the clock is in seconds), finished, rejected, preemptions,
     prefill_tokens (those computed again included), recomputed_tokens, cached_tokens, kv_utilization (blocks held ÷
-    all blocks, mean over time) and peak_blocks (both None where memory is not modeled), and `itl_seconds` or
-    `itl_steps`: percentiles of the time from one token of a request to its next.
+    all blocks, mean over time) and peak_blocks (both None where memory is not modeled), `itl_seconds` or
+    `itl_steps`: percentiles of the time from one token of a request to its next, steps_with_queue (in which a request
+    waited), held_by (see `held_shares`) and most_blocks_short (at the head of the queue; 0 if never).
     """
     unit = trace.header.clock
     span = trace.span
@@ -252,7 +253,21 @@ def metrics(trace: TraceMetrics) -> dict[str, Any]:
         "recomputed_tokens": recomputed_tokens(trace),
         "cached_tokens": int(trace.rows(Kind.BOARD)["tokens"].sum()),
         **_memory_metrics(trace),
+        "steps_with_queue": int((trace.steps["waiting"] > 0).sum()),
+        "held_by": held_shares(trace),
+        "most_blocks_short": int(trace.steps["blocks_short"].max(initial=0)),
     }
+
+
+def held_shares(trace: TraceMetrics) -> dict[str, float]:
+    """Reason (a name of `HeldBy`, in small letters) -> its share of the steps in which requests wait.
+
+    The reason is why the first of the queue was not admitted. The most frequent comes first; empty if no request
+    ever waits.
+    """
+    reasons, steps = np.unique(trace.steps["held_by"][trace.steps["waiting"] > 0], return_counts=True)
+    order = np.argsort(-steps, kind="stable")
+    return {HeldBy(reasons[i]).name.lower(): round(float(steps[i] / steps.sum()), 6) for i in order}
 
 
 def _memory_metrics(trace: TraceMetrics) -> dict[str, Any]:

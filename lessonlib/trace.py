@@ -24,14 +24,16 @@ from lessonlib.trace_schema import (
     EVENT_COLUMNS,
     NO_SLOT,
     OVERHEARD_COLUMNS,
+    REASON_COLUMNS,
     REQUEST_COLUMNS,
     SCHEMA_VERSION,
     STEP_COLUMNS,
     Header,
+    HeldBy,
     Kind,
 )
 
-__all__ = ["NO_SLOT", "Header", "Kind", "Trace", "TraceBuilder"]
+__all__ = ["NO_SLOT", "Header", "HeldBy", "Kind", "Trace", "TraceBuilder"]
 
 
 def _nothing_overheard() -> dict[str, np.ndarray]:
@@ -55,7 +57,8 @@ class Trace(TraceMetrics):
             FINISH, ABORT: `step` is the last step in which the request was running.
             PREEMPT: `step` is the first step in which the request is no longer running.
         steps: arrays of length `num_steps`: start, duration (float64, in the header's clock), waiting, running
-            (int64, counted after admission), free_blocks (int64).
+            (int64, counted after admission), free_blocks (int64), held_by (`HeldBy`: why the first of those who
+            wait was not admitted) and blocks_short (int64: where that is BLOCKS, how many blocks were missing).
         requests: per request: prompt_tokens, priority (int64) and arrival_time (float64, in the header's clock).
         labels: optional text per request (a prompt, a name). Shown as text, never as markup.
         overheard: int64 arrays of equal length, in order of step: in `step`, `request` read `blocks` blocks
@@ -95,10 +98,8 @@ class Trace(TraceMetrics):
                 header=Header(**data["header"]),
                 events={name: np.asarray(data["events"][name], np.int64) for name in EVENT_COLUMNS},
                 steps={
-                    name: np.asarray(
-                        data["steps"][name], np.float64 if name in ("start", "duration") else np.int64
-                    )
-                    for name in STEP_COLUMNS
+                    name: np.asarray(column, np.float64 if name in ("start", "duration") else np.int64)
+                    for name, column in _step_columns(data["steps"], schema).items()
                 },
                 requests={
                     name: np.asarray(
@@ -135,7 +136,7 @@ class Trace(TraceMetrics):
             raise CourseError(f"{path} is not a trace: {error}; save one with Trace.save") from error
 
     def same_ride(self, other: Trace) -> bool:
-        """Whether all events and all counts of steps are equal. Times and versions are not compared."""
+        """Whether all events and all counts of steps are equal. Times, reasons and versions are not compared."""
         return all(np.array_equal(self.events[name], other.events[name]) for name in EVENT_COLUMNS) and all(
             np.array_equal(self.steps[name], other.steps[name])
             for name in ("waiting", "running", "free_blocks")
@@ -147,6 +148,16 @@ class Trace(TraceMetrics):
             f"Trace({head.policy or head.maker}: {count(self.num_requests, 'request')} in {count(head.slots, 'slot')}, "
             f"{count(self.num_steps, 'step')}, {count(self.tokens, 'token')}, {self.utilization:.2%} utilization)"
         )
+
+
+def _step_columns(steps: Mapping[str, Sequence[float]], schema: int) -> dict[str, Sequence[float]]:
+    """The columns of a file. Before schema 2 no reasons were recorded, so those for waiting are unknown."""
+    reasons: dict[str, Sequence[float]] = {}
+    if schema < 2:
+        waiting = steps["waiting"]
+        held_by = [HeldBy.UNKNOWN if number else HeldBy.NOTHING for number in waiting]
+        reasons = dict(zip(REASON_COLUMNS, (held_by, [0] * len(waiting)), strict=True))
+    return {name: steps[name] if name in steps else reasons[name] for name in STEP_COLUMNS}
 
 
 class TraceBuilder:
@@ -175,7 +186,7 @@ class TraceBuilder:
         self._labels = labels
         self._rows: list[list[int]] = []
         self._open_run: dict[int, int] = {}  # request -> its DECODE row that may still grow
-        self._steps: list[tuple[float, float, int, int, int]] = []
+        self._steps: list[tuple[float, float, int, int, int, int, int]] = []
         self._overheard: list[tuple[int, int, int, int]] = []
 
     @property
@@ -213,11 +224,18 @@ class TraceBuilder:
         free_blocks: int = 0,
         start: float | None = None,
         duration: float = 1.0,
+        held_by: HeldBy | None = None,
+        blocks_short: int = 0,
     ) -> None:
-        """Close the current step. By default it started when the last one ended."""
+        """Close the current step. By default it started when the last one ended.
+
+        `held_by` None: what makes the Trace does not know why requests wait.
+        """
+        if held_by is None:
+            held_by = HeldBy.UNKNOWN if waiting else HeldBy.NOTHING
         if start is None:
             start = self._steps[-1][0] + self._steps[-1][1] if self._steps else 0.0
-        self._steps.append((start, duration, waiting, running, free_blocks))
+        self._steps.append((start, duration, waiting, running, free_blocks, int(held_by), blocks_short))
 
     def add_request(self, prompt_tokens: int, arrival_time: float, priority: int = 0) -> int:
         """Add a request that was not known at the start. Returns its row."""
@@ -273,7 +291,7 @@ class TraceBuilder:
         rows = np.asarray(self._rows, np.int64).reshape(-1, len(EVENT_COLUMNS))
         rows = rows[np.lexsort((rows[:, 3], rows[:, 0], rows[:, 1]))]
         steps = list(zip(*self._steps, strict=True)) if self._steps else [()] * len(STEP_COLUMNS)
-        dtypes = (np.float64, np.float64, np.int64, np.int64, np.int64)
+        dtypes = (np.float64, np.float64, *[np.int64] * (len(STEP_COLUMNS) - 2))
         return Trace(
             header=self.header,
             events={name: rows[:, i] for i, name in enumerate(EVENT_COLUMNS)},

@@ -9,7 +9,7 @@ from enum import IntEnum
 
 from lessonlib import __version__
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no reasons for waiting: `held_by` and `blocks_short`
 NO_SLOT = -1
 
 
@@ -26,8 +26,30 @@ class Kind(IntEnum):
     ABORT = 7
 
 
+class HeldBy(IntEnum):
+    """Why the request at the head of the queue was not admitted in a step: the first of these that applied.
+
+    NOTHING: no request waits. UNKNOWN: requests wait, and what made the Trace does not record why.
+    SLOTS: every slot is taken. BATCH, MORE_REQUESTS, POLICY: a slot is free, and the policy waits for the running
+    batch to end, for more requests to wait, or for something else. BUDGET: the step has no tokens left for the
+    prompt. BLOCKS: too few K/V blocks are free. PREEMPTION: memory ran short in this step and requests were
+    preempted, so none was admitted.
+    """
+
+    NOTHING = 0
+    UNKNOWN = 1
+    SLOTS = 2
+    BATCH = 3
+    MORE_REQUESTS = 4
+    POLICY = 5
+    BUDGET = 6
+    BLOCKS = 7
+    PREEMPTION = 8
+
+
 EVENT_COLUMNS = ("step", "request", "slot", "kind", "tokens", "blocks")
-STEP_COLUMNS = ("start", "duration", "waiting", "running", "free_blocks")
+STEP_COLUMNS = ("start", "duration", "waiting", "running", "free_blocks", "held_by", "blocks_short")
+REASON_COLUMNS = STEP_COLUMNS[-2:]  # since schema 2
 REQUEST_COLUMNS = ("prompt_tokens", "arrival_time", "priority")
 OVERHEARD_COLUMNS = ("step", "request", "other", "blocks")
 

@@ -14,6 +14,8 @@ import torch
 from command import lesson, lesson_process, options_of
 
 from lessonlib import cli
+from lessonlib.cli.simulate import REASONS
+from lessonlib.trace import HeldBy
 
 TWENTY = "687,527,433,252,280,80,106,62,181,659,537,734,427,504,778,597,524,457,469,751"
 
@@ -68,13 +70,32 @@ def test_simulate_explains_every_row(policy, memory):
 
 
 def test_simulate_explains_every_column_of_several_policies():
-    table, meanings, percentiles = lesson("simulate", "--policy", "all", "--lengths", "3,5").stdout.split(
-        "\n\n"
-    )
+    words = ("simulate", "--policy", "all", "--lengths", "3,5")
+    table, meanings, percentiles = lesson(*words).stdout.split("\n\n")
     explained = {line.split("  ")[0] for line in meanings.splitlines()}
     titles = {title.removesuffix(" p50").removesuffix(" p99") for title in table.splitlines()[0].split("  ")}
     assert {title.strip() for title in titles} - {""} == explained
     assert "p99" in percentiles
+
+
+def test_simulate_says_why_requests_wait():
+    """The shares of one policy and of several, each reason explained, none that did not occur."""
+    words = ("--lengths", "9,3,4,5", "--slots", "2")
+    found = simulate("--policy", "static", *words)
+    assert sum(found["held_by"].values()) == pytest.approx(1)
+    text = lesson("simulate", "--policy", "static,continuous", *words).stdout
+    held = "\n".join(text.split("\n\n")[3:])
+    assert re.findall(r"^(\w+): ", held, re.MULTILINE) == ["slots", "batch"]
+    assert set(found["held_by"]) == {"slots", "batch"}
+    assert re.search(r"^continuous +\d+ +100.0% +-$", held, re.MULTILINE)
+    one = lesson("simulate", "--policy", "static", *words).stdout
+    assert re.search(r"^held_by +batch \d+.\d% +slots \d+.\d%", one, re.MULTILINE)
+    assert "batch: a slot is free; the policy waits for the running batch to end" in one
+
+
+def test_every_reason_is_explained():
+    named = {reason.name.lower() for reason in HeldBy} - {"nothing"}
+    assert set(REASONS) == named
 
 
 def test_generate_answers_in_english(tmp_path, model_path):

@@ -37,14 +37,14 @@ from lessonlib.contenders.registry import CONTENDERS, entry
 from lessonlib.contenders.sizes import bytes_read, kv_capacity
 from lessonlib.contenders.turns import rotated
 from lessonlib.contenders.vllm_engine import check_version
-from lessonlib.contenders.vllm_trace import Scheduled, TraceRecorder
+from lessonlib.contenders.vllm_trace import QueueState, Scheduled, TraceRecorder
 from lessonlib.contenders.weights import write_weights
 from lessonlib.engine import LLM, SamplingParams
 from lessonlib.engine.checkpoint import LlamaConfig
 from lessonlib.errors import CourseError
 from lessonlib.result import LIMITS, Comparison, Latencies, Peak, Repetition, Result, RowFacts
 from lessonlib.split import factor, split
-from lessonlib.trace import Header, Kind, TraceBuilder
+from lessonlib.trace import Header, HeldBy, Kind, TraceBuilder
 from lessonlib.viz.contenders import comparison_chart, look_of
 from lessonlib.viz.waterfall import waterfall
 from lessonlib.workload import poisson_arrivals
@@ -801,9 +801,8 @@ def test_a_ride_planned_a_step_ahead():
         recorder.arrive(name, 3)
 
     def plan(preempted=(), **parts):
-        recorder.plan(
-            {name: Scheduled(*part, 1) for name, part in parts.items()}, preempted, 1, len(parts), 9, 0.0
-        )
+        state = QueueState(1, len(parts), 2, sum(part[0] for part in parts.values()), 8, len(preempted))
+        recorder.plan({name: Scheduled(*part, 1) for name, part in parts.items()}, preempted, state, 9, 0.0)
 
     plan(a=(3, 0, 3), b=(3, 0, 3))
     plan(a=(1, 3, 3), b=(1, 3, 3))  # planned before the first step's tokens are known
@@ -825,6 +824,22 @@ def test_a_ride_planned_a_step_ahead():
     assert trace.rows(Kind.PREEMPT)["step"].tolist() == [2]
     assert trace.rows(Kind.FINISH)["step"].tolist() == [2, 3, 3]
     assert trace.steps["running"].tolist() == [2, 2, 1, 2]
+    assert trace.steps["held_by"].tolist() == [HeldBy.SLOTS, HeldBy.SLOTS, HeldBy.PREEMPTION, HeldBy.SLOTS]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        (QueueState(0, 2, 2, 8, 8), HeldBy.NOTHING),
+        (QueueState(1, 2, 2, 8, 8), HeldBy.SLOTS),
+        (QueueState(1, 1, 2, 8, 8), HeldBy.BUDGET),
+        (QueueState(1, 1, 2, 3, 8, blocks_short=2), HeldBy.BLOCKS),
+        (QueueState(1, 1, 2, 3, 8, preempted=1, blocks_short=2), HeldBy.PREEMPTION),
+        (QueueState(1, 1, 2, 3, 8), HeldBy.UNKNOWN),  # what vLLM has beside these, such as a paused engine
+    ],
+)
+def test_why_vllm_admits_none(state, reason):
+    assert state.held_by is reason
 
 
 # ----- as a person types it -----

@@ -15,12 +15,14 @@ from lessonlib import recorded
 from lessonlib.contenders import import_line, names, presets
 from lessonlib.contenders.agreement import agreement
 from lessonlib.contenders.compare import Options, compare
-from lessonlib.contenders.job import Job
+from lessonlib.contenders.job import Job, Row
 from lessonlib.contenders.process import ContenderProcess, RefusedError, vllm_python
 from lessonlib.engine import checkpoint
 from lessonlib.errors import CourseError
 from lessonlib.result import LIMITS, Comparison
-from lessonlib.trace import Kind, Trace
+from lessonlib.simulation import simulate
+from lessonlib.trace import HeldBy, Kind, Trace
+from lessonlib.workload import Workload
 
 try:
     PYTHON = vllm_python()
@@ -147,6 +149,29 @@ def test_vllm_and_the_course_board_alike(rides):
     for kind in (Kind.BOARD, Kind.FINISH):
         assert ours.rows(kind)["step"].tolist() == theirs.rows(kind)["step"].tolist()
     assert ours.num_steps == theirs.num_steps
+    assert ours.steps["held_by"].tolist() == theirs.steps["held_by"].tolist()
+
+
+def test_vllms_reasons_where_memory_is_short(model_path):
+    """vLLM names what it came up against; the course's scheduler, with the same blocks, names the same."""
+    lengths = [(90, 40), (60, 30), (30, 50), (100, 8), (20, 60), (70, 20), (40, 40), (80, 30)]
+    row = Row(
+        "tight", [[7 + i] * prompt for i, (prompt, _) in enumerate(lengths)], [most for _, most in lengths]
+    )
+    cores = sorted(os.sched_getaffinity(0))
+    job = Job(str(model_path), "float32", "cpu", 6, 256, len(cores), cores, [row], num_blocks=24)
+    process = ContenderProcess("vllm", replace(job, is_timed=False, is_traced=True))
+    try:
+        process.introduce(LOAD)
+        theirs = Trace.from_dict(process.run(row.name, RUN)["trace"])
+    finally:
+        process.close()
+    prompts, outputs = zip(*lengths, strict=True)
+    head = theirs.header
+    ours = simulate(Workload.from_lengths(outputs, prompts), "vllm", 6, head.num_blocks, head.block_size)
+    assert {HeldBy.BLOCKS, HeldBy.PREEMPTION} <= set(theirs.steps["held_by"].tolist())
+    for column in ("held_by", "blocks_short", "waiting", "running"):
+        assert ours.steps[column].tolist() == theirs.steps[column].tolist(), column
 
 
 def test_the_map_names_the_runner_that_vllm_makes_here(rides):

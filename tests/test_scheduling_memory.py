@@ -183,9 +183,9 @@ def test_a_hit_that_is_free_costs_a_free_block():
     memory.free(ann)
     prefix = memory.cached_prefix(request("bob", range(9)))
     assert len(prefix) == 2
-    assert memory.can_allocate(9, prefix)
-    assert not memory.can_allocate(13, prefix)
-    assert not memory.can_allocate(9, prefix, watermark=1)
+    assert memory.blocks_short(9, prefix) <= 0
+    assert memory.blocks_short(13, prefix) > 0
+    assert memory.blocks_short(9, prefix, watermark=1) > 0
 
 
 @given(st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=12), min_size=1, max_size=6))

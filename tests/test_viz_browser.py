@@ -17,11 +17,12 @@ from test_viz_memory import MEMORY_RIDES, crowded, film, sharing, simulate, work
 from lessonlib.overhearing import DoubleFreePool
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.policies import POLICIES
-from lessonlib.trace import Header, Kind, Trace
+from lessonlib.trace import Header, HeldBy, Kind, Trace
 from lessonlib.viz import Elevator
 from lessonlib.viz.plots import tokens_per_step
 from lessonlib.viz.ride import Ride
 from lessonlib.viz.widget import MODEL, script, to_json
+from lessonlib.viz.widget import page as whole_page
 
 pytestmark = pytest.mark.browser
 
@@ -412,6 +413,69 @@ def test_overhearing_is_seen_and_said(show, scheme: str) -> None:
     assert "overhears" not in show(laboratory(BlockPool)).caption
 
 
+# ----- why nobody boards -----
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_door_says_why_the_first_in_line_waits(show, scheme: str) -> None:
+    trace = crowded()
+    held = trace.steps["held_by"]
+    assert {HeldBy.BUDGET, HeldBy.BLOCKS, HeldBy.PREEMPTION} <= set(held.tolist())
+    for reason, words in (
+        (HeldBy.BUDGET, "this step's tokens are spent"),
+        (HeldBy.PREEMPTION, "memory ran short"),
+    ):
+        step = int(np.flatnonzero(held == reason)[0])
+        assert f"; the first in line waits: {words}." in show(trace, traits={"step": step}).caption
+    step = int(np.argmax(trace.steps["blocks_short"]))
+    page = show(trace, "No room", traits={"step": step}, color_scheme=scheme)
+    short = int(trace.steps["blocks_short"][step])
+    assert short > 1
+    assert f"; the first in line waits: {short} blocks short." in page.caption
+    keep(page, f"elevator-held-{scheme}")
+    page.click("To the end")
+    assert "waits" not in page.caption
+
+
+def test_every_reason_has_its_words(show) -> None:
+    """A ride whose steps have every reason in turn; what no one recorded is not said."""
+    trace = fifo([3, 9, 2, 5], 2)
+    steps = np.arange(trace.num_steps) % len(HeldBy)
+    strange = {**trace.steps, "held_by": steps, "blocks_short": np.ones_like(steps)}
+    page = show(replace(trace, steps=strange))
+    found = []
+    for reason in HeldBy:
+        words = page.caption.partition("the first in line waits: ")[2].partition(";")[0].partition(".")[0]
+        found.append(words)
+        assert bool(words) == (reason not in (HeldBy.NOTHING, HeldBy.UNKNOWN)), reason
+        page.click("One step forward")
+    assert found[HeldBy.BLOCKS] == "1 block short"
+    assert len(set(found)) == len(HeldBy) - 1
+
+
+def test_a_ride_packed_before_there_were_reasons_plays(tmp_path, browser) -> None:
+    """Notebooks and sites keep such rides."""
+    wire = Ride.from_trace(crowded(), "vllm").to_wire()
+    del wire["reasons"]
+    assert Ride.from_wire(wire).reasons.shape == (3, 0)
+    path = tmp_path / "old.html"
+    state = {
+        "title": "",
+        "step": 3,
+        "speed": 0.0,
+        "playing": False,
+        "loop": False,
+        "_note": "",
+        "_rides": [wire],
+    }
+    path.write_text(whole_page("elevator", "", state))
+    page = Page(browser, path)
+    assert " waiting" in page.caption
+    assert "waits" not in page.caption
+    page.context.close()
+    assert page.errors == []
+
+
 # ----- bad input -----
 
 
@@ -420,7 +484,7 @@ def test_a_trace_from_a_newer_schema_says_so_and_plays(show) -> None:
     strange = {name: np.append(column, 0) for name, column in trace.events.items()}
     strange["kind"][-1] = 42
     page = show(replace(trace, header=replace(trace.header, schema=9), events=strange))
-    assert "schema 9, newer than the 1" in page.page.inner_text(".elevator-note")
+    assert "schema 9, newer than the 2" in page.page.inner_text(".elevator-note")
     page.click("To the end")
     assert "all home after 10 steps" in page.caption
 
@@ -575,6 +639,8 @@ def big_ride(slots: int = 256, requests: int = 5000, block_size: int = 0) -> Tra
             "waiting": requests - np.cumsum(boarded),
             "running": np.cumsum(boarded - left),
             "free_blocks": free,
+            "held_by": np.where(requests > np.cumsum(boarded), int(HeldBy.SLOTS), int(HeldBy.NOTHING)),
+            "blocks_short": np.zeros(count, np.int64),
         },
         {"prompt_tokens": nothing, "priority": nothing, "arrival_time": nothing.astype(float)},
     )

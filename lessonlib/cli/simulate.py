@@ -45,6 +45,19 @@ MEANINGS = {
     "cached_tokens": "prompt tokens found in memory, not computed",
     "kv_utilization": "K/V blocks in use ÷ all blocks, mean over time; --blocks sets how many there are",
     "peak_blocks": "most K/V blocks in use at once",
+    "steps_with_queue": "steps in which a request waits",
+    "held_by": "why the first in the queue was not admitted, as shares of these steps",
+    "most_blocks_short": "most K/V blocks that were missing to admit the first in the queue",
+}
+REASONS = {
+    "unknown": "not recorded",
+    "slots": "every slot is taken",
+    "batch": "a slot is free; the policy waits for the running batch to end",
+    "more_requests": "a slot is free; the policy waits for more requests to wait",
+    "policy": "a slot is free; the policy waits for something else",
+    "budget": "the step has no tokens left for the prompt",
+    "blocks": "too few K/V blocks are free",
+    "preemption": "memory ran short in this step and requests were preempted, so none is admitted",
 }
 
 
@@ -199,13 +212,21 @@ def _plot(traces: list[Trace], rows: list[dict[str, Any]], path: str) -> None:
 
 def _explained(summary: dict[str, Any]) -> str:
     """One row a metric: its name, its value, what it means."""
-    rows = [(name, _shown(value), _meaning(name)) for name, value in summary.items()]
+    rows = [(name, _shown(name, value), _meaning(name)) for name, value in summary.items()]
     names, values = (max(len(row[column]) for row in rows) for column in (0, 1))
     lines = [f"{name:<{names}}  {value:<{values}}  {meaning}" for name, value, meaning in rows]
-    return "\n".join([*lines, "", PERCENTILES])
+    return "\n".join([*lines, "", PERCENTILES, *_reasons([summary])])
 
 
-def _shown(value: Any) -> str:
+def _reasons(rows: list[dict[str, Any]]) -> list[str]:
+    """What the reasons in `held_by` mean, a line each, after an empty line."""
+    named = [name for name in REASONS if any(name in row["held_by"] for row in rows)]
+    return ["", *(f"{name.replace('_', ' ')}: {REASONS[name]}" for name in named)] if named else []
+
+
+def _shown(name: str, value: Any) -> str:
+    if name == "held_by":
+        return "  ".join(f"{reason.replace('_', ' ')} {share:.1%}" for reason, share in value.items()) or "-"
     if value is None or value == {}:
         return NOT_COUNTED
     if isinstance(value, dict):
@@ -230,4 +251,15 @@ def _compared(rows: list[dict[str, Any]]) -> str:
     meanings = {title: MEANINGS[key] for title, key in {**titles, "ttft": "ttft", "itl": "itl"}.items()}
     width = max(map(len, meanings))
     legend = "\n".join(f"{title:<{width}}  {meaning}" for title, meaning in meanings.items())
-    return f"{format_table(rows)}\n\n{legend}\n\n{PERCENTILES}"
+    return f"{format_table(rows)}\n\n{legend}\n\n{PERCENTILES}{_held(rows)}"
+
+
+def _held(rows: list[dict[str, Any]]) -> str:
+    """A table of the reasons, if any request waits."""
+    from lessonlib.simulation.compare import reason_cells
+    from lessonlib.tables import align
+
+    if not any(row["held_by"] for row in rows):
+        return ""
+    title = "Why the first in the queue was not admitted, as shares of the steps with a queue:"
+    return "\n".join(["\n", title, align(reason_cells(rows)), *_reasons(rows)])

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 
-from lessonlib.contenders.vllm_trace import Scheduled, TraceRecorder
+from lessonlib.contenders.vllm_trace import QueueState, Scheduled, TraceRecorder
 from lessonlib.trace import Header
 
 
@@ -23,7 +23,28 @@ class _Traced:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.recorder: TraceRecorder | None = None
+        self.blocks_short = 0  # at the last call that asked for K/V memory; 0 if it was given
+        self._watch_memory(self.kv_cache_manager)  # type: ignore[attr-defined]
         _Traced.current = self
+
+    def _watch_memory(self, manager: Any) -> None:
+        """Note what vLLM's own checks of memory find, whenever it asks for some."""
+        allocate, count = manager.allocate_slots, manager.coordinator.get_num_blocks_to_allocate
+        needed = 0
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            nonlocal needed
+            needed = count(*args, **kwargs)
+            return needed
+
+        def allocated(*args: Any, **kwargs: Any) -> Any:
+            blocks = allocate(*args, **kwargs)
+            free = manager.block_pool.get_num_free_blocks()
+            # A request may be refused for a watermark or a reserve too: then one block is missing at least.
+            self.blocks_short = max(1, needed - free) if blocks is None else 0
+            return blocks
+
+        manager.coordinator.get_num_blocks_to_allocate, manager.allocate_slots = counted, allocated
 
     def start_trace(self, versions: dict[str, str]) -> None:
         """Begin a Trace."""
@@ -46,17 +67,28 @@ class _Traced:
 
     def schedule(self, *args: Any, **kwargs: Any) -> Any:
         started = time.perf_counter()
+        self.blocks_short = 0
         output = super().schedule(*args, **kwargs)  # type: ignore[misc]
         if self.recorder:
             self.recorder.plan(
                 {name: self._part(name, count) for name, count in output.num_scheduled_tokens.items()},
                 output.preempted_req_ids or (),
-                len(self.waiting),  # type: ignore[attr-defined]
-                len(self.running),  # type: ignore[attr-defined]
+                self._queue_state(output),
                 self.kv_cache_manager.block_pool.get_num_free_blocks(),  # type: ignore[attr-defined]
                 started,
             )
         return output
+
+    def _queue_state(self, output: Any) -> QueueState:
+        return QueueState(
+            len(self.waiting),  # type: ignore[attr-defined]
+            len(self.running),  # type: ignore[attr-defined]
+            self.max_num_running_reqs,  # type: ignore[attr-defined]
+            output.total_num_scheduled_tokens,
+            self.max_num_scheduled_tokens,  # type: ignore[attr-defined]
+            len(output.preempted_req_ids or ()),
+            self.blocks_short,
+        )
 
     def _part(self, name: str, tokens: int) -> Scheduled:
         request = self.requests[name]  # type: ignore[attr-defined]

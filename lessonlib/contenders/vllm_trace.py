@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from lessonlib.trace import NO_SLOT, Header, Kind, Trace, TraceBuilder
+from lessonlib.trace import NO_SLOT, Header, HeldBy, Kind, Trace, TraceBuilder
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,39 @@ class Scheduled:
 
 
 @dataclass(frozen=True)
+class QueueState:
+    """What a step leaves of the queue, and what vLLM's scheduler came up against.
+
+    Attributes:
+        waiting, running: requests after the step was scheduled.
+        most_running: vLLM's `max_num_seqs`.
+        tokens, budget: scheduled in the step, and vLLM's `max_num_batched_tokens`.
+        preempted: requests that were preempted for it.
+        blocks_short: blocks that were missing where a waiting request was refused its K/V memory; 0 if none was.
+    """
+
+    waiting: int
+    running: int
+    most_running: int
+    tokens: int
+    budget: int
+    preempted: int = 0
+    blocks_short: int = 0
+
+    @property
+    def held_by(self) -> HeldBy:
+        """Why the first in the queue was not admitted. vLLM admits none in a step that preempts."""
+        reasons = (
+            (not self.waiting, HeldBy.NOTHING),
+            (self.preempted > 0, HeldBy.PREEMPTION),
+            (self.running >= self.most_running, HeldBy.SLOTS),
+            (self.tokens >= self.budget, HeldBy.BUDGET),
+            (self.blocks_short > 0, HeldBy.BLOCKS),
+        )
+        return next((reason for applies, reason in reasons if applies), HeldBy.UNKNOWN)
+
+
+@dataclass(frozen=True)
 class _Share:
     """A request's share of a planned step, with what the Trace records of it."""
 
@@ -44,8 +77,7 @@ class _Share:
 @dataclass(frozen=True)
 class _Step:
     start: float
-    waiting: int
-    running: int
+    queue: QueueState
     free_blocks: int
     shares: Mapping[str, _Share]
 
@@ -80,8 +112,7 @@ class TraceRecorder:
         self,
         scheduled: Mapping[str, Scheduled],
         preempted: Collection[str],
-        waiting: int,
-        running: int,
+        queue: QueueState,
         free_blocks: int,
         started: float,
     ) -> None:
@@ -90,7 +121,7 @@ class TraceRecorder:
         Args:
             scheduled: the share of each request in it.
             preempted: requests preempted for it.
-            waiting, running, free_blocks: counts after it was scheduled.
+            queue, free_blocks: after it was scheduled.
             started: `time.perf_counter()` before it was.
         """
         for request in preempted:
@@ -100,7 +131,7 @@ class TraceRecorder:
         if not scheduled:
             return
         shares = {request: self._share(request, each) for request, each in scheduled.items()}
-        self._planned.append(_Step(started - self._start, waiting, running, free_blocks, shares))
+        self._planned.append(_Step(started - self._start, queue, free_blocks, shares))
         self._num_planned += 1
 
     def report(self, tokens: Mapping[str, int], finished: Collection[str]) -> None:
@@ -116,7 +147,10 @@ class TraceRecorder:
             self._builder.add(Kind.FINISH, self._rows[request], self._free_slot(request))
         end = self._now()
         start = max(step.start, self._last_end)
-        self._builder.end_step(step.waiting, step.running, step.free_blocks, start, end - start)
+        queue, held_by = step.queue, step.queue.held_by
+        short = queue.blocks_short if held_by is HeldBy.BLOCKS else 0
+        counts = queue.waiting, queue.running, step.free_blocks
+        self._builder.end_step(*counts, start, end - start, held_by, short)
         self._last_end = end
 
     def build(self) -> Trace:

@@ -1,6 +1,6 @@
 """Block tables: which blocks hold which positions of a request's K/V.
 
-`can_allocate` and `allocate` at admission, `can_append` and `append` as the request grows, `free` at its end.
+`blocks_short` and `allocate` at admission, `can_append` and `append` as the request grows, `free` at its end.
 """
 
 from __future__ import annotations
@@ -60,14 +60,13 @@ class KVCache:
             prefix.append(block)
         return prefix
 
-    def can_allocate(self, num_tokens: int, prefix: Sequence[int] = (), watermark: int = 0) -> bool:
-        """Whether `num_tokens` tokens fit and leave `watermark` blocks free.
+    def blocks_short(self, num_tokens: int, prefix: Sequence[int] = (), watermark: int = 0) -> int:
+        """How many blocks are missing for `num_tokens` tokens and `watermark` free blocks; 0 or less if they fit.
 
         The first of them are in the blocks of `prefix`. Those of its blocks that are free now will be held too.
         """
         revived = sum(self.pool.is_free(block) for block in prefix)
-        needed = self.blocks_for(num_tokens) - len(prefix) + revived
-        return needed <= self.pool.num_free - watermark
+        return self.blocks_for(num_tokens) - len(prefix) + revived + watermark - self.pool.num_free
 
     def allocate(self, request: RequestState, num_tokens: int, prefix: Sequence[int] = ()) -> None:
         """Give the request a block table for `num_tokens` tokens, the first in the blocks of `prefix`.
@@ -181,8 +180,8 @@ class UnlimitedKVCache:
     def cached_prefix(self, request: RequestState) -> list[int]:
         return []
 
-    def can_allocate(self, num_tokens: int, prefix: Sequence[int] = (), watermark: int = 0) -> bool:
-        return True
+    def blocks_short(self, num_tokens: int, prefix: Sequence[int] = (), watermark: int = 0) -> int:
+        return 0
 
     def allocate(self, request: RequestState, num_tokens: int, prefix: Sequence[int] = ()) -> None:
         """Does nothing: there are no blocks."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from lessonlib.scheduling.kv_cache import Copy
 from lessonlib.scheduling.request import RequestState
+from lessonlib.trace import HeldBy
 
 
 @dataclass(slots=True)
@@ -57,6 +58,8 @@ class StepPlan:
         copies: (source, destination) ids of blocks to copy before the step runs.
         waiting, running: requests, counted after admission.
         free_blocks: K/V blocks, counted after admission.
+        held_by: why the first of the waiting requests was not admitted.
+        blocks_short: where that is `HeldBy.BLOCKS`, how many blocks were missing, else 0.
     """
 
     step: int
@@ -71,6 +74,8 @@ class StepPlan:
     waiting: int = 0
     running: int = 0
     free_blocks: int = 0
+    held_by: HeldBy = HeldBy.NOTHING
+    blocks_short: int = 0
 
     @property
     def scheduled(self) -> list[ScheduledRequest]:

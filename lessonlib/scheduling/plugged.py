@@ -17,6 +17,7 @@ from lessonlib.scheduling.kv_cache import Copy, KVCache
 from lessonlib.scheduling.plan import StepPlan
 from lessonlib.scheduling.request import RequestState
 from lessonlib.scheduling.scheduler import Scheduler
+from lessonlib.trace import HeldBy
 
 ALLOCATOR = ("free_list", "allocate", "append", "release")
 
@@ -74,9 +75,12 @@ class PluggedKVCache:
     def cached_prefix(self, request: RequestState) -> list[int]:
         return []
 
-    def can_allocate(self, num_tokens: int, prefix: Sequence[int] = (), watermark: int = 0) -> bool:
+    def blocks_short(self, num_tokens: int, prefix: Sequence[int] = (), watermark: int = 0) -> int:
+        """0 where the student's `allocate` gives a table, else the blocks that are missing: at least 1."""
         kept = self.free_blocks[: max(0, self.num_free - watermark)]
-        return self._functions.allocate(kept, num_tokens, self.block_size)[1] is not None
+        if self._functions.allocate(kept, num_tokens, self.block_size)[1] is not None:
+            return 0
+        return max(1, self.blocks_for(num_tokens) + watermark - self.num_free)
 
     def allocate(self, request: RequestState, num_tokens: int, prefix: Sequence[int] = ()) -> None:
         self.free_blocks, table = self._functions.allocate(self.free_blocks, num_tokens, self.block_size)
@@ -160,6 +164,16 @@ class PluggedScheduler(Scheduler):
         )
         for index, tokens in admitted:
             self._admit_by_student(plan, queue[index], tokens)
+        plan.held_by = self._held_by_student(plan)
+
+    def _held_by_student(self, plan: StepPlan) -> HeldBy:
+        """What the course's scheduler would name; where it would admit the request, the student's `admit` waits."""
+        if not self.waiting:
+            return HeldBy.NOTHING
+        if not self.num_free_slots:
+            return HeldBy.SLOTS
+        tokens = self.waiting.peek().num_tokens
+        return self._held_by(plan, min(tokens, plan.budget), tokens, ()) or HeldBy.POLICY
 
     def _admit_by_student(self, plan: StepPlan, request: RequestState, tokens: int) -> None:
         self.waiting.remove(request)

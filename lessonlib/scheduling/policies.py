@@ -13,6 +13,7 @@ from typing import Any
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.policy import Policy, SchedulerView
 from lessonlib.scheduling.request import RequestState
+from lessonlib.trace import HeldBy
 
 
 def whole_prompt(scheduler: SchedulerView, request: RequestState, num_new: int, budget: int) -> int:
@@ -64,6 +65,9 @@ class StaticBatching(Policy):
             return False
         full_batch = min(scheduler.slots, len(scheduler.waiting) + scheduler.still_to_come)
         return not self.fill or len(scheduler.waiting) >= full_batch
+
+    def waits_for(self, scheduler: SchedulerView) -> HeldBy:
+        return HeldBy.BATCH if scheduler.running else HeldBy.MORE_REQUESTS
 
     def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         return request.most_stored_tokens
@@ -152,6 +156,9 @@ class TGI(Policy):
     def may_admit(self, scheduler: SchedulerView) -> bool:
         enough = int(self.waiting_served_ratio * len(scheduler.running))
         return len(scheduler.waiting) >= enough or scheduler.steps_since_prefill >= self.max_waiting_tokens
+
+    def waits_for(self, scheduler: SchedulerView) -> HeldBy:
+        return HeldBy.MORE_REQUESTS
 
     def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         return request.most_stored_tokens

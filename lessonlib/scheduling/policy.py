@@ -11,6 +11,7 @@ from typing import Protocol
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.kv_cache import KVCache, UnlimitedKVCache
 from lessonlib.scheduling.request import RequestQueue, RequestState
+from lessonlib.trace import HeldBy
 
 RENAMED = {"may_board": "may_admit", "seats_ahead": "admits_without_budget"}
 
@@ -62,6 +63,10 @@ class Policy:
     def may_admit(self, scheduler: SchedulerView) -> bool:
         """Whether waiting requests may be admitted in this step."""
         return True
+
+    def waits_for(self, scheduler: SchedulerView) -> HeldBy:
+        """What the policy waits for where `may_admit` says no although a slot is free; for the record alone."""
+        return HeldBy.POLICY
 
     def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         """Tokens of K/V memory to set aside at admission. The scheduler sets aside at least what the step writes."""

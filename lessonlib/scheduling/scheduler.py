@@ -26,7 +26,7 @@ from lessonlib.scheduling.policies import Continuous
 from lessonlib.scheduling.policy import Policy
 from lessonlib.scheduling.request import RequestQueue, RequestRejectedError, RequestState, RequestStatus
 from lessonlib.scheduling.watch import TableWatch, is_foreign
-from lessonlib.trace import NO_SLOT, Header, Kind, Trace, TraceBuilder
+from lessonlib.trace import NO_SLOT, Header, HeldBy, Kind, Trace, TraceBuilder
 from lessonlib.utilization import check_slots
 
 NO_LIMIT = 1 << 62
@@ -241,7 +241,7 @@ class Scheduler:
 
     def _fork_fits(self, child: RequestState, shared: int) -> bool:
         full_blocks = shared // max(1, self.kv_cache.block_size) * self.kv_cache.block_size
-        return self._fits(self._fork_memory(child) - full_blocks, prefix=())
+        return not self._blocks_short(self._fork_memory(child) - full_blocks, prefix=())
 
     # ----- a step -----
 
@@ -251,9 +251,7 @@ class Scheduler:
         Raises `CourseError` if `max_in_flight` planned steps have not been reported yet.
         """
         if len(self._in_flight) >= self.max_in_flight:
-            raise CourseError(
-                f"step {self._in_flight[0].step} has not been reported: call update with its plan"
-            )
+            raise CourseError(f"step {self._in_flight[0].step} has not been reported: call update first")
         plan = StepPlan(self.next_step, self.token_budget, copies=self._copies)
         self._copies = []
         self._preempt_for_waiting(plan)
@@ -271,6 +269,7 @@ class Scheduler:
         """Complete the plan's counts, and put preempted requests back in the queue."""
         for request in plan.preempted:
             self.waiting.push(request)
+            plan.held_by = plan.held_by or HeldBy.PREEMPTION
         plan.waiting, plan.running = len(self.waiting), len(self.running)
         plan.free_blocks = self.kv_cache.num_free
         self.steps_since_prefill = 0 if plan.prefills else self.steps_since_prefill + 1
@@ -318,36 +317,44 @@ class Scheduler:
     # ----- admission -----
 
     def _admit_waiting(self, plan: StepPlan) -> None:
-        """Admit requests in order of the queue, while the policy, slots, memory and budget allow."""
-        if not self.waiting or not self.policy.may_admit(self):
-            return
-        while self.waiting and self._free_slots and self._admit(plan, self.waiting.peek()):
-            pass
+        """Admit requests in order of the queue until one has to wait; the plan says what for."""
+        plan.held_by, plan.blocks_short = HeldBy.NOTHING, 0
+        if self.waiting and self._free_slots and not self.policy.may_admit(self):
+            plan.held_by = self.policy.waits_for(self)
+        while self.waiting and not plan.held_by:
+            plan.held_by = self._admit(plan, self.waiting.peek()) if self._free_slots else HeldBy.SLOTS
 
-    def _admit(self, plan: StepPlan, request: RequestState) -> bool:
-        """Admit one request and schedule its first tokens; False if it has to wait."""
+    def _admit(self, plan: StepPlan, request: RequestState) -> HeldBy:
+        """Admit one request and schedule its first tokens, or say what it has to wait for."""
         prefix = self.kv_cache.cached_prefix(request)
         computed = self._computed_at_admission(request, prefix)
         tokens = self._chunk(request, request.num_tokens - computed, plan.budget)
         memory = max(self.policy.reserve(self, request), computed + tokens)
-        if not (tokens or self.policy.admits_without_budget) or not self._fits(memory, prefix):
-            return False
+        if held_by := self._held_by(plan, tokens, memory, prefix):
+            return held_by
         self.waiting.pop()
         self.kv_cache.allocate(request, memory, prefix)
         (plan.resumed if request.num_preemptions else plan.admitted).append(request)
         self._start(request, computed)
         if tokens:
             self._schedule_tokens(plan, request, tokens)
-        return True
+        return HeldBy.NOTHING
+
+    def _held_by(self, plan: StepPlan, tokens: int, memory: int, prefix: Sequence[int]) -> HeldBy:
+        """What keeps out a request that would compute `tokens` in this step and hold `memory` tokens of K/V."""
+        if not (tokens or self.policy.admits_without_budget):
+            return HeldBy.BUDGET
+        plan.blocks_short = self._blocks_short(memory, prefix)
+        return HeldBy.BLOCKS if plan.blocks_short else HeldBy.NOTHING
 
     def _computed_at_admission(self, request: RequestState, prefix: Sequence[int]) -> int:
         """Tokens that are stored without computing them: a cached prefix, or a free prompt up to its last token."""
         return request.num_tokens - 1 if self.free_prefill else len(prefix) * self.kv_cache.block_size
 
-    def _fits(self, memory: int, prefix: Sequence[int]) -> bool:
-        """Whether there is memory to admit `memory` tokens. Without a running request there is no watermark."""
+    def _blocks_short(self, memory: int, prefix: Sequence[int]) -> int:
+        """Blocks missing to admit `memory` tokens. Without a running request there is no watermark."""
         watermark = self.policy.watermark(self) if self.running else 0
-        return self.kv_cache.can_allocate(memory, prefix, watermark)
+        return max(0, self.kv_cache.blocks_short(memory, prefix, watermark))
 
     def _start(self, request: RequestState, computed: int) -> None:
         """Give the request a slot, with `computed` of its tokens stored."""
@@ -397,7 +404,7 @@ class Scheduler:
     def _could_admit(self, request: RequestState) -> bool:
         """Whether a slot and memory are free for the request as things are."""
         prefix = self.kv_cache.cached_prefix(request)
-        return bool(self._free_slots) and self._fits(self.policy.reserve(self, request), prefix)
+        return bool(self._free_slots) and not self._blocks_short(self.policy.reserve(self, request), prefix)
 
     def _preempt(self, plan: StepPlan, request: RequestState, candidates: Sequence[RequestState]) -> None:
         """Preempt a request: free its blocks, keep its tokens, whose K/V is computed again when it resumes."""
@@ -466,25 +473,20 @@ class Scheduler:
                 finished.append(request)
         if finished:
             self.running = [request for request in self.running if request.is_running]
-        self.trace_builder.end_step(plan.waiting, plan.running, plan.free_blocks, start, duration)
+        counts = plan.waiting, plan.running, plan.free_blocks
+        self.trace_builder.end_step(*counts, start, duration, plan.held_by, plan.blocks_short)
         return finished
 
     def _check_report(self, plan: StepPlan, sampled: Mapping[str, int], stopped: Collection[str]) -> None:
         if not self._in_flight or plan is not self._in_flight[0]:
-            expected = (
-                f"step {self._in_flight[0].step} is next" if self._in_flight else "every plan is reported"
-            )
+            state = f"step {self._in_flight[0].step} is next" if self._in_flight else "every plan is reported"
             raise CourseError(
-                f"update with the plan of step {plan.step}, but {expected}: report each plan once, in order"
+                f"update with the plan of step {plan.step}, but {state}: report each once, in order"
             )
         if missing := [name for name in plan.sampled_ids if name not in sampled]:
-            raise CourseError(
-                f"no token for request {missing[0]!r} of step {plan.step}: give one for each sampled id"
-            )
+            raise CourseError(f"no token for request {missing[0]!r} in step {plan.step}: give each one")
         if stopped and (unknown := set(stopped) - set(plan.sampled_ids)):
-            raise CourseError(
-                f"request {min(unknown)!r} got no token in step {plan.step}: it cannot stop there"
-            )
+            raise CourseError(f"{min(unknown)!r} got no token in step {plan.step}: it cannot stop there")
 
     def _record_tokens(self, row: ScheduledRequest) -> None:
         order, blocks = row.request.order, len(row.block_table)
@@ -555,19 +557,14 @@ def check_budget(token_budget: int | None, slots: int) -> int:
     if token_budget is None:
         return NO_LIMIT
     if token_budget < slots:
-        raise CourseError(
-            f"a token budget of {token_budget} for {slots} slots: "
-            f"every running request needs a token a step, so give at least {slots}"
-        )
+        raise CourseError(f"a token budget of {token_budget} for {slots} slots: give at least {slots}")
     return token_budget
 
 
 def check_model_len(max_model_len: int | None) -> int | None:
     """`max_model_len` itself, or a `CourseError` if it is too short for a prompt and an answer."""
     if max_model_len is not None and max_model_len < 2:
-        raise CourseError(
-            f"a model length of {max_model_len}: a prompt and its answer need at least 2 tokens"
-        )
+        raise CourseError(f"a model length of {max_model_len}: a prompt and an answer need at least 2 tokens")
     return max_model_len
 
 

@@ -14,7 +14,7 @@ from lessonlib.scheduling.policy import Policy
 from lessonlib.simulation.costs import CostModel, Hardware
 from lessonlib.simulation.simulator import simulate
 from lessonlib.tables import Table, align
-from lessonlib.trace import Trace
+from lessonlib.trace import HeldBy, Trace
 from lessonlib.workload import Workload
 
 ORACLE = ", told each length"  # added to the name of a policy that knows what no server knows
@@ -111,6 +111,18 @@ TABLE_COLUMNS = (
 )
 
 
+def reason_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The titles, then for each row of `compare_policies` its steps with a queue and the reasons' shares of them."""
+    reasons = [
+        name for name in map(str.lower, HeldBy.__members__) if any(name in row["held_by"] for row in rows)
+    ]
+    lines = [["policy", "with a queue", *(name.replace("_", " ") for name in reasons)]]
+    for row in rows:
+        shares = [f"{row['held_by'][name]:.1%}" if name in row["held_by"] else "-" for name in reasons]
+        lines.append([row["policy"], f"{row['steps_with_queue']:,}", *shares])
+    return lines
+
+
 def format_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of `compare_policies` as text for a terminal."""
     return align(table_cells(rows))
@@ -130,7 +142,7 @@ def table_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
         + [f"{name} {q}" for name in ("ttft", "itl") for q in ("p50", "p99")]
     ]
     for row in rows:
-        cells = [format(row[key], spec) for key, _, spec in columns]
+        cells = ["-" if row[key] is None else format(row[key], spec) for key, _, spec in columns]
         times = [row[f"{name}_{unit}"].get(q) for name in ("ttft", "itl") for q in ("p50", "p99")]
         lines.append(cells + [_format_time(time, unit) for time in times])
     return lines

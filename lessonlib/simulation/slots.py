@@ -12,7 +12,7 @@ import numpy as np
 
 from lessonlib.errors import CourseError
 from lessonlib.scheduling.policies import Continuous, StaticBatching
-from lessonlib.trace import NO_SLOT, Header, Kind, Trace, TraceBuilder
+from lessonlib.trace import NO_SLOT, Header, HeldBy, Kind, Trace, TraceBuilder
 from lessonlib.utilization import check_slots
 from lessonlib.workload import Workload
 
@@ -111,7 +111,19 @@ class SlotScheduler:
             self.trace_builder.add(Kind.DECODE, request, int(slot), tokens=1)
             if self.remaining[slot] == 0:
                 self.trace_builder.add(Kind.FINISH, request, int(slot))
-        self.trace_builder.end_step(waiting=self.waiting, running=int(running.sum()), duration=duration)
+        self.trace_builder.end_step(
+            waiting=self.waiting, running=int(running.sum()), duration=duration, held_by=self.held_by
+        )
+
+    @property
+    def held_by(self) -> HeldBy:
+        """Why the first of the waiting requests was not admitted in this step."""
+        free = int((self.occupant == NOBODY).sum())
+        if not self.waiting:
+            return HeldBy.NOTHING
+        if not free:
+            return HeldBy.SLOTS
+        return HeldBy.BATCH if free < len(self.occupant) else HeldBy.MORE_REQUESTS
 
     def run(self) -> Trace:
         """Run until every request is finished."""
@@ -209,6 +221,10 @@ def _trace_of_admission(
     # In place: at half a million steps, fresh memory costs more than the arithmetic.
     np.cumsum(np.subtract(waiting, running, out=waiting), out=waiting)
     np.cumsum(np.subtract(running, left, out=running), out=running)
+    held_by = np.where(waiting > 0, int(HeldBy.SLOTS), int(HeldBy.NOTHING))
+    if header.policy == STATIC:  # the other policy never leaves a slot free while a request waits
+        held_by[(waiting > 0) & (running < header.slots)] = HeldBy.BATCH
+        held_by[(waiting > 0) & (running == 0)] = HeldBy.MORE_REQUESTS
     return Trace(
         header=header,
         events={
@@ -225,6 +241,8 @@ def _trace_of_admission(
             "waiting": waiting,
             "running": running,
             "free_blocks": np.broadcast_to(0, num_steps),
+            "held_by": held_by,
+            "blocks_short": np.broadcast_to(0, num_steps),
         },
         requests={
             "prompt_tokens": workload.prompt_tokens,

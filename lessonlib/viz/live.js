@@ -4,7 +4,7 @@
 
 const OPEN = -1;
 const HORIZON = 20; // steps the picture has room for at first
-const BLOCKS_OF = { stays: 2, spans: 1, waits: 0, steps: 1, requests: 0, overheard: 0 }; // last columns that count blocks
+const BLOCKS_OF = { stays: 2, spans: 1, waits: 0, steps: 1, requests: 0, overheard: 0, reasons: 0 }; // last columns that count blocks
 
 /** Room on the time axis: it grows in leaps, so that a step does not move all that was drawn. */
 function horizon(steps) {
@@ -91,10 +91,11 @@ function wireOf(head, rows) {
     steps: rows.steps,
     requests: rows.requests,
     overheard: rows.overheard,
+    reasons: rows.reasons,
   };
   const nothing = new DataView(new ArrayBuffer(0));
   const wire = { ...head, clock: "steps", prompts: [], texts: [], times: nothing, arrivals: nothing };
-  const columns = { stays: STAY, spans: SPAN, waits: WAIT, steps: STEP, requests: REQUEST, overheard: OVERHEARD };
+  const columns = { stays: STAY, spans: SPAN, waits: WAIT, steps: STEP, requests: REQUEST, overheard: OVERHEARD, reasons: REASON };
   for (const [name, list] of Object.entries(sorted)) {
     const plain = columns[name].length;
     wire[name] = bytesOfRows(list, 0, plain);
@@ -168,6 +169,7 @@ function liveWords(ride, step) {
   if (home.length) parts.push(`${names(home)} ${home.length === 1 ? "gets" : "get"} home`);
   if (off.length) parts.push(`${names(off)} put off, to board again`);
   for (const { request, other } of ride.heardIn(step).slice(0, 3)) parts.push(`${ride.nameOf(request)} overhears ${ride.nameOf(other)}`);
+  if (heldWords(ride, step)) parts.push(`the first in line waits: ${heldWords(ride, step)}`);
   if (step >= ride.newest && ride.dropped.size) parts.push(`${names([...ride.dropped])} aborted`);
   return `${placeWords(ride, step)}. ${parts.join("; ")}.`;
 }

@@ -477,6 +477,7 @@ def growing(ride: Ride, trace: Trace) -> Tables:
         "steps": steps,
         "requests": ride.requests,
         "overheard": ride.overheard,
+        "reasons": ride.reasons,
     }
 
 

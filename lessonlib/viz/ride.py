@@ -16,6 +16,7 @@ import numpy as np
 from lessonlib.errors import CourseError
 from lessonlib.trace import Kind, Trace
 from lessonlib.trace_schema import OVERHEARD_COLUMNS
+from lessonlib.trace_schema import REASON_COLUMNS as REASONS
 
 MOST_STAYS = 100_000
 LONGEST_LABEL = 240
@@ -27,6 +28,7 @@ SPAN_COLUMNS = ("stay", "kind", "first", "end", "before", "tokens")
 WAIT_COLUMNS = ("request", "first", "end", "why")
 STEP_COLUMNS = ("waiting", "running")
 REQUEST_COLUMNS = ("goal", "prompt")
+REASON_COLUMNS = ("step", *REASONS)
 # Memory, empty where a Trace does not model it: row for row beside stays, spans and steps.
 STAY_BLOCK_COLUMNS = ("blocks", "cached")
 SPAN_BLOCK_COLUMNS = ("blocks",)
@@ -41,6 +43,7 @@ TABLES = {
     "span_blocks": SPAN_BLOCK_COLUMNS,
     "step_blocks": STEP_BLOCK_COLUMNS,
     "overheard": OVERHEARD_COLUMNS,
+    "reasons": REASON_COLUMNS,
 }
 
 Traces = Trace | Sequence[Trace] | Mapping[str, Trace]
@@ -127,6 +130,8 @@ class Ride:
         span_blocks: blocks held at the end of a run of work, a column a span.
         step_blocks: free blocks, a column a step.
         overheard: as in the Trace, a column a row.
+        reasons: why the first in line did not board (`HeldBy`), and by how many blocks it was short, from a step on;
+            a column each time this changes. Empty in rides packed before Traces had reasons.
         arrivals: float64, when each request arrived, on the clock of `times`.
         poisoned: as in the Trace's header.
         prompts, texts: optional words per request: what it asks, what it was answered.
@@ -148,6 +153,7 @@ class Ride:
     span_blocks: np.ndarray
     step_blocks: np.ndarray
     overheard: np.ndarray
+    reasons: np.ndarray
     arrivals: np.ndarray
     poisoned: bool = False
     prompts: tuple[str, ...] = ()
@@ -179,6 +185,7 @@ class Ride:
             capacity=_capacity(trace),
             **blocks,
             overheard=np.stack([trace.overheard[name] for name in OVERHEARD_COLUMNS]).astype(np.int32),
+            reasons=_reasons(trace),
             arrivals=_arrivals(trace),
             poisoned=trace.header.poisoned,
             prompts=_clipped(trace.labels, LONGEST_LABEL),
@@ -225,7 +232,7 @@ class Ride:
     def from_wire(cls, wire: Mapping[str, Any]) -> Ride:
         """The inverse of `to_wire`, as the browser reads it."""
         tables = {
-            table: np.frombuffer(wire[table], np.int32).reshape(len(columns), -1)
+            table: np.frombuffer(wire.get(table, b""), np.int32).reshape(len(columns), -1)
             for table, columns in TABLES.items()
         }
         times = np.frombuffer(wire["times"]) if wire["times"] else np.arange(wire["num_steps"] + 1.0)
@@ -496,6 +503,15 @@ def _waits(trace: Trace) -> np.ndarray:
         np.int32
     )
     return waits[:, np.argsort(waits[2], kind="stable")]
+
+
+def _reasons(trace: Trace) -> np.ndarray:
+    """`REASON_COLUMNS`, without the steps that are as the one before."""
+    columns = np.stack([np.arange(trace.num_steps), *(trace.steps[name] for name in REASONS)]).astype(
+        np.int32
+    )
+    is_new = (np.diff(columns[1:], axis=1, prepend=-1) != 0).any(axis=0)
+    return columns[:, is_new]
 
 
 def _arrivals(trace: Trace) -> np.ndarray:

@@ -12,6 +12,7 @@ const REQUEST = ["goal", "prompt"];
 const STAY_BLOCKS = ["blocks", "cached"];
 const SPAN_BLOCKS = ["blocks"];
 const STEP_BLOCKS = ["free"];
+const REASON = ["step", "heldBy", "blocksShort"];
 const OVERHEARD = ["step", "request", "other", "blocks"];
 
 const bytesOf = (view) => view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
@@ -58,6 +59,7 @@ class Ride {
     this.duration = this.times[this.numSteps];
     this.arrivals = wire.arrivals.byteLength ? new Float64Array(bytesOf(wire.arrivals)) : null;
     this.overheard = table(wire.overheard, OVERHEARD);
+    this.reasons = wire.reasons && table(wire.reasons, REASON); // rides kept from earlier have none
     this.stayStart = offsets(this.stays.slot, this.slots);
     this.spanStart = offsets(this.spans.stay, this.stays.rows);
     this.tokensThrough = this.#countTokens();
@@ -226,6 +228,12 @@ class Ride {
 
   boardedAt(step) {
     return after(this.boardings, step) - after(this.boardings, step - 1);
+  }
+
+  /** Why the first in line did not board in `step`: {heldBy, blocksShort}, both 0 where that is not known. */
+  reasonAt(step) {
+    const at = this.reasons && step < this.numSteps ? after(this.reasons.step, step) - 1 : -1;
+    return at < 0 ? { heldBy: 0, blocksShort: 0 } : { heldBy: this.reasons.heldBy[at], blocksShort: this.reasons.blocksShort[at] };
   }
 
   nameOf(request) {

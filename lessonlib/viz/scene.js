@@ -592,6 +592,10 @@ class Scene {
     const room = building - 22;
     const fit = Math.max(1, Math.floor((room - 44) / cell));
     const queue = ride.queue(step, fit);
+    ctx.textAlign = "left";
+    ctx.font = font(8.5, 600);
+    ctx.fillStyle = colors.ink;
+    ctx.fillText(clip(ctx, heldWords(ride, step), room), x + 11, ground - 39.5);
     ctx.textAlign = "center";
     queue.forEach(({ request, why }, i) => {
       const px = x + 11 + cell * (i + 0.5);

@@ -22,7 +22,21 @@ function sentence(ride, step) {
   if (home.length) parts.push(`${listing(home)} ${home.length === 1 ? "gets" : "get"} home`);
   if (off.length) parts.push(`${listing(off.map((stay) => ride.nameOf(ride.stays.request[stay])))} put off, to board again`);
   for (const { request, other } of ride.heardIn(step).slice(0, 3)) parts.push(`${ride.nameOf(request)} overhears ${ride.nameOf(other)}`);
+  if (heldWords(ride, step)) parts.push(`the first in line waits: ${heldWords(ride, step)}`);
   return parts.join("; ");
+}
+
+/** Why the first in line did not board, in the order of `HeldBy` in trace_schema.py. */
+const HELD_WORDS = [
+  "", "", "no spot is free", "the doors stay shut until all are home", "the car waits for more riders",
+  "the rule holds the car back", "this step's tokens are spent", "blocks short", "memory ran short",
+];
+const BLOCKS = HELD_WORDS.indexOf("blocks short");
+
+/** What stands at the door in a step: why the first in line waits, or nothing. */
+function heldWords(ride, step) {
+  const { heldBy, blocksShort } = ride.reasonAt(step);
+  return heldBy === BLOCKS ? `${countOf(blocksShort, "block")} short` : HELD_WORDS[heldBy] ?? "";
 }
 
 const STATE_WORDS = { prefill: "reads its prompt", decode: "decodes", finished: "gets home", stalled: "on board, not its turn" };
