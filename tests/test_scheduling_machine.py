@@ -250,7 +250,7 @@ class Ride(RuleBasedStateMachine):
             or not scheduler.num_free_slots
         ):
             return
-        request = scheduler.waiting.peek()
+        request = policy.choose(scheduler)
         prefix = cache.cached_prefix(request)
         computed = len(prefix) * cache.block_size
         tokens = policy.chunk(scheduler, request, request.num_tokens - computed, plan.budget)

@@ -58,7 +58,7 @@ class Recounting(Scheduler):
             return HeldBy.SLOTS, 0
         if gate := gate_of(self.policy, *before):
             return gate, 0
-        first, cache = queue[0], self.kv_cache
+        first, cache = self.policy.choose(self), self.kv_cache
         prefix = cache.cached_prefix(first)
         done = first.num_tokens - 1 if self.free_prefill else len(prefix) * cache.block_size
         new = first.num_tokens - done

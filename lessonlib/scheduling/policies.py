@@ -131,42 +131,6 @@ class VLLM(Policy):
         return int(self.watermark_share * scheduler.kv_cache.num_blocks)
 
 
-class TGI(Policy):
-    """Prompts wait until there are enough of them; then decoding pauses while they are computed.
-
-    Hugging Face Text Generation Inference before version 3, or with chunking off (the project is in maintenance
-    today), its router's batching task and launcher options: a new batch is prefilled when the queue holds
-    `waiting_served_ratio` requests for each running one, or after `max_waiting_tokens` steps of decoding; memory for
-    prompt and whole answer is set aside. A prompt over the budget is computed in chunks here.
-
-    Raises:
-        CourseError: for a negative ratio or number of steps.
-    """
-
-    name = "tgi"
-    work_conserving = False
-
-    def __init__(self, waiting_served_ratio: float = 0.3, max_waiting_tokens: int = 20) -> None:
-        if waiting_served_ratio < 0:
-            raise CourseError(f"a waiting_served_ratio of {waiting_served_ratio}: give 0 or more")
-        if max_waiting_tokens < 0:
-            raise CourseError(f"a max_waiting_tokens of {max_waiting_tokens}: give 0 or more")
-        self.waiting_served_ratio, self.max_waiting_tokens = waiting_served_ratio, max_waiting_tokens
-
-    def may_admit(self, scheduler: SchedulerView) -> bool:
-        enough = int(self.waiting_served_ratio * len(scheduler.running))
-        return len(scheduler.waiting) >= enough or scheduler.steps_since_prefill >= self.max_waiting_tokens
-
-    def waits_for(self, scheduler: SchedulerView) -> HeldBy:
-        return HeldBy.MORE_REQUESTS
-
-    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
-        return request.most_stored_tokens
-
-    def pauses_decode(self, scheduler: SchedulerView) -> bool:
-        return True
-
-
 class GuaranteedNoEvict(Policy):
     """A request is admitted only if its longest answer fits beside all the others', so each one can finish.
 
@@ -219,6 +183,54 @@ class PrefillFirst(MaxUtilization):
         return True
 
 
+class TGI(PrefillFirst):
+    """Prompts wait until there are enough of them; then decoding pauses while they are computed.
+
+    Hugging Face Text Generation Inference before version 3, or with chunking off (the project is in maintenance
+    today), its router's batching task and launcher options: a new batch is prefilled when the queue holds
+    `waiting_served_ratio` requests for each running one, or after `max_waiting_tokens` steps of decoding; memory for
+    prompt and whole answer is set aside. A prompt longer than a whole step's budget is computed in chunks here.
+
+    Raises:
+        CourseError: for a negative ratio or number of steps.
+    """
+
+    name = "tgi"
+    work_conserving = False
+
+    def __init__(self, waiting_served_ratio: float = 0.3, max_waiting_tokens: int = 20) -> None:
+        if waiting_served_ratio < 0:
+            raise CourseError(f"a waiting_served_ratio of {waiting_served_ratio}: give 0 or more")
+        if max_waiting_tokens < 0:
+            raise CourseError(f"a max_waiting_tokens of {max_waiting_tokens}: give 0 or more")
+        self.waiting_served_ratio, self.max_waiting_tokens = waiting_served_ratio, max_waiting_tokens
+
+    def may_admit(self, scheduler: SchedulerView) -> bool:
+        enough = int(self.waiting_served_ratio * len(scheduler.running))
+        return len(scheduler.waiting) >= enough or scheduler.steps_since_prefill >= self.max_waiting_tokens
+
+    def waits_for(self, scheduler: SchedulerView) -> HeldBy:
+        return HeldBy.MORE_REQUESTS
+
+    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
+        return request.most_stored_tokens
+
+
+class TGI3(Policy):
+    """Prompts in chunks beside requests that decode, the whole answer's memory set aside.
+
+    Hugging Face Text Generation Inference from version 3 on, where the model supports chunking (`queue.rs` and
+    `backend.rs` of its router): the ratio of `TGI` is not asked any more, the prefill budget is what the running batch
+    leaves, and a request enters when prompt and `max_new_tokens` together can be allocated. Its prefix cache is the
+    scheduler's.
+    """
+
+    name = "tgi-3"
+
+    def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
+        return request.most_stored_tokens
+
+
 class DynamicSplitFuse(Policy):
     """Every step computes the same number of tokens: long prompts are split, short ones fused to fill it.
 
@@ -264,6 +276,118 @@ class SarathiReserved(SarathiServe):
 
     def reserve(self, scheduler: SchedulerView, request: RequestState) -> int:
         return longest_sequence(scheduler, request)
+
+
+class SGLang(Policy):
+    """The longest cached prefix first, and room kept for a share of what may still be written.
+
+    Zheng et al., "SGLang: Efficient Execution of Structured Language Model Programs", NeurIPS 2024, in the form of
+    `schedule_policy.py` of SGLang 0.4 and 0.5 with `--schedule-policy lpm`: of those that wait the one with the most
+    tokens in the prefix cache comes first, and with more than 128 in the queue, or without that cache, the one that
+    came first. Prompts go before decodes. A request is admitted if its prompt fits beside `new_token_ratio` of the
+    tokens that the running ones may still write, and its own; so memory may run short, and the last one admitted is
+    preempted.
+
+    Left out: SGLang's ratio falls from 0.7 to about 0.1 in 600 steps and is set anew when memory ran short; here it
+    stays. It preempts the request with the fewest tokens written. Its cache is a radix tree, here hashes of blocks.
+    There is no bound on starvation: a request whose prefix nobody shares waits as long as others come whose prefix is
+    cached, until 128 wait.
+
+    Args:
+        new_token_ratio: share of the tokens still allowed that is expected.
+
+    Raises:
+        CourseError: for a share below 0 or above 1.
+    """
+
+    name = "sglang"
+    longest_sorted, most_expected = 128, 4096  # as in SGLang
+
+    def __init__(self, new_token_ratio: float = 0.7) -> None:
+        if not 0 <= new_token_ratio <= 1:
+            raise CourseError(f"a new_token_ratio of {new_token_ratio}: give a share of the tokens, 0 to 1")
+        self.new_token_ratio = new_token_ratio
+        self._newcomer: RequestState | None = None
+
+    def choose(self, scheduler: SchedulerView) -> RequestState:
+        request = scheduler.waiting.peek()
+        if scheduler.kv_cache.prefix_caching and len(scheduler.waiting) <= self.longest_sorted:
+            cached = scheduler.kv_cache.cached_prefix
+            request = max(scheduler.waiting.in_order(), key=lambda other: len(cached(other)))
+        self._newcomer = request
+        return request
+
+    def watermark(self, scheduler: SchedulerView) -> int:
+        blocks_for = scheduler.kv_cache.blocks_for
+        expected = [int(self.new_token_ratio * self._still_allowed(request)) for request in scheduler.running]
+        own = self._still_allowed(self._newcomer) if self._newcomer else 0
+        return sum(map(blocks_for, expected)) + blocks_for(own)
+
+    def _still_allowed(self, request: RequestState) -> int:
+        return min(request.max_tokens - request.num_output_tokens, self.most_expected)
+
+    def pauses_decode(self, scheduler: SchedulerView) -> bool:
+        return True
+
+
+class FairShares(Policy):
+    """The user who has been served least comes first.
+
+    Sheng et al., "Fairness in Serving Large Language Models", OSDI 2024, the Virtual Token Counter: each user has a
+    counter of tokens served, where a token written counts twice as much as one read, and the next request is one of
+    the user with the smallest. Who comes back after a pause starts at the smallest counter of those who are here, so
+    that nobody saves service up. A user is a `salt`. No request's length need be known.
+
+    The bound on starvation: while two users both have requests waiting, the tokens they are served, so weighted,
+    differ by at most twice the larger of a longest prompt and a memory full of written tokens. One user's own requests
+    are served in order of arrival. Preempted work is not counted again.
+
+    The counters are kept here: give each scheduler a policy of its own.
+
+    Args:
+        input_weight, output_weight: what a token of a prompt and one of an answer count.
+
+    Raises:
+        CourseError: for a negative weight.
+    """
+
+    name = "fair-shares"
+
+    def __init__(self, input_weight: float = 1.0, output_weight: float = 2.0) -> None:
+        if min(input_weight, output_weight) < 0:
+            raise CourseError(f"weights of {input_weight} and {output_weight}: give 0 or more")
+        self.input_weight, self.output_weight = input_weight, output_weight
+        self._counters: dict[str, float] = {}  # of requests that are done, with what a user was lifted by
+        self._requests: dict[str, list[RequestState]] = {}  # of each user, those that are not done
+
+    def rank(self, request: RequestState) -> float:
+        user = request.salt
+        here = [self.served(other) for other in list(self._requests) if self._is_here(other)]
+        if here and not self._is_here(user):
+            self._counters[user] = max(self.served(user), min(here))
+        self._requests.setdefault(user, []).append(request)
+        return 0.0
+
+    def choose(self, scheduler: SchedulerView) -> RequestState:
+        waiting = scheduler.waiting.in_order()
+        served = {user: self.served(user) for user in {request.salt for request in waiting}}
+        return min(waiting, key=lambda request: served[request.salt])
+
+    def served(self, user: str) -> float:
+        """A user's counter: weighted tokens read and written for it."""
+        requests = self._requests.get(user, [])
+        done = sum(self._service(request) for request in requests if request.is_done)
+        self._counters[user] = self._counters.get(user, 0.0) + done
+        self._requests[user] = [request for request in requests if not request.is_done]
+        return self._counters[user] + sum(map(self._service, self._requests[user]))
+
+    def _is_here(self, user: str) -> bool:
+        return any(not request.is_done for request in self._requests.get(user, ()))
+
+    def _service(self, request: RequestState) -> float:
+        was_admitted = request.is_running or request.num_output_tokens or request.num_preemptions
+        prompt = self.input_weight * request.prompt_tokens if was_admitted else 0.0
+        return prompt + self.output_weight * request.num_output_tokens
 
 
 class ShortestJobFirst(Policy):
@@ -342,10 +466,13 @@ POLICIES = _by_name(
     OrcaMax,
     VLLM,
     TGI,
+    TGI3,
     GuaranteedNoEvict,
     MaxUtilization,
     DynamicSplitFuse,
     SarathiServe,
+    SGLang,
+    FairShares,
     ShortestJobFirst,
     SLATiers,
 )

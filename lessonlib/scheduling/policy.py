@@ -60,6 +60,10 @@ class Policy:
         """The request's position in the queue: smaller is served first, ties by arrival. Asked once a request."""
         return 0.0
 
+    def choose(self, scheduler: SchedulerView) -> RequestState:
+        """The waiting request to be admitted next; by default the first by `rank`. Asked while there is one."""
+        return scheduler.waiting.peek()
+
     def may_admit(self, scheduler: SchedulerView) -> bool:
         """Whether waiting requests may be admitted in this step."""
         return True

@@ -128,11 +128,11 @@ class RequestState:
 
 
 class RequestQueue:
-    """Waiting requests by `RequestState.key`: a heap, so a push or a pop takes O(log n)."""
+    """Waiting requests by `RequestState.key`: a heap, so that to push or remove one takes O(log n)."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, RequestState]] = []
-        self._members: set[str] = set()
+        self._members: dict[str, RequestState] = {}
 
     def __len__(self) -> int:
         return len(self._members)
@@ -140,29 +140,18 @@ class RequestQueue:
     def push(self, request: RequestState) -> None:
         """Add a request."""
         heapq.heappush(self._heap, (*request.key, request))
-        self._members.add(request.id)
+        self._members[request.id] = request
 
     def peek(self) -> RequestState:
-        """The request to be admitted next. The queue must not be empty."""
-        self._drop_removed()
-        return self._heap[0][2]
-
-    def pop(self) -> RequestState:
-        """Remove and return the request to be admitted next."""
-        request = self.peek()
-        heapq.heappop(self._heap)
-        self._members.discard(request.id)
-        return request
+        """The first by key. The queue must not be empty."""
+        while self._members.get((first := self._heap[0][2]).id) is not first:
+            heapq.heappop(self._heap)
+        return first
 
     def remove(self, request: RequestState) -> None:
         """Remove a waiting request. Its heap entry is dropped when it reaches the top."""
-        self._members.discard(request.id)
+        self._members.pop(request.id, None)
 
     def in_order(self) -> list[RequestState]:
-        """All waiting requests, next to be admitted first. Takes a sort."""
-        waiting = {entry[2].id: entry[2] for entry in self._heap if entry[2].id in self._members}
-        return sorted(waiting.values(), key=lambda request: request.key)
-
-    def _drop_removed(self) -> None:
-        while self._heap[0][2].status is not RequestStatus.WAITING:
-            heapq.heappop(self._heap)
+        """All waiting requests, the smallest key first. Takes a sort."""
+        return sorted(self._members.values(), key=lambda request: request.key)

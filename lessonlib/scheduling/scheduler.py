@@ -322,7 +322,7 @@ class Scheduler:
         if self.waiting and self._free_slots and not self.policy.may_admit(self):
             plan.held_by = self.policy.waits_for(self)
         while self.waiting and not plan.held_by:
-            plan.held_by = self._admit(plan, self.waiting.peek()) if self._free_slots else HeldBy.SLOTS
+            plan.held_by = self._admit(plan, self.policy.choose(self)) if self._free_slots else HeldBy.SLOTS
 
     def _admit(self, plan: StepPlan, request: RequestState) -> HeldBy:
         """Admit one request and schedule its first tokens, or say what it has to wait for."""
@@ -332,7 +332,7 @@ class Scheduler:
         memory = max(self.policy.reserve(self, request), computed + tokens)
         if held_by := self._held_by(plan, tokens, memory, prefix):
             return held_by
-        self.waiting.pop()
+        self.waiting.remove(request)
         self.kv_cache.allocate(request, memory, prefix)
         (plan.resumed if request.num_preemptions else plan.admitted).append(request)
         self._start(request, computed)

@@ -13,6 +13,7 @@ from lessonlib.simulation.compare import (
     format_table,
     policy_table,
     predicted_lengths,
+    rules_table,
     simulate_on,
 )
 from lessonlib.simulation.contiguous import (
@@ -47,6 +48,7 @@ __all__ = [
     "predicted_lengths",
     "reservations",
     "ride",
+    "rules_table",
     "simulate",
     "simulate_on",
 ]

@@ -11,6 +11,7 @@ from lessonlib.errors import CourseError
 from lessonlib.metrics import metrics
 from lessonlib.scheduling.policies import POLICIES, make_policy
 from lessonlib.scheduling.policy import Policy
+from lessonlib.scheduling.rules import rule_cells
 from lessonlib.simulation.costs import CostModel, Hardware
 from lessonlib.simulation.simulator import simulate
 from lessonlib.tables import Table, align
@@ -126,6 +127,11 @@ def reason_cells(rows: Sequence[dict[str, Any]]) -> list[list[str]]:
 def format_table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows of `compare_policies` as text for a terminal."""
     return align(table_cells(rows))
+
+
+def rules_table() -> Table:
+    """Every server's rule by server and version, for a notebook."""
+    return Table(rule_cells())
 
 
 def policy_table(rows: Sequence[dict[str, Any]]) -> Table:

@@ -122,7 +122,7 @@ def _expected_car(running: list[Request], waiting: list[Request], free: list[int
         free = expected_memory(free, names[state.id]["table"])
     front = [
         {**names[state.id], "generated": state.num_output_tokens, "computed": 0, "table": []}
-        for state in (scheduler.waiting.pop() for _ in plan.preempted)
+        for state in scheduler.waiting.in_order()[: len(plan.preempted)]
     ]
     return Car([names[state.id] for state in scheduler.running], [*front, *waiting], free)
 
