@@ -93,6 +93,7 @@ prove: setup $(TESTS)
 	$(BIN)/python -m pytest -m prove -rA
 	$(BIN)/python -m benchmarks.nbval_runs --runs 20 --out benchmarks/results
 	$(BIN)/python -m lessonlib.cli bench engine --device cpu --out benchmarks/results/engine_cpu.json
+	$(BIN)/python -m lessonlib.cli bench policies --device cpu --out benchmarks/results/policies_cpu.json
 	$(BIN)/python -m benchmarks.slots --out benchmarks/results
 	$(BIN)/python -m benchmarks.scheduler_host_time --out benchmarks/results $(if $(VLLM_PYTHON),--vllm-python $(VLLM_PYTHON))
 

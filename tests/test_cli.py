@@ -208,7 +208,7 @@ def test_bench_without_a_gpu_says_what_its_times_are_not(tmp_path):
         (("simulate", "--lengths", "3", "--slots", "x"), "'--slots': 'x' is not a valid integer"),
         (("simulate", "--lengths", "3", "4"), "unexpected extra argument (4); `lesson simulate --help`"),
         (("simulat",), "no such command 'simulat'. Did you mean 'simulate'? `lesson --help`"),
-        (("bench",), "type `lesson bench attention` or `lesson bench engine`"),
+        (("bench",), "type `lesson bench attention` or `lesson bench engine` or `lesson bench policies`"),
         (("bench", "atention"), "Did you mean 'attention'?"),
         (("hint",), "lesson hint needs TASK, for example: lesson hint ex01.1"),
         (

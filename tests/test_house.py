@@ -42,6 +42,7 @@ FLOORS = [
         "lessonlib.ladder_without",
         "lessonlib.ladder_load",
         "lessonlib.overhearing",
+        "lessonlib.policy_bench",
     },
     {
         "lessonlib.doctor",

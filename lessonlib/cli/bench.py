@@ -59,6 +59,24 @@ def engine(model: str | None, device: str, without: bool, as_json: bool, out: st
     return _finish(ladder.bench_engine(model, device), ladder.report, as_json, out)
 
 
+@bench.command(cls=Command, short_help="every policy on the engine where memory is short, and its prediction")
+@click.option("--policies", default="all", help="Names with commas, or all.")
+@click.option(
+    "--model",
+    help="A folder, a hub name, smollm2, or a shape such as llama-3.1-8b, which gets random weights.",
+    show_default="smollm2 on a CPU, the largest shape that a GPU holds",
+)
+@click.option("--device", default="auto", help="cpu, cuda or auto.")
+@_writes_result
+def policies(policies: str, model: str | None, device: str, as_json: bool, out: str | None) -> int:
+    """Run every policy on the real engine at a size where memory is short, the simulator's prediction beside it."""
+    check_out(out)
+    from lessonlib import policy_bench
+
+    names = () if policies == "all" else policies.split(",")
+    return _finish(policy_bench.bench_policies(names, model, device), policy_bench.report, as_json, out)
+
+
 def _finish(
     result: dict[str, Any], report: Callable[[dict[str, Any]], str], as_json: bool, out: str | None
 ) -> int:
