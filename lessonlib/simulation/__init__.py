@@ -4,6 +4,7 @@ ride, SlotScheduler    slots.py         fixed slots, no memory: notebooks 01 and
 simulate, Simulator    simulator.py     any policy over paged memory
 CostModel, Hardware    costs.py         seconds of a step, from a datasheet or fitted to a Trace
 compare_policies       compare.py       several policies side by side
+pareto, goodput, …     decide.py        speed for one and for all, promises kept, who waits: what `viz.decide` draws
 memory_shares          contiguous.py    memory in one piece a request, as before paging
 Rehearsal              rehearsal.py     a scheduler with the interface of an engine
 """
