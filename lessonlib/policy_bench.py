@@ -69,16 +69,16 @@ class Load:
     """
 
     slots: int = 6
-    requests: int = 24
-    output_tokens: tuple[int, ...] = (8, 24, 72)
+    requests: int = 20
+    output_tokens: tuple[int, ...] = (6, 18, 54)
     shared_tokens: int = 32
-    own_tokens: tuple[int, int] = (8, 48)
-    long_tokens: int = 160
-    step_tokens: int = 128
+    own_tokens: tuple[int, int] = (6, 32)
+    long_tokens: int = 96
+    step_tokens: int = 64
     longest_at_once: float = 2.2
     rate: float = 4.0
     rounds: int = 3
-    time_limit: float = 600.0
+    time_limit: float = 480.0
     block_size: int = 16
 
     @property

@@ -147,6 +147,50 @@ def test_reasons_agree_with_a_recount(make):
         assert seen[HeldBy.BATCH]
 
 
+honest_held_by, honest_close = Scheduler._held_by, Scheduler._close
+
+
+def blocks_called_budget(self, *given):
+    held_by = honest_held_by(self, *given)
+    return HeldBy.BUDGET if held_by is HeldBy.BLOCKS else held_by
+
+
+def a_block_too_few(self, plan, *given):
+    held_by = honest_held_by(self, plan, *given)
+    plan.blocks_short -= held_by is HeldBy.BLOCKS and plan.blocks_short > 1
+    return held_by
+
+
+def preemption_untold(self, plan):
+    held_by, plan = plan.held_by, honest_close(self, plan)
+    plan.held_by = held_by
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("policy", "mistake"),
+    [
+        ("vllm", (Scheduler, "_held_by", blocks_called_budget)),
+        ("vllm", (Scheduler, "_held_by", a_block_too_few)),
+        ("vllm", (Scheduler, "_close", preemption_untold)),
+        ("static", (StaticBatching, "waits_for", lambda self, scheduler: HeldBy.MORE_REQUESTS)),
+        ("tgi", (TGI, "waits_for", lambda self, scheduler: HeldBy.BATCH)),
+    ],
+    ids=lambda given: given if isinstance(given, str) else given[1],
+)
+def test_the_recount_notices_a_wrong_reason(policy, mistake, monkeypatch):
+    monkeypatch.setattr(*mistake)
+    options = {"waiting_served_ratio": 1.2} if policy == "tgi" else {}  # with few slots, 0.3 of them is none
+    rng = np.random.default_rng(7)
+
+    def rides():
+        for _ in range(300):
+            random_ride(make_policy(policy, **options), rng)
+
+    with pytest.raises(AssertionError, match="step "):
+        rides()
+
+
 @pytest.mark.prove
 @pytest.mark.parametrize("make", [*policies()])
 def test_ten_thousand_rides_of_every_policy(make):
