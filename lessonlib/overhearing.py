@@ -7,13 +7,14 @@ pool the guest gets the answer it gets alone. With `DoubleFreePool` both read an
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
 from lessonlib.engine.model import Llama
 from lessonlib.engine.runner import ModelRunner, step_model
+from lessonlib.incidents.memory import DoubleFreePool as DoubleFreePool
 from lessonlib.scheduling.block_pool import BlockPool
 from lessonlib.scheduling.kv_cache import KVCache
 from lessonlib.scheduling.plan import StepPlan
@@ -23,29 +24,6 @@ from lessonlib.trace import Trace
 FIRST, GUEST, STRANGER = "first", "guest", "stranger"
 GREETING = "Say hello to everybody in the hotel, please, and wish them a good morning and a nice breakfast."
 NUM_BLOCKS, BLOCK_SIZE = 24, 16
-
-
-class DoubleFreePool(BlockPool):
-    """A broken pool: whatever is freed comes on the free list twice, so two requests are handed the same block.
-
-    It is what happens when one path through a server frees a finished request and another frees it again.
-    """
-
-    def __init__(self, num_blocks: int, block_size: int = 16, seed: bytes | int | None = None) -> None:
-        super().__init__(num_blocks, block_size, seed)
-        self._again: list[int] = []
-
-    def free(self, blocks: Sequence[int]) -> None:
-        """Free the blocks, and remember them once too often."""
-        held = [block for block in blocks if self.ref_counts[block]]
-        super().free(list(dict.fromkeys(held)))  # it may have put a block into one table twice
-        self._again += held
-
-    def allocate(self, count: int) -> list[int]:
-        """Blocks that somebody else already got a second time, then honest ones."""
-        handed_out_twice = [block for block in self._again if not self.is_free(block)][:count]
-        self._again = [block for block in self._again if block not in handed_out_twice]
-        return handed_out_twice + super().allocate(count - len(handed_out_twice))
 
 
 @dataclass(frozen=True)

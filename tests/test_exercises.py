@@ -157,9 +157,16 @@ def test_every_stub_is_not_written_yet(empty: Path) -> None:
     assert {result.status for result in report.results} == {"not written"}, str(report)
     assert (report.exit_code, report.exit_code_so_far) == (1, 0)
     for result in report.results:
-        line, _, name = result.sentence.removeprefix("Your lines go to line ").rstrip(".").split()
+        begins, line, _, name = re.fullmatch(
+            r"(.*)Your lines go to line (\d+)( of )(.*)\.", result.sentence
+        ).groups()
         written = (empty / name).read_text(encoding="utf-8").splitlines()[int(line) - 1]
-        assert f'NotImplementedError("{result.id}:' in written
+        exercise = EXERCISES[result.id.partition(".")[0]]
+        first = next((each.drawn_for for each in exercise.tasks if each.id == result.id), "")
+        assert begins == (f"It calls {first}, which is not written yet. " if first else "")
+        assert (
+            'NotImplementedError("' + (f"{exercise.id}.1: {first} is" if first else f"{result.id}:")
+        ) in written
 
 
 def test_a_students_own_function_is_there_once_it_passes(empty: Path) -> None:

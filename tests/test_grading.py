@@ -111,7 +111,7 @@ def test_everyone_gets_the_grade_that_is_due(graded, class_of_20) -> None:
     assert not grades.complete
     assert grades.summary.startswith(
         f"{len(grades.records)} graded, 3 of them could not be read\n"
-        "not handed in: ex04.py by 1, ex05.py by 1, ex06.py by 1\nsandbox: "
+        "not handed in: ex04.py by 1, ex05.py by 1, ex06.py by 1, ex07.py by 1\nsandbox: "
     )
 
 

@@ -35,6 +35,7 @@ FLOORS = [
     {"lessonlib.result", "lessonlib.split", "lessonlib.recorded"},
     {"lessonlib.scheduling"},
     {"lessonlib.simulation"},
+    {"lessonlib.incidents"},
     {"lessonlib.checks", "lessonlib.engine", "lessonlib.viz"},
     {
         "lessonlib.contenders",
@@ -56,6 +57,7 @@ FLOORS = [
 NEVER = {
     "lessonlib.scheduling": ("numpy", "torch", "transformers", "lessonlib.workload"),
     "lessonlib.simulation": ("torch", "transformers"),
+    "lessonlib.incidents": ("torch", "transformers"),
     "lessonlib.metrics": ("torch",),
     "lessonlib.trace": ("torch",),
     "lessonlib.workload": ("torch",),

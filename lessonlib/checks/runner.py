@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,6 +18,7 @@ from lessonlib.checks.ex03 import EX03
 from lessonlib.checks.ex04 import EX04, EX04_KERNEL
 from lessonlib.checks.ex05 import EX05
 from lessonlib.checks.ex06 import EX06
+from lessonlib.checks.ex07 import EX07
 from lessonlib.checks.precision import lost_digits
 from lessonlib.checks.race import Stopped, race
 from lessonlib.checks.report import (
@@ -53,7 +55,7 @@ from lessonlib.errors import CourseError
 from lessonlib.layout import find_folder
 from lessonlib.trace import Trace
 
-EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL, EX05, EX06)}
+EXERCISES = {exercise.id: exercise for exercise in (EX01, EX02, EX03, EX04, EX04_KERNEL, EX05, EX06, EX07)}
 
 # The first two are multiplied by an exercise's patience.
 CALL_SECONDS = 2.0  # one call, by the clock, but for the time in which it waits for a core
@@ -213,8 +215,11 @@ def _blame(task: Task, result: Result, before: Sequence[Result]) -> Result:
 def _check_task(child: Child, exercise: Exercise, task: Task, seed: int, call_seconds: float) -> Result:
     if (problem := _ready(child, exercise, task)) is not None:
         return Result(task.id, task.title, problem.status, seed, problem.property, problem.sentence)
+    cases = _cases(child, task, Random(f"{seed} {task.id}"), call_seconds)
+    if isinstance(cases, Result):
+        return replace(cases, seed=seed)
     spent, seconds, left_out = 0.0, TASK_SECONDS * exercise.patience, ""
-    for given in _cases(child, task, Random(f"{seed} {task.id}")):
+    for given in cases:
         try:
             verdict = _try(child, task, given, call_seconds)
         except CannotRun as reason:
@@ -229,10 +234,29 @@ def _check_task(child: Child, exercise: Exercise, task: Task, seed: int, call_se
     return Result(task.id, task.title, PASSED, seed, sentence=left_out)
 
 
-def _cases(child: Child, task: Task, rng: Random) -> Iterator[Given]:
-    yield from task.cases(rng)
-    if task.cases_on_gpu is not None and child.tier == GPU:
-        yield from task.cases_on_gpu(rng)
+def _cases(child: Child, task: Task, rng: Random, call_seconds: float) -> Iterator[Given] | Result:
+    """The inputs of a check; what is to be said where the file does not tell for whom they are to be drawn."""
+    on_gpu = task.cases_on_gpu if child.tier == GPU else None
+    if not task.drawn_for:
+        return chain(task.cases(rng), on_gpu(rng) if on_gpu else ())
+    reply = child.call(task.drawn_for, [], call_seconds)
+    verdict = _mishap(child.name, task, task.function, reply, call_seconds)
+    if verdict is None:
+        try:
+            return task.cases(rng, reply.answer)
+        except WrongForm as wrong:
+            verdict = Verdict(RIGHT_FORM, str(wrong), show(reply.answer), printed=reply.printed)
+    return Result(
+        id=task.id,
+        title=task.title,
+        status=verdict.status,
+        seed=None,
+        property_name=verdict.property,
+        sentence=verdict.sentence,
+        call="" if verdict.status == NOT_WRITTEN else show_call(task.drawn_for, {}),
+        came_back=verdict.came_back,
+        printed=verdict.printed,
+    )
 
 
 def _ready(child: Child, exercise: Exercise, task: Task) -> Verdict | None:
@@ -301,6 +325,7 @@ def _try(child: Child, task: Task, given: Given, call_seconds: float) -> Verdict
         sentence = _about_nothing(reply) if reply.answer is None else _capitalized(str(wrong))
         if isinstance(wrong, ChangedInput):
             return Verdict(INPUTS_KEPT, sentence, printed=reply.printed)
+        shown_expected = task.kept_back or shown_expected
         return Verdict(RIGHT_FORM, sentence, show(reply.answer), shown_expected, reply.printed)
     for property_ in task.properties:
         if not property_.holds(given, answer, expected):

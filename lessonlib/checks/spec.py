@@ -109,12 +109,16 @@ class Task:
         cases_on_gpu: further inputs that only a GPU is given.
         made_of: the parts that a right answer must be made of, where it must.
         speed: what is asked of a right answer's speed.
+        drawn_for: a function of the file, without parameters, that says for whom the inputs are drawn: `cases` gets
+            its answer beside the generator, and raises `WrongForm` for one that will not do. "" for nobody.
+        kept_back: what a report says in place of the expected answer where none could be read, since it would give
+            too much away; "" for the expected answer itself.
     """
 
     id: str
     title: str
     function: str
-    cases: Callable[[Random], Iterator[Given]]
+    cases: Callable[..., Iterator[Given]]
     smaller: Callable[[Given], Iterator[Given]]
     expected: Callable[..., Any]
     read: Callable[[Any, Given], Any]
@@ -129,6 +133,8 @@ class Task:
     cases_on_gpu: Callable[[Random], Iterator[Given]] | None = None
     made_of: Parts | None = None
     speed: Speed | None = None
+    drawn_for: str = ""
+    kept_back: str = ""
 
     @property
     def functions(self) -> tuple[str, ...]:
