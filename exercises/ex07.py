@@ -129,7 +129,7 @@ def choose(
 
         from lessonlib.incidents import service
 
-        asked = service.service("pauses", 0)       # or "memory", "rush", "mixed"; 0 to 7
+        asked = service.service("pauses", 0)       # or "memory", "rush", "mixed"; 0 to 5
         service.outcome(asked, service.Settings("static", 16, 512))
 
     Args:

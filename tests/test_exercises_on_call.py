@@ -11,10 +11,12 @@ from random import Random
 import pytest
 
 from lessonlib.checks import check
+from lessonlib.checks.ex07 import DIAGNOSIS, GUARD
 from lessonlib.checks.ex07.choose import ENOUGH
 from lessonlib.checks.mutants import read_all
 from lessonlib.incidents import FAULTS, incident, siblings
 from lessonlib.incidents import service as served
+from lessonlib.incidents.laws import broken
 from lessonlib.incidents.load import LOADS
 from lessonlib.incidents.pool import DESKS
 from lessonlib.incidents.record import plain_record
@@ -245,3 +247,45 @@ def test_every_policy_serves() -> None:
     service = served.service("mixed", 0)
     for policy in POLICIES:
         assert served.outcome(service, Settings(policy, 8, 256)).kept >= 0
+
+
+# ----- whoever is on call -----
+
+
+@pytest.mark.parametrize("number", range(12))
+def test_whatever_is_drawn_for_a_name_can_be_solved_from_the_rides_alone(number: int) -> None:
+    """By a program that knows the laws of its three tickets, and nothing of what was planted."""
+    name = f"student {number}"
+    faults = {fault.family: fault.cause for fault in drawn_for(name).values()}
+
+    def diagnose(ride):
+        first = {faults[law]: where for law, where in broken(ride, faults).items()}
+        cause = min(first, key=lambda each: first[each][0])
+        return cause, first[cause][1], first[cause][0]
+
+    for given in DIAGNOSIS.cases(Random(number), name):
+        answer = DIAGNOSIS.read(diagnose(given["ride"]), given)
+        assert answer == DIAGNOSIS.expected(**given)
+    for given in GUARD.cases(Random(number), name):
+        assert [not broken(ride, faults) for ride in given["rides"]] == GUARD.expected(**given)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_mutant_is_refused_by_its_property_whatever_is_drawn(seed: int) -> None:
+    """Called here, on the inputs that the checker would give."""
+    for task in (DIAGNOSIS, GUARD):
+        cases = list(task.cases(Random(f"mutants {seed}")))
+        for name, mutant in GALLERY[task.id].items():
+            answers = functions(mutant)[task.function]
+            assert first_broken(task, answers, cases) == mutant.property, name
+
+
+def first_broken(task, function, cases) -> str:
+    """The property that the first wrong answer breaks; "" where all are right."""
+    for given in cases:
+        (rides,) = given.values()
+        answer = [function(ride) for ride in rides] if task is GUARD else function(rides)
+        read, expected = task.read(answer, given), task.expected(**given)
+        if name := next((each.name for each in task.properties if not each.holds(given, read, expected)), ""):
+            return name
+    return ""

@@ -24,7 +24,7 @@ BLOCK_SIZE = 16
 BASE, PER_PROMPT_TOKEN, PER_KV_TOKEN = 0.010, 0.0001, 0.0000005  # seconds
 PAUSES, MEMORY, RUSH, MIXED = KINDS = ("pauses", "memory", "rush", "mixed")
 ROUNDING = 1e-9  # a promise that is kept to the very second is kept
-CATALOG = 8  # services of each kind
+CATALOG = 6  # services of each kind
 
 
 class Settings(NamedTuple):
@@ -121,8 +121,8 @@ def _tried(service: Service) -> Iterator[Settings]:
     rule = rule_of_thumb(service)
     for policy in POLICIES:
         yield rule._replace(policy=policy)
-    for slots in (0.5, 0.75, 1.0, 1.3):
-        for budget in (0.5, 1.0, 1.5):
+    for slots in (0.5, 1.0, 1.3):
+        for budget in (0.6, 1.0):
             many = min(MOST_SLOTS, max(1, int(rule.slots * slots)))
             yield Settings(rule.policy, many, max(many, int(rule.token_budget * budget)))
 

@@ -12,7 +12,7 @@ from lessonlib.incidents.laws import ROUNDING
 from lessonlib.incidents.pool import FAULTS
 from lessonlib.trace import Trace
 
-RIDES = 6  # of each ticket
+RIDES = 5  # of each ticket
 
 
 class Diagnosis(NamedTuple):

@@ -9,11 +9,12 @@ from typing import Any
 from lessonlib.checks.ex07.rides import SIBLING, SOUND, TICKET, Shown, broken_ride, faults_of, sound_ride
 from lessonlib.checks.spec import Given, Property, Task, WrongForm, kind, promise, show
 from lessonlib.incidents.fault import Fault
+from lessonlib.incidents.laws import LAWS
 from lessonlib.incidents.load import LOADS, quiet
-from lessonlib.incidents.pool import siblings
+from lessonlib.incidents.pool import incident, siblings
 from lessonlib.trace import Trace
 
-EACH = 2  # rides of each kind
+EACH = 2  # rides of each ticket's cause; of a sibling there is one
 
 
 def _rides(rng: Random, who: str = "ada") -> Iterator[Given]:
@@ -24,17 +25,17 @@ def _rides(rng: Random, who: str = "ada") -> Iterator[Given]:
 def _drawn(rng: Random, faults: dict[str, Fault]) -> Iterator[Given]:
     tickets = [broken_ride(fault, rng, TICKET, desk) for desk, fault in faults.items()]
     yield {"rides": [sound_ride(quiet(rng)), *tickets]}
-    for _ in range(EACH):
-        for load in LOADS:
-            yield {"rides": [sound_ride(load(rng))]}
+    for load in LOADS:
+        yield {"rides": [sound_ride(load(rng))]}
+    for law in LAWS:  # loads on which a law matters: to break it would show
+        yield {"rides": [sound_ride(incident(siblings(law)[0], rng).load)]}
     for _ in range(EACH):
         for desk, fault in faults.items():
             yield {"rides": [broken_ride(fault, rng, TICKET, desk)]}
-    for _ in range(EACH):
-        for desk, fault in faults.items():
-            for other in siblings(fault.family):
-                if other is not fault:
-                    yield {"rides": [broken_ride(other, rng, SIBLING, desk)]}
+    for desk, fault in faults.items():
+        for other in siblings(fault.family):
+            if other is not fault:
+                yield {"rides": [broken_ride(other, rng, SIBLING, desk)]}
 
 
 def _no_smaller(given: Given) -> Iterator[Given]:
