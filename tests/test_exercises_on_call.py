@@ -9,12 +9,13 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from command import lesson
 
 from lessonlib.checks import check
 from lessonlib.checks.ex07 import DIAGNOSIS, GUARD
 from lessonlib.checks.ex07.choose import ENOUGH
 from lessonlib.checks.mutants import read_all
-from lessonlib.incidents import FAULTS, incident, siblings
+from lessonlib.incidents import FAULTS, incident, siblings, tickets
 from lessonlib.incidents import service as served
 from lessonlib.incidents.laws import broken
 from lessonlib.incidents.load import LOADS
@@ -23,7 +24,7 @@ from lessonlib.incidents.record import plain_record
 from lessonlib.incidents.run import run
 from lessonlib.incidents.service import KINDS, POLICIES, Settings
 from lessonlib.incidents.tickets import drawn_for
-from lessonlib.trace import Kind
+from lessonlib.trace import Kind, Trace
 
 SOLUTIONS = Path(__file__).parents[1] / "solutions"
 EX07 = runpy.run_path(str(SOLUTIONS / "ex07.py"))
@@ -165,6 +166,20 @@ def test_every_desk_asks_for_a_law_of_its_own() -> None:
         assert len(families) == len(DESKS)
 
 
+def test_the_command_prints_tickets_and_writes_their_rides(tmp_path: Path) -> None:
+    done = lesson("tickets", "ada", "--save", str(tmp_path / "mine"))
+    assert done.returncode == 0
+    for ticket in tickets("ada"):
+        assert str(ticket) in done.stdout
+        page = (tmp_path / "mine" / f"{ticket.desk}.html").read_text(encoding="utf-8")
+        assert ticket.complaint in page
+        assert not any(cause in page for cause in ticket.choices)
+        assert Trace.load(tmp_path / "mine" / f"{ticket.desk}.json.gz").same_ride(ticket.trace)
+    refused = lesson("tickets", " ")
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("lesson: error: ' ' is no name to draw for: give your own")
+
+
 # ----- settings -----
 
 
@@ -252,7 +267,9 @@ def test_every_policy_serves() -> None:
 # ----- whoever is on call -----
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize(
+    "number", [*range(5), *(pytest.param(each, marks=pytest.mark.prove) for each in range(5, 60))]
+)
 def test_whatever_is_drawn_for_a_name_can_be_solved_from_the_rides_alone(number: int) -> None:
     """By a program that knows the laws of its three tickets, and nothing of what was planted."""
     name = f"student {number}"
@@ -270,7 +287,7 @@ def test_whatever_is_drawn_for_a_name_can_be_solved_from_the_rides_alone(number:
         assert [not broken(ride, faults) for ride in given["rides"]] == GUARD.expected(**given)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_every_mutant_is_refused_by_its_property_whatever_is_drawn(seed: int) -> None:
     """Called here, on the inputs that the checker would give."""
     for task in (DIAGNOSIS, GUARD):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -130,6 +131,7 @@ def test_a_fault_shows_where_it_departs_from_a_sound_run(cause: str) -> None:
         assert first_difference(sound, found.record) == found.step
         assert fault.law.broken_in(found.record) == (found.step, found.number)
         assert found.number > 0
+        assert found.trace.header == found.sound.header  # which gives nothing away
         seen.add((found.step, found.number))
     assert len(seen) > 1
 
@@ -260,3 +262,8 @@ def test_a_ticket_is_told_in_a_terminal_and_in_a_notebook() -> None:
 def test_what_is_no_name_is_told_in_one_line(who: str) -> None:
     with pytest.raises(CourseError, match="is no name to draw for: give your own"):
         tickets(who)
+
+
+def test_the_readme_says_how_many_faults_there_are() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    assert f"drawn for a student's name from {len(FAULTS)} planted faults" in readme

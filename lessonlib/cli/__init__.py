@@ -22,6 +22,7 @@ from lessonlib.cli.model import model
 from lessonlib.cli.mutant import mutant
 from lessonlib.cli.simulate import simulate
 from lessonlib.cli.start import start
+from lessonlib.cli.tickets import tickets
 from lessonlib.errors import CourseError
 
 __all__ = ["lesson", "main"]
@@ -32,7 +33,7 @@ lesson = Sections(
     epilog="`lesson COMMAND --help` lists what a command takes.",
     sections={
         "To begin": (start, doctor, model, lab),
-        "Exercises": (check, hint),
+        "Exercises": (check, hint, tickets),
         "To try out": (simulate, generate),
         "To measure": (bench, compare),
         "For instructors": (grade, mutant),

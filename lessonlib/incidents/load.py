@@ -62,11 +62,13 @@ class Load:
         policy: Policy | None = None,
         kv_cache: KVCache | None = None,
     ) -> Scheduler:
-        """A new scheduler for this load; a sound one unless parts are given."""
+        """A new scheduler for this load; a sound one unless parts are given, which the Trace's header does not tell."""
+        decides = policy or self.policy()
+        decides.name = self.policy().name
         return cls(
             self.slots,
             token_budget=self.token_budget,
-            policy=policy or self.policy(),
+            policy=decides,
             kv_cache=kv_cache or KVCache(self.pool(), self.prompts is not None),
             clock="seconds" if self.cost_model else "steps",
             maker="simulator",

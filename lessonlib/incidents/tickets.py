@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from random import Random
 
+from lessonlib.counting import count
 from lessonlib.errors import CourseError
 from lessonlib.incidents.fault import Fault
 from lessonlib.incidents.pool import DESKS, FAULTS, MOST_DRAWS, Incident, incident, looks_like, siblings
@@ -42,11 +43,21 @@ class Ticket:
             [["what broke?", "the number"], *([each, FAULTS[each].law.number] for each in self.choices)]
         )
 
+    @property
+    def server(self) -> str:
+        """How the server was set up, as a sentence."""
+        ride = self.ride
+        extra = f", a watermark of {count(ride['watermark'], 'block')}" if ride["watermark"] else ""
+        extra += f", a patience of {count(ride['patience'], 'step')} a tier" if ride["patience"] else ""
+        memory = f"{count(ride['blocks'], 'block')} of {count(ride['block_size'], 'token')}"
+        return f"{count(ride['slots'], 'slot')}, {memory}, {count(ride['budget'], 'token')} a step{extra}."
+
     def __str__(self) -> str:
-        return f"{self.desk} desk: “{self.complaint}”\n{self.table!r}"
+        return f"{self.desk} desk: “{self.complaint}”\n{self.server}\n{self.table!r}"
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{self.desk} desk:</b> “{self.complaint}”</p>{self.table._repr_html_()}"
+        told = f"<p><b>{self.desk} desk:</b> “{self.complaint}”<br>{self.server}</p>"
+        return f"{told}{self.table._repr_html_()}"
 
 
 def drawn_for(who: str) -> dict[str, Fault]:
