@@ -13,6 +13,10 @@ Your three tickets are drawn for your name; put it into `on_call`. Read them in 
     mine[0]                    # what people say, and six causes to choose from
     Elevator(mine[0].trace)    # the ride
     mine[0].ride               # the same as your functions get it
+    tickets("ada", 1)          # other rides with the same causes; then 2, 3, …
+
+`sound_rides()` of the same module gives rides of a sound scheduler, `sound_rides(1)` others. In a terminal,
+`lesson tickets NAME --save FOLDER` prints the tickets and writes a page for each ride.
 
 A ride is a dictionary:
 

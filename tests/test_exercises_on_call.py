@@ -114,7 +114,7 @@ def test_a_guard_is_told_which_sibling_it_lets_by_and_of_a_ticket_only_the_desk(
     too_few = GALLERY["ex07.2"]["too_few_only"].file(SOLUTIONS)
     (tmp_path / "ex07.py").write_text(too_few)
     (result,) = check("ex07.2", folder=tmp_path, seed=1).results
-    assert "it lets by “a request takes blocks that it has no tokens for”, in step" in result.due
+    assert "it lets by “a request takes blocks that it has no tokens for”, which shows in step" in result.due
     assert list(result.rides) == ["ride"]
     once = (
         "seen = []\n\n\ndef is_sound(ride, right=is_sound):\n"
@@ -122,7 +122,7 @@ def test_a_guard_is_told_which_sibling_it_lets_by_and_of_a_ticket_only_the_desk(
     )
     result = told(tmp_path, once, "ex07.2")
     assert result.property_name == "a ride with the cause of a ticket is stopped"
-    assert "it lets by the cause of your memory ticket, in step" in result.due
+    assert "it lets by the cause of your memory ticket, which shows in step" in result.due
     assert not any(fault.cause in result.message for fault in OF_ADA.values())
 
 

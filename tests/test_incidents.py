@@ -12,7 +12,7 @@ import pytest
 
 from lessonlib.checks.sandbox.child import MAX_ITEMS, decode, encode
 from lessonlib.errors import CourseError
-from lessonlib.incidents import FAULTS, Incident, causes, incident, siblings, tickets
+from lessonlib.incidents import FAULTS, Incident, causes, incident, siblings, sound_rides, tickets
 from lessonlib.incidents.laws import LAWS, broken
 from lessonlib.incidents.load import LOADS
 from lessonlib.incidents.pool import DESKS, first_difference, looks_like
@@ -208,6 +208,14 @@ def test_a_name_draws_the_same_three_tickets_each_time() -> None:
     assert [each.desk for each in first] == list(DESKS)
     for one, other in zip(first, again, strict=True):
         assert (one.complaint, one.choices, one.ride) == (other.complaint, other.choices, other.ride)
+
+
+def test_there_are_more_rides_to_try_an_answer_on() -> None:
+    first, others = tickets("ada"), tickets("ada", 1)
+    assert all(one.ride != other.ride for one, other in zip(first, others, strict=True))
+    assert [broken(each.ride).keys() for each in first] == [broken(each.ride).keys() for each in others]
+    assert all(not broken(ride) for ride in sound_rides())
+    assert sound_rides() == sound_rides(0) != sound_rides(1)
 
 
 def test_names_share_few_tickets_and_every_fault_is_drawn() -> None:

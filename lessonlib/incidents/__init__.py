@@ -13,7 +13,7 @@ which the fault shows is found and not written down. `tickets` draws three incid
     Elevator(mine[0].trace)
 """
 
-from lessonlib.incidents.pool import FAULTS, Incident, incident, siblings
+from lessonlib.incidents.pool import FAULTS, Incident, incident, siblings, sound_rides
 from lessonlib.incidents.tickets import Ticket, causes, tickets
 
-__all__ = ["FAULTS", "Incident", "Ticket", "causes", "incident", "siblings", "tickets"]
+__all__ = ["FAULTS", "Incident", "Ticket", "causes", "incident", "siblings", "sound_rides", "tickets"]

@@ -9,7 +9,7 @@ from random import Random
 from lessonlib.incidents import memory, queue, work
 from lessonlib.incidents.fault import LARGEST, LATEST, Fault, Knobs
 from lessonlib.incidents.laws import LAWS, ROUNDING
-from lessonlib.incidents.load import Load
+from lessonlib.incidents.load import LOADS, Load
 from lessonlib.incidents.record import Record, plain_record
 from lessonlib.incidents.run import Unfinished, run
 from lessonlib.trace import Trace
@@ -58,6 +58,13 @@ def incident(fault: Fault, rng: Random) -> Incident:
         if (found := attempt(fault, rng)) is not None:
             return found
     raise AssertionError(f"the fault {fault.cause!r} showed on none of {MOST_DRAWS} loads")
+
+
+def sound_rides(number: int = 0) -> list[Record]:
+    """Plain records of the course's own scheduler, one of each kind of load; others for each number."""
+    rng = Random(f"sound {number}")
+    loads = [draw(rng) for draw in LOADS]
+    return [plain_record(run(load), load) for load in loads]
 
 
 def attempt(fault: Fault, rng: Random) -> Incident | None:

@@ -66,7 +66,7 @@ def drawn_for(who: str) -> dict[str, Fault]:
     Each fault has a number that only the name and its cause go into, and the largest wins: a fault that is new in
     the pool changes the draw of few names. Raises `CourseError` for a name that is none.
     """
-    name = " ".join(who.split()).casefold()
+    name = _plain(who)
     if not name or len(name) > LONGEST_NAME:
         raise CourseError(
             f"{who[:LONGEST_NAME]!r} is no name to draw for: give your own, up to {LONGEST_NAME} characters"
@@ -81,11 +81,19 @@ def drawn_for(who: str) -> dict[str, Fault]:
     }
 
 
-def tickets(who: str) -> list[Ticket]:
-    """The three tickets of this name. Raises `CourseError` for a name that is none."""
+def _plain(who: str) -> str:
+    return " ".join(who.split()).casefold()
+
+
+def tickets(who: str, again: int = 0) -> list[Ticket]:
+    """The three tickets of this name. Raises `CourseError` for a name that is none.
+
+    Args:
+        again: 1, 2, … for other rides with the same causes.
+    """
     faults, made = drawn_for(who), []
     for desk, fault in faults.items():
-        rng = Random(f"{desk} of {' '.join(who.split()).casefold()}")
+        rng = Random(f"{desk} of {_plain(who)}, {again}")
         made.append(ticket(desk, _told_apart(fault, rng), rng))
     return made
 

@@ -24,7 +24,7 @@ class Asked(list[list[float]]):
         self.service = service
 
 
-class Set(NamedTuple):
+class Chosen(NamedTuple):
     """Settings, and what came of them; no outcome where the server does not start."""
 
     settings: Settings
@@ -59,36 +59,36 @@ def _no_smaller(given: Given) -> Iterator[Given]:
     return iter(())
 
 
-def _best(requests: Asked, machine: dict[str, Any], ttft_limit: float, pause_limit: float) -> Set:
+def _best(requests: Asked, machine: dict[str, Any], ttft_limit: float, pause_limit: float) -> Chosen:
     settings, _ = served.best(requests.service)
-    return Set(settings, served.outcome(requests.service, settings))
+    return Chosen(settings, served.outcome(requests.service, settings))
 
 
-def _read_settings(answer: Any, given: Given) -> Set:
+def _read_settings(answer: Any, given: Given) -> Chosen:
     policy, slots, budget = parts(answer, ("policy", "slots", "token_budget"))
     if not isinstance(policy, str):
         raise WrongForm(f"The policy should be its name, a string; what came back is {kind(policy)}.")
     settings = Settings(policy, whole(slots, "slots"), whole(budget, "token_budget"))
     try:
-        return Set(settings, served.outcome(given["requests"].service, settings))
+        return Chosen(settings, served.outcome(given["requests"].service, settings))
     except CourseError:
-        return Set(settings, None)
+        return Chosen(settings, None)
 
 
 @promise("the policy is one that this server has")
-def _has_policy(given: Given, answer: Set, expected: Set) -> bool:
+def _has_policy(given: Given, answer: Chosen, expected: Chosen) -> bool:
     return answer.settings.policy in POLICIES
 
 
 @promise("the server starts: 1 to 64 slots, and a token for each of them in the budget")
-def _starts(given: Given, answer: Set, expected: Set) -> bool:
+def _starts(given: Given, answer: Chosen, expected: Chosen) -> bool:
     return answer.outcome is not None
 
 
 def _keeps(name: str, *kinds: str) -> Property:
     """Looks at services of these kinds."""
 
-    def holds(given: Given, answer: Set, expected: Set) -> bool:
+    def holds(given: Given, answer: Chosen, expected: Chosen) -> bool:
         assert answer.outcome is not None
         assert expected.outcome is not None
         looked_at = given["requests"].service.kind in kinds
@@ -97,7 +97,7 @@ def _keeps(name: str, *kinds: str) -> Property:
     return Property(name, holds)
 
 
-def _shown(answer: Set, expected: Set) -> tuple[str, str]:
+def _shown(answer: Chosen, expected: Chosen) -> tuple[str, str]:
     """What came of the settings. The best ones are kept back: there is more to learn from what went wrong."""
     assert expected.outcome is not None
     settings = show(tuple(answer.settings))
@@ -112,9 +112,9 @@ def _shown(answer: Set, expected: Set) -> tuple[str, str]:
     )
 
 
-def _rides(given: Given, answer: Set | None, expected: Set) -> dict[str, Trace]:
-    chosen = expected if answer is None or answer.outcome is None else answer
-    return {"ride": served.serve(given["requests"].service, chosen.settings)}
+def _rides(given: Given, answer: Chosen | None, expected: Chosen) -> dict[str, Trace]:
+    shown = expected if answer is None or answer.outcome is None else answer
+    return {"ride": served.serve(given["requests"].service, shown.settings)}
 
 
 SETTINGS = Task(

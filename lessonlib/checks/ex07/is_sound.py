@@ -6,12 +6,21 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from lessonlib.checks.ex07.rides import SIBLING, SOUND, TICKET, Shown, broken_ride, faults_of, sound_ride
+from lessonlib.checks.ex07.rides import (
+    SIBLING,
+    SOUND,
+    TICKET,
+    Shown,
+    broken_ride,
+    faults_of,
+    sound_ride,
+    sound_ride_where_it_matters,
+)
 from lessonlib.checks.spec import Given, Property, Task, WrongForm, kind, promise, show
 from lessonlib.incidents.fault import Fault
 from lessonlib.incidents.laws import LAWS
 from lessonlib.incidents.load import LOADS, quiet
-from lessonlib.incidents.pool import incident, siblings
+from lessonlib.incidents.pool import siblings
 from lessonlib.trace import Trace
 
 EACH = 2  # rides of each ticket's cause; of a sibling there is one
@@ -24,11 +33,11 @@ def _rides(rng: Random, who: str = "ada") -> Iterator[Given]:
 
 def _drawn(rng: Random, faults: dict[str, Fault]) -> Iterator[Given]:
     tickets = [broken_ride(fault, rng, TICKET, desk) for desk, fault in faults.items()]
-    yield {"rides": [sound_ride(quiet(rng)), *tickets]}
+    yield {"rides": [sound_ride(quiet, rng), *tickets]}
     for load in LOADS:
-        yield {"rides": [sound_ride(load(rng))]}
+        yield {"rides": [sound_ride(load, rng)]}
     for law in LAWS:  # loads on which a law matters: to break it would show
-        yield {"rides": [sound_ride(incident(siblings(law)[0], rng).load)]}
+        yield {"rides": [sound_ride_where_it_matters(law, rng)]}
     for _ in range(EACH):
         for desk, fault in faults.items():
             yield {"rides": [broken_ride(fault, rng, TICKET, desk)]}
@@ -88,10 +97,11 @@ def _explain(given: Given, expected: list[bool]) -> str:
 def _about(ride: Shown) -> str:
     """What was planted; of a ticket only the desk, since its cause is for the student to find."""
     if ride.found is None:
-        return "a sound ride, a false alarm"
+        return f"a false alarm, the ride is sound. {ride.about}"
     found = ride.found
-    cause = f"the cause of your {ride.desk} ticket" if ride.role == TICKET else f"“{found.fault.cause}”"
-    return f"it lets by {cause}, in step {found.step} {found.number:.4g} {found.fault.law.number}"
+    cause = f"the cause of your {ride.about} ticket" if ride.role == TICKET else f"“{found.fault.cause}”"
+    shows = f"which shows in step {found.step}: {found.number:.4g} there"
+    return f"it lets by {cause}, {shows}, where the number counts {found.fault.law.number}"
 
 
 def _misjudged(given: Given, answer: list[bool] | None, expected: list[bool]) -> dict[str, Trace]:

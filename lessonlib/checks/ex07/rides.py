@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from typing import Any
 
@@ -9,7 +10,7 @@ from lessonlib.checks.spec import WrongForm, kind
 from lessonlib.errors import CourseError
 from lessonlib.incidents.fault import Fault
 from lessonlib.incidents.load import Load
-from lessonlib.incidents.pool import Incident, incident
+from lessonlib.incidents.pool import Incident, incident, siblings
 from lessonlib.incidents.record import plain_record
 from lessonlib.incidents.run import run
 from lessonlib.incidents.tickets import drawn_for
@@ -26,14 +27,14 @@ class Shown(dict[str, Any]):
         role: TICKET for a fault that was drawn for the student, SIBLING for another that breaks the same law, or
             SOUND.
         found: what was planted, and where it shows; None for a sound ride.
-        desk: where the ticket belongs, for the first two.
+        about: the desk where the ticket belongs, for the first two; of a sound ride, what kind of load it is.
     """
 
     def __init__(
-        self, record: dict[str, Any], trace: Trace, role: str, found: Incident | None = None, desk: str = ""
+        self, record: dict[str, Any], trace: Trace, role: str, about: str, found: Incident | None = None
     ) -> None:
         super().__init__(record)
-        self.trace, self.role, self.found, self.desk = trace, role, found, desk
+        self.trace, self.role, self.about, self.found = trace, role, about, found
 
 
 def faults_of(who: Any) -> dict[str, Fault]:
@@ -49,10 +50,20 @@ def faults_of(who: Any) -> dict[str, Fault]:
 def broken_ride(fault: Fault, rng: Random, role: str, desk: str) -> Shown:
     """A ride with this fault."""
     found = incident(fault, rng)
-    return Shown(found.record, found.trace, role, found, desk)
+    return Shown(found.record, found.trace, role, desk, found)
 
 
-def sound_ride(load: Load) -> Shown:
-    """A ride of the course's own scheduler."""
+def sound_ride(draw: Callable[[Random], Load], rng: Random) -> Shown:
+    """A ride of the course's own scheduler, on a load of this kind."""
+    return _sound(draw(rng), draw)
+
+
+def sound_ride_where_it_matters(law: str, rng: Random) -> Shown:
+    """The same on a load on which a scheduler that breaks this law is found out."""
+    fault = siblings(law)[0]
+    return _sound(incident(fault, rng).load, fault.load)
+
+
+def _sound(load: Load, draw: Callable[[Random], Load]) -> Shown:
     trace = run(load)
-    return Shown(plain_record(trace, load), trace, SOUND)
+    return Shown(plain_record(trace, load), trace, SOUND, draw.__doc__ or "")
