@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter, NullLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator, NullLocator
 
 from lessonlib import recorded
 from lessonlib.errors import CourseError
@@ -244,6 +244,7 @@ def _draw_bars(axes: Axes, comparison: Comparison) -> None:
     most = max(each.spread[1] for each in _measured(comparison, bar_rows(comparison)))
     axes.set_yticks([at for at, _ in labels], [words for _, words in labels])
     axes.set(xlabel="tok/s that somebody asked for", xlim=(0, 1.15 * most))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_formatter(style.thousands)
     style.quiet_grid(axes, "x")
