@@ -1,9 +1,9 @@
 """Every policy on the real engine at a size where memory is short, with the simulator's prediction beside it.
 
 One model and one runner serve all policies; each gets the same requests, arrivals and memory, and a scheduler of its
-own. The step costs are fitted to one run of one policy (`FITTED_POLICY`) on other requests, and the simulator then
-predicts every policy's run before it is looked at: how long it takes, when first tokens come, how long the gaps
-between tokens are. All requests name the same limit, the longest answer, and end earlier by themselves, as people's do.
+own. The step costs are fitted to runs of one policy (`FITTED_POLICY`) on other requests, one a round, and with them
+the simulator predicts every policy's run: how long it takes, when first tokens come, how long the gaps between tokens
+are. All requests name the same limit, the longest answer, and end earlier by themselves, as people's do.
 
 On a GPU the host waits for each step here, so that a measured step is one that the simulator knows: the engine's own
 loop, which plans ahead, is quicker.
@@ -249,19 +249,21 @@ class _Race:
     def run(self) -> list[dict[str, Any]]:
         """A row for each policy."""
         self.ride(FITTED_POLICY, self.fitted)  # warms up
-        self.costs = CostModel.fit(self.ride(FITTED_POLICY, self.fitted)[0])
+        fitted = list[Trace]()
         traces: dict[str, list[Trace]] = {name: [] for name in self.names}
         began = time.perf_counter()
         with tqdm(total=self.load.rounds * len(self.names), desc="policies", unit="run") as bar:
             for done in range(self.load.rounds):
                 if done and (time.perf_counter() - began) * (done + 1) / done > self.load.time_limit:
                     break
+                fitted.append(self.ride(FITTED_POLICY, self.fitted)[0])
                 for turn in range(len(self.names)):
                     name = self.names[(turn + done) % len(self.names)]
                     bar.set_description(name)
                     traces[name].append(self._timed(name))
                     bar.update()
         self.llm.close()
+        self.costs = CostModel.fit(*fitted)
         return [self._row(name, traces[name]) for name in self.names]
 
     def _timed(self, name: str) -> Trace:

@@ -128,7 +128,9 @@ def test_a_hundred_and_twenty_signals(folder, options):
 
 
 @pytest.mark.parametrize("options", IN_FLIGHT)
-@pytest.mark.parametrize("hook", ["may_admit", "reserve", "chunk", "victim", "pauses_decode", "watermark"])
+@pytest.mark.parametrize(
+    "hook", ["choose", "may_admit", "reserve", "chunk", "victim", "pauses_decode", "watermark"]
+)
 def test_a_policy_that_raises_once(folder, options, hook):
     class Moody(Policy):
         calls, is_riding = 0, False  # `reserve` is asked as a request comes, too

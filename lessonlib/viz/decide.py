@@ -324,7 +324,7 @@ def measured_and_predicted(
                 axes.plot([seen, told], [-place] * 2, color=style.INK, linewidth=1)
                 axes.annotate(
                     f"{rows[place]['error'][key]:+.0%}",
-                    (1.28 * most, -place),
+                    (1.52 * most, -place),
                     ha="right",
                     va="center",
                     fontsize=7.5,
@@ -332,8 +332,9 @@ def measured_and_predicted(
             ys = [-place for place in range(len(rows))]
             axes.plot(measured, ys, "o", color=style.DECODE, markersize=5)
             axes.plot(predicted, ys, "o", markerfacecolor="none", markeredgecolor=style.INK, markersize=6)
-            axes.set(xlim=(0, 1.3 * most), ylim=(-len(rows) + 0.4, 0.6))
+            axes.set(xlim=(0, 1.55 * most), ylim=(-len(rows) + 0.4, 0.6))
             axes.set_title(words, loc="left", fontsize=8.5)
+            axes.xaxis.set_major_formatter(style.thousands)
             style.quiet_grid(axes, "x")
         grid[0].set_yticks([-place for place in range(len(rows))], names)
         marks = "filled: measured; hollow: predicted, and how far that is off"
