@@ -121,7 +121,7 @@ def install(student: Student, wheel: Path) -> None:
 def walk(student: Student) -> None:
     """What a student does."""
     lesson, python, course = student.tools / "lesson", student.tools / "python", student.course
-    student.do("lesson start", [lesson, "start", course], student.home, expected="7 notebooks, 7 exercises")
+    student.do("lesson start", [lesson, "start", course], student.home, expected="7 notebooks, 8 exercises")
     student.do("lesson start, again", [lesson, "start"], course / "notebooks", expected="nothing is new")
     student.do(
         "an exercise that is not written", [lesson, "check", "ex01"], course, status=1, expected="ex01.1"

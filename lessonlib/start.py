@@ -359,7 +359,7 @@ def _lesson() -> str:
 
 
 def _counted(names: Mapping[str, object]) -> str:
-    """ "7 notebooks, 7 exercises and 39 recorded results"."""
+    """ "7 notebooks, 8 exercises and 49 recorded results"."""
     counts = [
         (sum(layout.is_in(folder, name) and name.endswith(suffix) for name in names), label)
         for folder, suffix, label in KINDS

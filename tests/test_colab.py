@@ -118,7 +118,7 @@ def test_a_lone_notebook_brings_its_course_and_runs_whole(host: Host, tmp_path: 
     assert len(set(host.calls.read_text().splitlines())) == 1
     assert (tmp_path / "exercises" / "ex01.py").is_file()
     code = [cell for cell in ran.cells if cell.cell_type == "code"]
-    assert "Beside this notebook lie 7 exercises" in json.dumps(code[0].outputs)
+    assert "Beside this notebook lie 8 exercises" in json.dumps(code[0].outputs)
     shown = [output for cell in code for output in cell.outputs if "data" in output]
     widgets = [output for output in shown if WIDGET in output.data]
     # The host shows ipywidgets' own without a manager; the course's elevators say where theirs is.

@@ -52,7 +52,7 @@ def test_colab_is_asked_for_widgets_each_time_a_kernel_starts(
     hosts.prepare(True)
     assert (tmp_path / "exercises" / "ex01.py").is_file()
     assert (tmp_path / "rides" / "01_the_elevator_that_waits.json.gz").is_file()
-    assert "Beside this notebook lie 7 exercises" in capsys.readouterr().out
+    assert "Beside this notebook lie 8 exercises" in capsys.readouterr().out
     hosts.prepare(False)
     assert colab == ["widgets", "widgets"]
     assert capsys.readouterr() == ("", "")

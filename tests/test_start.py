@@ -89,7 +89,7 @@ def test_the_whole_course_is_laid_and_what_to_open_is_said(tmp_path: Path) -> No
     manifest = json.loads(laid.pop(layout.MANIFEST))
     assert laid == layout.handed_out(ROOT)
     assert set(manifest["files"]) == set(laid)
-    assert f"7 notebooks, 7 exercises, 7 worked answers and {NUM_RESULTS} recorded results" in lines[0]
+    assert f"7 notebooks, 8 exercises, 8 worked answers and {NUM_RESULTS} recorded results" in lines[0]
     assert lines[-1].startswith(f"Open notebook 01: cd {tmp_path}/new/course && ")
     assert lines[-1].endswith("lesson lab")
     assert "nothing is new" in start(tmp_path / "new" / "course")[0]
@@ -386,7 +386,7 @@ def test_a_lone_notebook_gets_what_it_needs_beside_it(
     write(tmp_path, "01_the_elevator_that_waits.ipynb", notebook("x = 1"))
     write(tmp_path, "notes.txt", "mine")
     line = beside_notebook(tmp_path)
-    assert line.endswith(f"7 exercises, 7 worked answers and {NUM_RESULTS} recorded results.")
+    assert line.endswith(f"8 exercises, 8 worked answers and {NUM_RESULTS} recorded results.")
     assert {path.name for path in tmp_path.iterdir() if not path.name.startswith(".")} == {
         *("01_the_elevator_that_waits.ipynb", "notes.txt", "exercises", "rides", "solutions", "benchmarks"),
     }
