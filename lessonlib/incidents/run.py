@@ -46,8 +46,10 @@ class Run(Simulator):
     def receive(self) -> None:
         super().receive()
         for row, step in list(self._gives_up.items()):
-            if self.scheduler.next_step >= step and str(row) in self.scheduler.requests:
-                self.scheduler.abort(str(row))
+            request = self.scheduler.requests.get(str(row))
+            # Whoever gave up before the first step would stand in that step's queue all the same.
+            if request and self.scheduler.next_step >= max(step, request.arrival_step + 1):
+                self.scheduler.abort(request.id)
                 del self._gives_up[row]
 
     def step(self) -> None:
