@@ -1,5 +1,6 @@
 """The timeline of a step: what ran, for how long, and what lies between."""
 
+import pytest
 import torch
 
 from benchmarks.timeline import Span, busy, measure
@@ -11,6 +12,7 @@ def test_what_overlaps_counts_once():
     assert busy(told) == 8
 
 
+@pytest.mark.prove
 def test_a_step_has_all_its_products(model_path):
     llama = Llama(model_path, torch.float32)
     row = measure(llama, riders=3, context=100, bandwidth=1e9)  # more than one step reads

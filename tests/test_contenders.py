@@ -354,6 +354,7 @@ def test_both_say_the_same_in_float32(measured):
     assert (check["same"], check["requests"], check["first_difference"]) == (6, 6, None)
 
 
+@pytest.mark.prove
 def test_who_computes_in_another_dtype_is_not_asked(measured, monkeypatch):
     """The control run of vLLM takes the dtype of the model's files."""
     assert [name for name, each in CONTENDERS.items() if not each.takes_dtype] == ["vllm-as-it-comes"]
@@ -535,6 +536,7 @@ def test_a_chain_changes_one_option_a_link(preset):
         assert len(changed) == 1, (before.name, after.name, changed)
 
 
+@pytest.mark.prove
 def test_sampled_rows_are_for_engines_that_sample(small_model):
     small = replace(TINY, identity=(0, 0), fixed_requests=(3,), fixed=4)
     options = compare.Options(
@@ -557,6 +559,7 @@ def test_a_peak_that_cannot_be_measured_is_asked_for(monkeypatch):
         compare.compare(options, lambda line: None)
 
 
+@pytest.mark.prove
 def test_one_that_cannot_run_leaves_the_others(monkeypatch, small_model):
     monkeypatch.setenv("LESSONLIB_VLLM_PYTHON", "no-such-python")
     options = compare.Options(replace(TINY, repeat=1), ("vllm", "course"), model=str(small_model))
@@ -776,6 +779,7 @@ def test_limits_that_an_engine_does_not_state_are_named(settings, missing):
     assert sizes.missing_settings(settings) == missing
 
 
+@pytest.mark.prove
 def test_an_engine_that_does_not_state_a_limit_fails_alone(monkeypatch, small_model):
     monkeypatch.setattr(sizes, "LIMITS", (*LIMITS, "max_riders"))
     small = replace(TINY, choices=(1, 2), mixed_requests=(2,), identity=(0, 0))
@@ -903,6 +907,7 @@ def test_a_result_of_another_schema_is_refused_before_anything_runs(tmp_path, wo
     assert done.stderr == f"lesson: error: {path} has schema 2, this course reads 1: measure again\n"
 
 
+@pytest.mark.prove
 def test_a_vllm_of_another_version_is_refused_and_the_others_count(tmp_path, small_model):
     """A Python whose vLLM says 0.24.0: it is asked for its version before anything of it is imported."""
     about = tmp_path / "site" / "vllm-0.24.0.dist-info"
@@ -963,6 +968,7 @@ def test_only_what_passes_rides_along(own_folder):
     assert not hasattr(loaded, "preempt")
 
 
+@pytest.mark.prove
 def test_mine_says_the_same_as_the_course(own_folder, tmp_path, small_model):
     options = compare.Options(
         TINY, ("course", "mine"), model=str(small_model), own=own_folder, is_timed=False

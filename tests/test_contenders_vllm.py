@@ -79,6 +79,7 @@ def rides(model_path):
     return {"mixed": mixed, "online": online}, found
 
 
+@pytest.mark.prove
 def test_conversations_with_the_prefix_cache_on_give_the_same_tokens(model_path):
     """What is found in the cache is counted, and the second run finds no more than the first."""
     preset = replace(presets.CPU, conversations=(3, 3, 140, 20, 6))
@@ -152,6 +153,7 @@ def test_vllm_and_the_course_board_alike(rides):
     assert ours.steps["held_by"].tolist() == theirs.steps["held_by"].tolist()
 
 
+@pytest.mark.prove
 def test_vllms_reasons_where_memory_is_short(model_path):
     """vLLM names what it came up against; the course's scheduler, with the same blocks, names the same."""
     lengths = [(90, 40), (60, 30), (30, 50), (100, 8), (20, 60), (70, 20), (40, 40), (80, 30)]
@@ -215,6 +217,7 @@ def test_a_rate_is_a_share_of_what_vllm_can_do_here(model_that_compiles_soon):
     assert settings["kv_bytes"] == pytest.approx(2 * 2**30, rel=0.01)
 
 
+@pytest.mark.prove
 def test_a_model_that_vllm_refuses(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "unheard_of", "architectures": ["Unheard"]}')
     process = ContenderProcess("vllm", Job(str(tmp_path), "float32", "cpu", 2, 64, 1, [0], [], kv_gib=1))

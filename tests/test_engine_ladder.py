@@ -59,6 +59,7 @@ def test_each_change_is_switched_off_alone():
     assert changed == rung_changes
 
 
+@pytest.mark.prove
 def test_what_each_change_is_worth_beside_the_whole_engine(monkeypatch):
     monkeypatch.setitem(MODELS, "tiny", TINY)
     found = bench_without("tiny", "cpu", LOAD)

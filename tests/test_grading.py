@@ -65,7 +65,7 @@ KILLED_SECONDS = 900  # until so much is done that a run can be killed in the mi
 @pytest.fixture(scope="module")
 def class_of_20(tmp_path_factory) -> tuple[Path, dict[str, Due]]:
     folder = tmp_path_factory.mktemp("class") / "submissions"
-    return folder, make_class(folder, size=22, attacks=2, mutants=3)
+    return folder, make_class(folder, size=18, attacks=2, mutants=3)
 
 
 @pytest.fixture(scope="module")
@@ -500,6 +500,7 @@ def wait_for_workers(address: str, many: int) -> None:
         client.wait_for_workers(many, timeout=WORKER_SECONDS)
 
 
+@pytest.mark.prove
 def test_a_cluster_grades_as_this_machine_does(tmp_path: Path) -> None:
     """And a worker's GPU is asked for by the kernel's jobs alone, one at a time."""
     folder = tmp_path / "submissions"
