@@ -65,7 +65,7 @@ KILLED_SECONDS = 900  # until so much is done that a run can be killed in the mi
 @pytest.fixture(scope="module")
 def class_of_20(tmp_path_factory) -> tuple[Path, dict[str, Due]]:
     folder = tmp_path_factory.mktemp("class") / "submissions"
-    return folder, make_class(folder, size=20, attacks=2, mutants=3)
+    return folder, make_class(folder, size=22, attacks=2, mutants=3)
 
 
 @pytest.fixture(scope="module")
@@ -367,7 +367,7 @@ def test_resume_does_only_what_is_missing(graded, class_of_20, tmp_path: Path) -
     folder, _ = class_of_20
     out, grades = graded
     before = {path.name: path.stat().st_mtime_ns for path in (out / records.STUDENTS).glob("*.json")}
-    missing = ["solution_19", "stub"]
+    missing = ["solution_21", "stub"]
     for student in missing:
         (out / records.STUDENTS / f"{student}.json").unlink()
     again = grading.grade(
