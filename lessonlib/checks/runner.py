@@ -246,17 +246,7 @@ def _cases(child: Child, task: Task, rng: Random, call_seconds: float) -> Iterat
             return task.cases(rng, reply.answer)
         except WrongForm as wrong:
             verdict = Verdict(RIGHT_FORM, str(wrong), show(reply.answer), printed=reply.printed)
-    return Result(
-        id=task.id,
-        title=task.title,
-        status=verdict.status,
-        seed=None,
-        property_name=verdict.property,
-        sentence=verdict.sentence,
-        call="" if verdict.status == NOT_WRITTEN else show_call(task.drawn_for, {}),
-        came_back=verdict.came_back,
-        printed=verdict.printed,
-    )
+    return _told(task, None, show_call(task.drawn_for, {}), verdict)
 
 
 def _ready(child: Child, exercise: Exercise, task: Task) -> Verdict | None:
@@ -437,7 +427,12 @@ def _capitalized(text: str) -> str:
 
 
 def _result(task: Task, seed: int, given: Given, verdict: Verdict) -> Result:
-    call = "" if verdict.status == NOT_WRITTEN else show_call(task.called(given), given)
+    told = _told(task, seed, show_call(task.called(given), given), verdict)
+    return replace(told, rides=_rides(task, given, verdict))
+
+
+def _told(task: Task, seed: int | None, call: str, verdict: Verdict) -> Result:
+    """A verdict as a result; a function that is not written yet was not called."""
     return Result(
         id=task.id,
         title=task.title,
@@ -445,11 +440,10 @@ def _result(task: Task, seed: int, given: Given, verdict: Verdict) -> Result:
         seed=seed,
         property_name=verdict.property,
         sentence=verdict.sentence,
-        call=call,
+        call="" if verdict.status == NOT_WRITTEN else call,
         came_back=verdict.came_back,
         due=verdict.due,
         printed=verdict.printed,
-        rides=_rides(task, given, verdict),
     )
 
 

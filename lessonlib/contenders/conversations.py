@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from lessonlib.contenders.job import Measurement, Row
@@ -11,16 +11,16 @@ from lessonlib.contenders.job import Measurement, Row
 
 def run_conversations(
     row: Row,
-    generate: Callable[[list[dict[str, list[int]]]], Sequence[Any]],
-    reset_prefix_cache: Callable[[], object],
+    llm: Any,
+    params: Sequence[Any],
 ) -> Measurement:
     """Answer all requests of a turn together, then put the next turn, from an empty prefix cache.
 
     Args:
-        generate: answers prompts; gives outputs as `LLM.generate` does, the course's or vLLM's.
-        reset_prefix_cache: forgets what earlier runs left.
+        llm: the course's `LLM` or vLLM's.
+        params: its `SamplingParams`, one for each request.
     """
-    reset_prefix_cache()
+    llm.reset_prefix_cache()
     conversations = [list(ids) for ids in row.prompts]
     answers: list[list[int]] = [[] for _ in conversations]
     read = cached = 0
@@ -29,7 +29,8 @@ def run_conversations(
         if turn:
             for conversation, asked in zip(conversations, row.follow_ups[turn - 1], strict=True):
                 conversation += asked
-        outputs = generate([{"prompt_token_ids": ids} for ids in conversations])
+        prompts = [{"prompt_token_ids": ids} for ids in conversations]
+        outputs = llm.generate(prompts, params, use_tqdm=False)
         for conversation, answer, output in zip(conversations, answers, outputs, strict=True):
             read += len(conversation)
             cached += output.num_cached_tokens or 0

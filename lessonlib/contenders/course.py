@@ -59,11 +59,7 @@ class Course:
         how = {"temperature": 0, **row.sampling}
         params = [SamplingParams(max_tokens=count, ignore_eos=True, **how) for count in row.max_tokens]
         if row.follow_ups:
-            return run_conversations(
-                row,
-                lambda prompts: self.llm.generate(prompts, params, use_tqdm=False),
-                self.llm.reset_prefix_cache,
-            )
+            return run_conversations(row, self.llm, params)
         if row.arrivals:
             self.llm.start_trace()
             measured = run_with_arrivals(

@@ -127,11 +127,7 @@ class Vllm:
             for most in row.max_tokens
         ]
         if row.follow_ups:
-            return run_conversations(
-                row,
-                lambda prompts: self.llm.generate(prompts, params, use_tqdm=False),
-                self.llm.reset_prefix_cache,
-            )
+            return run_conversations(row, self.llm, params)
         prompts = [{"prompt_token_ids": ids} for ids in row.prompts]
         started = time.perf_counter()
         outputs = self.llm.generate(prompts, params, use_tqdm=False)
